@@ -1,0 +1,131 @@
+//! Lossless display of bytes that an agent chose.
+//!
+//! What a reviewer sees decides what runs, so nothing may be invisible,
+//! reordered or cut: every byte that is not plain printable text becomes a
+//! visible escape, and the escaping can be undone.
+
+use std::fmt::Write as _;
+
+/// Renders `bytes` so that [`unescape`] gives them back exactly.
+///
+/// Printable characters stand for themselves, line feed and tab too; a
+/// backslash is doubled only where it would read as one of our escapes, which
+/// are `\xNN` for a byte that is not UTF-8 and `\u{N}` for a character that
+/// is invisible, moves text, or could be taken for another kind of space.
+pub fn escape(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        let mut chars = chunk.valid().chars().peekable();
+        while let Some(c) = chars.next() {
+            match c {
+                '\\' => {
+                    // `\x`, `\u` and `\\` are ours; any other backslash is literal.
+                    out.push('\\');
+                    let ambiguous = match chars.peek() {
+                        Some('x' | 'u' | '\\') => true,
+                        None => !chunk.invalid().is_empty(),
+                        Some(next) => !shows(*next),
+                    };
+                    if ambiguous {
+                        out.push('\\');
+                    }
+                }
+                c if shows(c) => out.push(c),
+                c => {
+                    let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
+                }
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    out
+}
+
+/// The inverse of [`escape`]; `None` for text that it never produces.
+pub fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.extend_from_slice(&rest.as_bytes()[..at]);
+        rest = &rest[at + 1..];
+        if let Some(tail) = rest.strip_prefix('\\') {
+            out.push(b'\\');
+            rest = tail;
+        } else if let Some(tail) = rest.strip_prefix('x') {
+            let digits = tail.get(..2)?;
+            out.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &tail[2..];
+        } else if let Some(tail) = rest.strip_prefix("u{") {
+            let end = tail.find('}')?;
+            let c = char::from_u32(u32::from_str_radix(&tail[..end], 16).ok()?)?;
+            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            rest = &tail[end + 1..];
+        } else {
+            out.push(b'\\');
+        }
+    }
+    out.extend_from_slice(rest.as_bytes());
+    Some(out)
+}
+
+/// Whether a character stands for itself.
+fn shows(c: char) -> bool {
+    match c {
+        '\n' | '\t' => true,
+        ' '..='~' => true,
+        // C0, DEL, C1 controls.
+        '\0'..='\u{9f}' => false,
+        // Soft hyphen, combining grapheme joiner, Arabic letter mark, Hangul fillers,
+        // Khmer inherent vowels, Mongolian separators and selectors.
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' => {
+            false
+        }
+        '\u{180b}'..='\u{180f}' | '\u{3164}' | '\u{ffa0}' => false,
+        // Combining marks can be stacked over what stands beside them.
+        '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{1ab0}'..='\u{1aff}' => false,
+        '\u{1dc0}'..='\u{1dff}' | '\u{20d0}'..='\u{20ff}' | '\u{fe20}'..='\u{fe2f}' => false,
+        // Spaces other than the ordinary one, line and paragraph separators,
+        // zero-width and bidirectional controls, invisible operators.
+        '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200f}' | '\u{2028}'..='\u{202f}' => false,
+        '\u{205f}'..='\u{206f}' | '\u{3000}' => false,
+        // Variation selectors, byte order mark, interlinear and object marks.
+        '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}' => false,
+        // Musical formatting, shorthand controls, tags, further selectors, private use.
+        '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' => false,
+        '\u{e000}'..='\u{f8ff}' | '\u{e0000}'..='\u{10ffff}' => false,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ordinary_sql_reads_as_it_was_written() {
+        let text = "SELECT 'a\\b', \"é\"\n\tFROM t;";
+        assert_eq!(escape(text.as_bytes()), text);
+    }
+
+    #[test]
+    fn text_that_hides_or_moves_text_is_shown() {
+        assert_eq!(escape("a\u{202e}b\u{200b}c\u{1b}[2J\r".as_bytes()), "a\\u{202e}b\\u{200b}c\\u{1b}[2J\\u{d}");
+        assert_eq!(escape(b"\xff\\x41"), "\\xff\\\\x41");
+    }
+
+    proptest! {
+        #[test]
+        fn escaping_can_be_undone(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            prop_assert_eq!(unescape(&escape(&bytes)), Some(bytes));
+        }
+
+        #[test]
+        fn escaping_text_can_be_undone(text in "[\\\\xu{}0-9a-f\u{202e}\u{e0041}é\n ]{0,24}") {
+            prop_assert_eq!(unescape(&escape(text.as_bytes())), Some(text.into_bytes()));
+        }
+    }
+}

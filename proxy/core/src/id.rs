@@ -1,0 +1,201 @@
+//! Small types that keep one kind of name apart from another.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// Letters of ids: no vowels and no look-alikes, so that ids spell nothing and
+/// survive being read aloud.
+const ALPHABET: &[u8; 32] = b"0123456789BCDFGHJKLMNPQRSTVWXYZE";
+
+fn letters(mut bits: u128, count: usize) -> String {
+    let mut out = vec![b'0'; count];
+    for slot in out.iter_mut().rev() {
+        *slot = ALPHABET[(bits & 31) as usize];
+        bits >>= 5;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal, $letters:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Makes an id from random bits that the caller drew.
+            pub fn from_random(bits: u128) -> Self {
+                Self(format!(concat!($prefix, "{}"), letters(bits, $letters)))
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = BadId;
+
+            /// Accepts the id in either case.
+            fn from_str(text: &str) -> Result<Self, BadId> {
+                let rest = text
+                    .get(..$prefix.len())
+                    .filter(|head| head.eq_ignore_ascii_case($prefix))
+                    .map(|head| &text[head.len()..])
+                    .ok_or(BadId($prefix))?;
+                let upper = rest.to_ascii_uppercase();
+                let known = upper.bytes().all(|b| ALPHABET.contains(&b));
+                if upper.len() != $letters || !known {
+                    return Err(BadId($prefix));
+                }
+                Ok(Self(format!("{}{upper}", $prefix)))
+            }
+        }
+    };
+}
+
+/// The text is not an id of the kind that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an id that begins with `{0}`")]
+pub struct BadId(&'static str);
+
+text_id! {
+    /// One connection of one principal to one target. Never used again.
+    SessionId, "s-", 20
+}
+
+text_id! {
+    /// One approval, short enough to read out.
+    ApprovalId, "hp-", 12
+}
+
+/// A command within its session, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CommandId(pub u64);
+
+impl fmt::Display for CommandId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A SHA-256 value; in text, 64 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+impl FromStr for Digest {
+    type Err = hex::FromHexError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut out = [0; 32];
+        hex::decode_to_slice(text, &mut out)?;
+        Ok(Self(out))
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut text = [0; 64];
+        hex::encode_to_slice(self.0, &mut text).map_err(serde::ser::Error::custom)?;
+        serializer.serialize_str(std::str::from_utf8(&text).map_err(serde::ser::Error::custom)?)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Hashes fields so that no two different lists of fields give the same input:
+/// each field is preceded by its length.
+#[derive(Debug, Clone)]
+pub struct FieldHasher(Sha256);
+
+impl FieldHasher {
+    /// `domain` names what is hashed, so that values of one kind never equal another's.
+    pub fn new(domain: &str) -> Self {
+        let mut hasher = Self(Sha256::new());
+        hasher.field(domain.as_bytes());
+        hasher
+    }
+
+    pub fn field(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.update((bytes.len() as u64).to_be_bytes());
+        self.0.update(bytes);
+        self
+    }
+
+    /// Null is not the same as empty.
+    pub fn optional(&mut self, bytes: Option<&[u8]>) -> &mut Self {
+        match bytes {
+            None => self.field(&[0]),
+            Some(bytes) => self.field(&[1]).field(bytes),
+        }
+    }
+
+    pub fn count(&mut self, count: usize) -> &mut Self {
+        self.field(&(count as u64).to_be_bytes())
+    }
+
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_survives_being_retyped_in_lower_case() {
+        let id = ApprovalId::from_random(0x1234_5678_9abc_def0);
+        assert_eq!(id.as_str().to_lowercase().parse(), Ok(id));
+    }
+
+    #[test]
+    fn text_that_is_no_id_is_refused() {
+        for text in ["", "hp-", "hp-short", "s-00000000000000000000x", "é", "hp-AAAAAAAAAAAA"] {
+            assert!(text.parse::<ApprovalId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn moving_a_byte_between_fields_changes_the_hash() {
+        let mut one = FieldHasher::new("t");
+        one.field(b"ab").field(b"c");
+        let mut two = FieldHasher::new("t");
+        two.field(b"a").field(b"bc");
+        assert_ne!(one.finish(), two.finish());
+    }
+}
