@@ -1,0 +1,42 @@
+# Thin: each target is one or two commands that also work by hand.
+# `make demo` and `make test` set everything up first; see scripts/setup.
+
+SHELL := bash
+CARGO ?= cargo
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint fuzz setup ci
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## Everything on loopback in a temporary directory (ARGS=--auto plays both sides)
+	@scripts/setup demo
+	@$(CARGO) run --quiet -p holdpoint -- demo $(ARGS)
+
+test: ## All tests, end to end ones included (ARGS is passed to `cargo test`)
+	@scripts/setup test
+	@$(CARGO) build -p holdpoint
+	@$(CARGO) test --workspace $(ARGS)
+
+bench: ## Micro and load benchmarks, side by side with direct and PgBouncer
+	@scripts/setup bench
+	@$(CARGO) build --release -p holdpoint
+	@$(CARGO) bench -p holdpoint-benches $(ARGS)
+
+lint: ## Formatting, clippy, and cargo-deny where it is installed
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check; \
+	 else echo "skipped: cargo-deny is not installed (cargo install cargo-deny)"; fi
+
+fuzz: ## Run each parser's property tests far longer than `make test` does
+	@PROPTEST_CASES=$${PROPTEST_CASES:-200000} $(CARGO) test \
+	  -p holdpoint-core -p holdpoint-plugin-postgres --lib $(ARGS)
+
+setup: ## Install what `make test` needs (Debian and Ubuntu); elsewhere say what is missing
+	@scripts/setup test
+
+ci: ## What CI runs
+	@.ci/run
