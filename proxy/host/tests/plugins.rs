@@ -1,0 +1,376 @@
+//! Real components in the real sandbox: the teaching plugin, which behaves, and
+//! one that does what it is told not to.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use holdpoint_core::denial::{Denial, Kind};
+use holdpoint_core::framing::Side;
+use holdpoint_core::id::Digest;
+use holdpoint_core::plugin::{
+    Action, AuthError, Exchange, Frame, IdentityOutcome, PluginError, Setup, UpstreamAuth, Verdict,
+};
+use holdpoint_host::{Engine, Limits, LoadError, Plugin, Session};
+
+/// An empty component.
+const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
+
+fn component(crate_dir: &str) -> Vec<u8> {
+    // One cargo at a time, for all tests of this binary.
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _building = BUILDING.lock().unwrap();
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(crate_dir);
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../plugins");
+    std::fs::read(holdpoint_plugin_build::build(&dir, &out).unwrap().path).unwrap()
+}
+
+static ECHO: LazyLock<Vec<u8>> = LazyLock::new(|| component("../../plugins/echo"));
+static HOSTILE: LazyLock<Vec<u8>> = LazyLock::new(|| component("tests/hostile"));
+static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Limits::default(), None).unwrap());
+
+struct Account;
+
+impl UpstreamAuth for Account {
+    fn username(&self) -> String {
+        "app ".to_owned()
+    }
+
+    fn start(&mut self, mechanism: &str) -> Result<Box<dyn Exchange>, AuthError> {
+        if mechanism == "md5" {
+            Ok(Box::new(Salted))
+        } else {
+            Err(AuthError::UnknownMechanism)
+        }
+    }
+}
+
+struct Salted;
+
+impl Exchange for Salted {
+    fn step(&mut self, challenge: &[u8]) -> Result<Vec<u8>, AuthError> {
+        Ok([b"proof of ", challenge].concat())
+    }
+}
+
+fn start(plugin: &Plugin, deed: &str) -> Result<Session, PluginError> {
+    let setup = Setup {
+        settings: vec![("do".to_owned(), deed.to_owned())],
+        client_tls: true,
+        entropy: [7; 32],
+    };
+    let mut session = plugin.session(setup, Box::new(Account))?;
+    session.open()?;
+    Ok(session)
+}
+
+fn hostile() -> Plugin {
+    ENGINE.load(&HOSTILE, None).unwrap()
+}
+
+fn frame(seq: u64, body: &'static [u8]) -> [Frame; 1] {
+    [Frame {
+        seq,
+        kind: None,
+        body: Bytes::from_static(body),
+    }]
+}
+
+fn denial() -> Denial {
+    Denial::new(Kind::Denied, "HP-DENIED", "no")
+}
+
+/// What comes of the deed, and what the client hears afterwards.
+fn deed(name: &str) -> (Result<Vec<Action>, PluginError>, Vec<u8>) {
+    let mut session = start(&hostile(), name).unwrap();
+    let result = session.on_frames(Side::Client, &frame(1, b"go"));
+    (result, session.terminate(&denial()))
+}
+
+#[test]
+fn the_teaching_plugin_runs_a_whole_session() {
+    let plugin = ENGINE.load(&ECHO, Some(Digest::of(&ECHO))).unwrap();
+    assert_eq!(
+        (plugin.name(), plugin.digest()),
+        ("echo", Digest::of(&ECHO))
+    );
+    assert_eq!(plugin.descriptor().classes, ["read", "write", "unknown"]);
+
+    let mut session = start(&plugin, "").unwrap();
+    let identity = IdentityOutcome::Accepted {
+        subject: "agent".to_owned(),
+        label: "a".to_owned(),
+        groups: Vec::new(),
+    };
+    let actions = session.on_identity(&identity).unwrap();
+    let [Action::Connect, Action::GiveCredential(credential)] = actions.as_slice() else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(credential.before, b"login app  ");
+    let actions = session
+        .on_frames(Side::Upstream, &frame(1, b"ok\n"))
+        .unwrap();
+    assert!(matches!(actions.last(), Some(Action::Ready)), "{actions:?}");
+
+    let actions = session
+        .on_frames(Side::Client, &frame(2, b"write x\n"))
+        .unwrap();
+    let [Action::Submit(submission)] = actions.as_slice() else {
+        panic!("{actions:?}")
+    };
+    assert_eq!((submission.first, submission.last), (2, 2));
+    assert_eq!(submission.command.text, "write x");
+    assert_eq!(session.notice("wait").unwrap(), b"# wait\n");
+    let actions = session.on_verdict(&Verdict::Refused(denial())).unwrap();
+    let [Action::ToClient(bytes)] = actions.as_slice() else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(bytes, "refused HP-DENIED: no\n");
+    assert_eq!(session.terminate(&denial()), b"refused HP-DENIED: no\n");
+}
+
+#[test]
+fn a_command_is_classified_outside_a_session() {
+    let plugin = ENGINE.load(&ECHO, None).unwrap();
+    let command = plugin
+        .classify(&[("line".to_owned(), b"read x".to_vec())])
+        .unwrap();
+    assert_eq!(command.operations[0].class, "read");
+    let error = plugin.classify(&[]).unwrap_err();
+    assert!(matches!(error, PluginError::Fault { .. }), "{error}");
+    assert_eq!(
+        plugin.traps(),
+        0,
+        "a question that makes no sense is no trap"
+    );
+}
+
+#[test]
+fn a_trap_ends_the_session_for_good_and_the_client_still_hears_why() {
+    let plugin = hostile();
+    let mut session = start(&plugin, "trap").unwrap();
+    for _ in 0..2 {
+        let error = session
+            .on_frames(Side::Client, &frame(1, b"go"))
+            .unwrap_err();
+        assert!(matches!(error, PluginError::Trap { .. }), "{error}");
+    }
+    assert!(session.notice("x").is_err());
+    assert_eq!(session.terminate(&denial()), b"HP-PLUGIN");
+    assert_eq!(plugin.traps(), 1, "one trap, however often it is told");
+}
+
+#[test]
+fn an_endless_loop_is_stopped_by_its_cpu_budget() {
+    let began = Instant::now();
+    let (result, farewell) = deed("loop");
+    let error = result.unwrap_err();
+    assert!(
+        matches!(error, PluginError::Deadline { budget_ms: 10, .. }),
+        "{error}"
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(farewell, b"HP-PLUGIN");
+    assert!(matches!(
+        hostile().classify(&[]),
+        Err(PluginError::Deadline { .. })
+    ));
+}
+
+#[test]
+fn a_sleeping_ticker_wakes_for_the_next_call() {
+    let engine = Engine::new(Limits::default(), None).unwrap();
+    let plugin = engine.load(&HOSTILE, None).unwrap();
+    let mut session = start(&plugin, "loop").unwrap();
+    std::thread::sleep(Duration::from_millis(600));
+    let error = session
+        .on_frames(Side::Client, &frame(1, b"go"))
+        .unwrap_err();
+    assert!(matches!(error, PluginError::Deadline { .. }), "{error}");
+}
+
+#[test]
+fn memory_and_returned_data_have_limits() {
+    // Memory is filled at a pace that the CPU budget may end first elsewhere.
+    let limits = Limits {
+        call: Duration::from_secs(5),
+        ..Limits::default()
+    };
+    let engine = Engine::new(limits, None).unwrap();
+    let plugin = engine.load(&HOSTILE, None).unwrap();
+    for deed in ["eat", "flood"] {
+        let mut session = start(&plugin, deed).unwrap();
+        let error = session
+            .on_frames(Side::Client, &frame(1, b"go"))
+            .unwrap_err();
+        assert!(
+            matches!(
+                error,
+                PluginError::Trap { .. } | PluginError::Misbehaved { .. }
+            ),
+            "{deed}: {error}"
+        );
+        assert_eq!(session.terminate(&denial()), b"HP-PLUGIN", "{deed}");
+    }
+}
+
+#[test]
+fn answers_that_make_no_sense_cost_the_instance() {
+    for name in ["chatter", "lie", "logins"] {
+        let (result, farewell) = deed(name);
+        let error = result.unwrap_err();
+        assert!(
+            matches!(error, PluginError::Misbehaved { .. }),
+            "{name}: {error}"
+        );
+        assert_eq!(farewell, b"HP-PLUGIN", "{name}");
+    }
+}
+
+#[test]
+fn a_plugin_that_gives_up_can_still_say_goodbye_itself() {
+    let (result, farewell) = deed("fault");
+    assert!(matches!(result, Err(PluginError::Fault { message, .. }) if message == "enough"));
+    assert_eq!(farewell, b"HP-DENIED");
+}
+
+#[test]
+fn a_login_at_the_target_runs_in_the_host() {
+    let (result, _) = deed("login");
+    let actions = result.unwrap();
+    let Some(Action::ToUpstream(bytes)) = actions.last() else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(bytes, "app proof of salt");
+}
+
+#[test]
+fn a_flood_of_log_lines_is_harmless() {
+    assert!(deed("log").0.is_ok());
+}
+
+#[test]
+fn a_plugin_that_keeps_trapping_takes_no_more_sessions_until_it_is_loaded_anew() {
+    let plugin = hostile();
+    let mut healthy = start(&plugin, "").unwrap();
+    for _ in 0..5 {
+        let mut session = start(&plugin, "trap").unwrap();
+        session
+            .on_frames(Side::Client, &frame(1, b"go"))
+            .unwrap_err();
+    }
+    let error = start(&plugin, "").unwrap_err();
+    assert!(
+        matches!(error, PluginError::Quarantined { traps: 5, .. }),
+        "{error}"
+    );
+    assert!(
+        healthy.on_frames(Side::Client, &frame(1, b"go")).is_ok(),
+        "running ones go on"
+    );
+    assert!(start(&hostile(), "").is_ok());
+}
+
+#[test]
+fn another_component_than_the_pinned_one_is_refused() {
+    let error = ENGINE.load(&ECHO, Some(Digest([0; 32]))).unwrap_err();
+    assert!(matches!(error, LoadError::Digest { .. }), "{error}");
+    assert!(
+        error.to_string().contains(&Digest::of(&ECHO).to_string()),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_no_plugin_is_refused_with_the_part_that_is_wrong() {
+    let error = ENGINE.load(b"not wasm", None).unwrap_err();
+    assert!(matches!(error, LoadError::Compile(_)), "{error}");
+
+    let error = ENGINE.load(EMPTY, None).unwrap_err();
+    assert!(matches!(error, LoadError::Interface(_)), "{error}");
+    assert!(error.to_string().contains("holdpoint:plugin/"), "{error}");
+
+    // One type, an empty instance, imported under a name that plugins do not get.
+    let name = b"wasi:clocks/wall-clock@0.2.0";
+    let mut wasi = EMPTY.to_vec();
+    wasi.extend_from_slice(&[7, 3, 1, 0x42, 0]);
+    wasi.extend_from_slice(&[10, u8::try_from(name.len()).unwrap() + 5, 1, 0]);
+    wasi.push(u8::try_from(name.len()).unwrap());
+    wasi.extend_from_slice(name);
+    wasi.extend_from_slice(&[5, 0]);
+    let error = ENGINE.load(&wasi, None).unwrap_err();
+    assert!(
+        matches!(&error, LoadError::Import(import) if import.starts_with("wasi:")),
+        "{error}"
+    );
+
+    let engine = Engine::new(
+        Limits {
+            component: 16,
+            ..Limits::default()
+        },
+        None,
+    )
+    .unwrap();
+    assert!(matches!(
+        engine.load(&ECHO, None),
+        Err(LoadError::Large { limit: 16, .. })
+    ));
+}
+
+fn cache_dir(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    dir
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect()
+}
+
+#[test]
+fn compiled_code_is_kept_and_a_damaged_file_is_compiled_anew() {
+    let dir = cache_dir("cache");
+    let engine = Engine::new(Limits::default(), Some(dir.clone())).unwrap();
+    engine.load(&ECHO, None).unwrap();
+    let [file] = files(&dir).try_into().unwrap();
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let written = std::fs::metadata(&file).unwrap().modified().unwrap();
+    engine.load(&ECHO, None).unwrap();
+    assert_eq!(
+        std::fs::metadata(&file).unwrap().modified().unwrap(),
+        written,
+        "a hit"
+    );
+
+    let mut content = std::fs::read(&file).unwrap();
+    let middle = content.len() / 2;
+    content[middle] ^= 1;
+    std::fs::write(&file, &content).unwrap();
+    assert_eq!(engine.load(&ECHO, None).unwrap().name(), "echo");
+    assert_ne!(std::fs::read(&file).unwrap(), content, "written anew");
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn a_cache_that_others_can_open_is_not_used() {
+    let dir = cache_dir("open-cache");
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let engine = Engine::new(Limits::default(), Some(dir.clone())).unwrap();
+    engine.load(&ECHO, None).unwrap();
+    assert!(files(&dir).is_empty());
+    std::fs::remove_dir_all(&dir).unwrap();
+}
