@@ -1,0 +1,268 @@
+//! The one place where the session meets the classifier: what a statement does
+//! becomes the operations of a command, and names that it uses are looked up.
+
+use std::rc::Rc;
+
+use holdpoint_plugin::{Command, Confidence, Object, Operation, Span};
+
+use crate::classify::{Act, Analysis, Statement};
+use crate::frame::Space;
+use crate::session::names::Definition;
+
+/// Finds what a name stands for where a text uses it.
+pub(crate) type Lookup<'a> = dyn Fn(Space, &[u8]) -> Option<Definition> + 'a;
+
+/// How deep a statement may name another one: `EXECUTE` of a prepared `EXECUTE`.
+const MAX_DEPTH: usize = 4;
+
+/// Longest list in a fact; past it the fact is left out, which is unknown.
+const MAX_LIST: usize = 4096;
+
+/// Whether a statement may change the session in a way its text alone does not tell.
+pub(crate) fn may_change_session(statement: &Statement) -> bool {
+    !statement.proven || !statement.unknown_functions.is_empty()
+}
+
+/// Whether the text is needed after the statement was sent on.
+pub(crate) fn keeps_text(analysis: &Analysis) -> bool {
+    analysis.statements.iter().any(|statement| {
+        may_change_session(statement)
+            || matches!(statement.act, Act::Prepare { .. } | Act::Declare { .. })
+    })
+}
+
+pub(crate) fn spans(analysis: &Analysis) -> Vec<Span> {
+    analysis
+        .secrets
+        .iter()
+        .map(|(start, end)| Span {
+            start: *start,
+            end: *end,
+        })
+        .collect()
+}
+
+/// Whether the operations change nothing that a rollback would undo.
+pub(crate) fn harmless(operations: &[Operation]) -> bool {
+    operations
+        .iter()
+        .all(|operation| operation.housekeeping || operation.class == "read")
+}
+
+/// A command that does nothing yet.
+pub(crate) fn blank(context: Vec<(String, String)>, in_transaction: bool) -> Command {
+    Command {
+        operations: Vec::new(),
+        text: Vec::new(),
+        parameters: Vec::new(),
+        secrets: Vec::new(),
+        context,
+        in_transaction,
+        canonical: None,
+        reject: None,
+    }
+}
+
+/// An operation of which only this is known.
+pub(crate) fn unknown(facts: Vec<(String, String)>) -> Operation {
+    Operation {
+        class: "unknown".to_owned(),
+        effects: Vec::new(),
+        objects: Vec::new(),
+        functions: Vec::new(),
+        unknown_functions: Vec::new(),
+        confidence: Confidence::Unknown,
+        housekeeping: false,
+        facts,
+    }
+}
+
+/// Puts the number of operations into each, once all of them are there.
+pub(crate) fn count_statements(command: &mut Command) {
+    let count = command.operations.len().to_string();
+    for operation in &mut command.operations {
+        operation
+            .facts
+            .push(("statement_count".to_owned(), count.clone()));
+    }
+}
+
+/// Appends what `statements` do. Names that they use are looked up, and what
+/// they stand for joins the context: a reviewer of `EXECUTE s` sees `s`.
+pub(crate) fn operations(
+    statements: &[Rc<Statement>],
+    lookup: &Lookup<'_>,
+    operations: &mut Vec<Operation>,
+    context: &mut Vec<(String, String)>,
+) {
+    append(statements, lookup, operations, context, 0);
+}
+
+fn append(
+    statements: &[Rc<Statement>],
+    lookup: &Lookup<'_>,
+    operations: &mut Vec<Operation>,
+    context: &mut Vec<(String, String)>,
+    depth: usize,
+) {
+    for (index, statement) in statements.iter().enumerate() {
+        let (space, name) = match &statement.act {
+            Act::Execute { name } => (Space::Statement, name),
+            Act::Fetch { name } => (Space::Portal, name),
+            _ => {
+                operations.push(operation(statement));
+                continue;
+            }
+        };
+        // The outer statement's own arguments may call functions.
+        if !statement.unknown_functions.is_empty() {
+            let class = crate::classify::Class::FunctionEffect.word().to_owned();
+            operations.push(Operation {
+                class,
+                ..operation(statement)
+            });
+        }
+        // `PREPARE s …; EXECUTE s` in one text.
+        let before = statements.get(..index).unwrap_or_default();
+        let found = match defined(before, name, space) {
+            Defined::Here(at) => {
+                operations.push(operation(at));
+                continue;
+            }
+            Defined::Gone => None,
+            Defined::Elsewhere => lookup(space, name.as_bytes()),
+        };
+        let found = match found {
+            Some(Definition::Statement(prepared)) => Some(prepared),
+            Some(Definition::Portal(portal)) => portal.statement.clone(),
+            None => None,
+        };
+        let Some(prepared) = found.filter(|_| depth < MAX_DEPTH) else {
+            operations.push(unknown(vec![
+                (
+                    "unknown_reason".to_owned(),
+                    "it uses a name that is not known here".to_owned(),
+                ),
+                ("unknown_name".to_owned(), name.clone()),
+            ]));
+            continue;
+        };
+        let kind = if space == Space::Statement {
+            "statement"
+        } else {
+            "cursor"
+        };
+        context.push((format!("{kind} {name}"), prepared.shown()));
+        match prepared.part {
+            // What was prepared is the statement itself, not one that names another.
+            Some(_) => {
+                operations.extend(prepared.statements().iter().map(|inner| operation(inner)));
+            }
+            None => append(
+                prepared.statements(),
+                lookup,
+                operations,
+                context,
+                depth + 1,
+            ),
+        }
+    }
+}
+
+enum Defined<'a> {
+    Here(&'a Statement),
+    Gone,
+    Elsewhere,
+}
+
+/// What earlier statements of the same text make of a name.
+fn defined<'a>(before: &'a [Rc<Statement>], name: &str, space: Space) -> Defined<'a> {
+    for statement in before.iter().rev() {
+        match (&statement.act, space) {
+            (Act::Prepare { name: made }, Space::Statement) if made == name => {
+                return Defined::Here(statement);
+            }
+            (Act::Declare { name: made, .. }, Space::Portal) if made == name => {
+                return Defined::Here(statement);
+            }
+            (Act::Deallocate { name: gone }, Space::Statement)
+            | (Act::CloseCursor { name: gone }, Space::Portal)
+                if gone.as_ref().is_none_or(|gone| gone == name) =>
+            {
+                return Defined::Gone;
+            }
+            (Act::DiscardAll | Act::Unreadable, _) => return Defined::Gone,
+            // Its cursors end with it, and one of the same name may not be ours.
+            (Act::Commit { .. } | Act::Rollback { .. }, Space::Portal) => return Defined::Gone,
+            _ => {}
+        }
+    }
+    Defined::Elsewhere
+}
+
+fn operation(statement: &Statement) -> Operation {
+    let fact = |(name, value): &(&'static str, String)| ((*name).to_owned(), value.clone());
+    let mut facts: Vec<_> = statement.facts.iter().map(fact).collect();
+    if let Some(tables) = tables(statement) {
+        facts.push(("tables".to_owned(), tables));
+    }
+    Operation {
+        class: statement.class.word().to_owned(),
+        effects: statement
+            .effects
+            .iter()
+            .map(|effect| (*effect).to_owned())
+            .collect(),
+        objects: statement.objects.iter().map(object).collect(),
+        functions: statement.functions.clone(),
+        unknown_functions: statement.unknown_functions.clone(),
+        confidence: if statement.proven {
+            Confidence::Proven
+        } else {
+            Confidence::Unknown
+        },
+        housekeeping: statement.housekeeping,
+        facts,
+    }
+}
+
+fn object(object: &crate::classify::Object) -> Object {
+    Object {
+        kind: object.kind.to_owned(),
+        schema: object.schema.clone(),
+        name: object.name.clone(),
+        access: object.access.to_owned(),
+    }
+}
+
+/// The tables with commas between, as far as that is clear and all are known.
+fn tables(statement: &Statement) -> Option<String> {
+    if !statement.proven {
+        return None;
+    }
+    let mut list: Vec<String> = Vec::new();
+    for object in statement
+        .objects
+        .iter()
+        .filter(|object| object.kind == "table")
+    {
+        if [
+            object.name.as_str(),
+            object.schema.as_deref().unwrap_or_default(),
+        ]
+        .iter()
+        .any(|part| part.contains([',', '.']))
+        {
+            return None;
+        }
+        let name = match &object.schema {
+            Some(schema) => format!("{schema}.{}", object.name),
+            None => object.name.clone(),
+        };
+        if !list.contains(&name) {
+            list.push(name);
+        }
+    }
+    let joined = list.join(",");
+    (joined.len() <= MAX_LIST).then_some(joined)
+}

@@ -1,0 +1,203 @@
+//! Which functions and operators a statement calls, and which of them are known
+//! to change nothing.
+//!
+//! No grammar can tell a harmless call from a dangerous one, so a read may call
+//! only what `data/functions.txt` lists, unqualified or in `pg_catalog`. Limits
+//! that the text cannot lift: `t.f` and `(t).f` may call `f(t)`, casts and typed
+//! constants call code of the type, a better matching overload on the search
+//! path beats `pg_catalog`, and views, rules and triggers run code unseen.
+
+use squawk_syntax::{SyntaxKind, SyntaxNode};
+
+use super::names::{Name, name};
+
+/// Sorted by bytes, one name a line. Searched where it lies: each session has an
+/// instance of its own, and none should pay for building a table.
+const KNOWN: &str = include_str!("../../data/functions.txt");
+
+fn listed(name: &str) -> bool {
+    let (mut low, mut high) = (0, KNOWN.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let start = KNOWN[..middle].rfind('\n').map_or(0, |at| at + 1).max(low);
+        let end = KNOWN[start..]
+            .find('\n')
+            .map_or(KNOWN.len(), |at| start + at);
+        let line = &KNOWN[start..end];
+        match line.cmp(name) {
+            std::cmp::Ordering::Equal => return !line.starts_with('#'),
+            std::cmp::Ordering::Less => low = end + 1,
+            std::cmp::Ordering::Greater => high = start,
+        }
+    }
+    false
+}
+
+/// Keywords that the grammar itself turns into harmless expressions. Quoted,
+/// each of them would be some other function.
+const SYNTAX: [&str; 29] = [
+    "coalesce",
+    "nullif",
+    "greatest",
+    "least",
+    "grouping",
+    "xmlconcat",
+    "normalize",
+    "current_schema",
+    "current_catalog",
+    "current_date",
+    "current_time",
+    "current_timestamp",
+    "localtime",
+    "localtimestamp",
+    "current_role",
+    "current_user",
+    "session_user",
+    "system_user",
+    "user",
+    "merge_action",
+    "overlay",
+    "position",
+    "substring",
+    "trim",
+    "extract",
+    "xmlagg",
+    "json_object",
+    "json_array",
+    "row",
+];
+
+/// Grammar nodes that stand for a call of a built-in.
+const BUILT_IN: [SyntaxKind; 27] = [
+    SyntaxKind::EXTRACT_FN,
+    SyntaxKind::JSON_EXISTS_FN,
+    SyntaxKind::JSON_ARRAY_FN,
+    SyntaxKind::JSON_OBJECT_FN,
+    SyntaxKind::JSON_OBJECT_AGG_FN,
+    SyntaxKind::JSON_ARRAY_AGG_FN,
+    SyntaxKind::JSON_QUERY_FN,
+    SyntaxKind::JSON_SCALAR_FN,
+    SyntaxKind::JSON_SERIALIZE_FN,
+    SyntaxKind::JSON_VALUE_FN,
+    SyntaxKind::JSON_FN,
+    SyntaxKind::SUBSTRING_FN,
+    SyntaxKind::POSITION_FN,
+    SyntaxKind::OVERLAY_FN,
+    SyntaxKind::TRIM_FN,
+    SyntaxKind::XML_ROOT_FN,
+    SyntaxKind::XML_SERIALIZE_FN,
+    SyntaxKind::XML_ELEMENT_FN,
+    SyntaxKind::XML_FOREST_FN,
+    SyntaxKind::XML_EXISTS_FN,
+    SyntaxKind::XML_PARSE_FN,
+    SyntaxKind::XML_PI_FN,
+    SyntaxKind::SOME_FN,
+    SyntaxKind::ANY_FN,
+    SyntaxKind::ALL_FN,
+    SyntaxKind::COLLATION_FOR_FN,
+    SyntaxKind::EXISTS_FN,
+];
+
+/// One call, as policy sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Called {
+    pub(crate) name: String,
+    pub(crate) known: bool,
+}
+
+/// The function that a `CALL_EXPR` calls; `None` for syntax without a name.
+pub(crate) fn called(node: &SyntaxNode) -> Option<Called> {
+    let target = node.first_child()?;
+    match target.kind() {
+        SyntaxKind::NAME_REF | SyntaxKind::FIELD_EXPR if is_path(&target) => {
+            Some(match name(&target) {
+                Some(found) => judge(
+                    &found,
+                    node.parent()
+                        .is_some_and(|parent| parent.kind() == SyntaxKind::TABLESAMPLE_CLAUSE),
+                ),
+                None => unknown(&target),
+            })
+        }
+        kind if BUILT_IN.contains(&kind) => None,
+        _ => Some(unknown(&target)),
+    }
+}
+
+/// The operator that an `OPERATOR(…)` names, if it could be a user's own.
+pub(crate) fn operator(node: &SyntaxNode) -> Option<Called> {
+    let path = node
+        .descendants()
+        .find(|node| node.kind() == SyntaxKind::PATH_REF)?;
+    let schema = name(&path)?;
+    let text = node.text().to_string();
+    (schema.parts.as_slice() != ["pg_catalog"]).then_some(Called {
+        name: text,
+        known: false,
+    })
+}
+
+fn unknown(node: &SyntaxNode) -> Called {
+    Called {
+        name: node.text().to_string().chars().take(128).collect(),
+        known: false,
+    }
+}
+
+/// Only names joined by dots: `a.b.c`, not `(x).f` or `a[1].f`.
+fn is_path(node: &SyntaxNode) -> bool {
+    node.descendants()
+        .all(|node| matches!(node.kind(), SyntaxKind::NAME_REF | SyntaxKind::FIELD_EXPR))
+        && !node
+            .children_with_tokens()
+            .any(|child| child.kind() == SyntaxKind::STAR)
+}
+
+fn judge(name: &Name, sample: bool) -> Called {
+    let last = name.last();
+    let built_in = match name.parts.as_slice() {
+        [_] => true,
+        [schema, _] => schema == "pg_catalog",
+        _ => false,
+    };
+    let qualified = name.parts.join(".");
+    let known = if built_in {
+        listed(last)
+            || (name.bare && name.parts.len() == 1 && SYNTAX.contains(&last))
+            || (sample && matches!(last, "bernoulli" | "system"))
+    } else {
+        listed(&qualified)
+    };
+    Called {
+        name: if built_in { last.to_owned() } else { qualified },
+        known,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_listed_function_is_found_and_nothing_else() {
+        let names: Vec<&str> = KNOWN.lines().collect();
+        assert!(
+            names.is_sorted(),
+            "the search needs the list sorted by bytes"
+        );
+        for name in names {
+            assert_eq!(listed(name), !name.starts_with('#'), "{name}");
+        }
+        for name in [
+            "",
+            "a",
+            "zzz",
+            "pg_terminate_backend",
+            "nextval",
+            "set_config",
+            "~",
+        ] {
+            assert!(!listed(name), "{name}");
+        }
+    }
+}

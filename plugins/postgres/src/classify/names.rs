@@ -1,0 +1,181 @@
+//! Names as the server resolves them: folded, unquoted, cut to 63 bytes.
+
+use squawk_syntax::{SyntaxKind, SyntaxNode, SyntaxToken};
+
+const MAX_NAME: usize = 63;
+
+/// A name of one or more parts, the last being the object's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(crate) parts: Vec<String>,
+    /// The last part was written without quotes, so it may be a keyword.
+    pub(crate) bare: bool,
+}
+
+impl Name {
+    pub(crate) fn last(&self) -> &str {
+        self.parts.last().map_or("", String::as_str)
+    }
+
+    /// The part before the last. A third part can only be the current database.
+    pub(crate) fn schema(&self) -> Option<&str> {
+        self.parts
+            .len()
+            .checked_sub(2)
+            .and_then(|at| self.parts.get(at))
+            .map(String::as_str)
+    }
+}
+
+/// The name that a node spells, or `None` where it holds anything else.
+pub(crate) fn name(node: &SyntaxNode) -> Option<Name> {
+    let mut parts = Vec::new();
+    let mut bare = false;
+    let mut escape: Option<String> = None;
+    let mut waiting = false;
+    for element in node.descendants_with_tokens() {
+        let Some(token) = element.into_token() else {
+            continue;
+        };
+        match token.kind() {
+            SyntaxKind::WHITESPACE | SyntaxKind::COMMENT | SyntaxKind::DOT => {}
+            SyntaxKind::UESCAPE_KW if !parts.is_empty() => waiting = true,
+            SyntaxKind::STRING if waiting => escape = Some(token.text().to_owned()),
+            SyntaxKind::STAR | SyntaxKind::L_PAREN | SyntaxKind::R_PAREN | SyntaxKind::ONLY_KW => {}
+            _ => {
+                bare = is_bare(&token);
+                parts.push(token.text().to_owned());
+            }
+        }
+    }
+    if parts.is_empty() {
+        return None;
+    }
+    let escape = escape
+        .as_deref()
+        .and_then(|text| text.trim_matches('\'').chars().next())
+        .unwrap_or('\\');
+    let parts = parts
+        .iter()
+        .map(|part| fold(part, escape))
+        .collect::<Option<Vec<_>>>()?;
+    Some(Name { parts, bare })
+}
+
+fn is_bare(token: &SyntaxToken) -> bool {
+    token
+        .text()
+        .starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || !c.is_ascii())
+        && !token.text().contains('"')
+}
+
+/// One part of a name as the server keeps it. `None`: not a name.
+pub(crate) fn fold(text: &str, escape: char) -> Option<String> {
+    let name = if let Some(quoted) = text.strip_prefix('"') {
+        quoted.strip_suffix('"')?.replace("\"\"", "\"")
+    } else if let Some(quoted) = text
+        .get(..3)
+        .filter(|head| head.eq_ignore_ascii_case("u&\""))
+    {
+        decode(
+            &text
+                .get(quoted.len()..)?
+                .strip_suffix('"')?
+                .replace("\"\"", "\""),
+            escape,
+        )?
+    } else if text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || !c.is_ascii()) {
+        text.to_ascii_lowercase()
+    } else {
+        return None;
+    };
+    Some(cut(name))
+}
+
+fn cut(mut name: String) -> String {
+    if name.len() > MAX_NAME {
+        let end = (0..=MAX_NAME)
+            .rev()
+            .find(|&at| name.is_char_boundary(at))
+            .unwrap_or(0);
+        name.truncate(end);
+    }
+    name
+}
+
+/// `\0061`, `\+000061` and `\\`, pairs of surrogates included.
+fn decode(text: &str, escape: char) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    let mut high: Option<u32> = None;
+    while let Some(c) = rest.next() {
+        if c != escape {
+            out.push(c);
+            continue;
+        }
+        let mut ahead = rest.clone();
+        let digits = match ahead.next()? {
+            next if next == escape => {
+                out.push(escape);
+                rest = ahead;
+                continue;
+            }
+            '+' => {
+                rest = ahead;
+                6
+            }
+            _ => 4,
+        };
+        let mut code = 0u32;
+        for _ in 0..digits {
+            code = code * 16 + rest.next()?.to_digit(16)?;
+        }
+        let code = match (high.take(), code) {
+            (None, 0xd800..=0xdbff) => {
+                high = Some(code);
+                continue;
+            }
+            (Some(first), 0xdc00..=0xdfff) => 0x10000 + ((first - 0xd800) << 10) + (code - 0xdc00),
+            (_, code) => code,
+        };
+        out.push(char::from_u32(code).filter(|&c| c != '\0')?);
+    }
+    high.is_none().then_some(out)
+}
+
+/// The value of a plain string constant; `None` for every other kind.
+pub(crate) fn string(text: &str) -> Option<String> {
+    let inner = text.strip_prefix('\'')?.strip_suffix('\'')?;
+    Some(inner.replace("''", "'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fold_ascii_only_unless_quoted() {
+        assert_eq!(fold("UsErÄ", '\\').as_deref(), Some("userÄ"));
+        assert_eq!(fold("\"A\"\"b\"", '\\').as_deref(), Some("A\"b"));
+        assert_eq!(fold("1", '\\'), None);
+    }
+
+    #[test]
+    fn unicode_names_are_decoded() {
+        assert_eq!(
+            fold("U&\"d\\0061t\\+000061\"", '\\').as_deref(),
+            Some("data")
+        );
+        assert_eq!(fold("u&\"d!0061!!\"", '!').as_deref(), Some("da!"));
+        assert_eq!(
+            fold("U&\"\\D83D\\DE00\"", '\\').as_deref(),
+            Some("\u{1f600}")
+        );
+        assert_eq!(fold("U&\"\\D83Dx\"", '\\'), None);
+    }
+
+    #[test]
+    fn long_names_are_cut_at_a_character() {
+        assert_eq!(fold(&"é".repeat(40), '\\').map(|name| name.len()), Some(62));
+    }
+}

@@ -1,0 +1,30 @@
+//! What the plugin tells the gateway about PostgreSQL before any connection.
+
+use holdpoint_plugin::{Descriptor, Side};
+
+use crate::classify::Class;
+use crate::frame;
+
+const PORT: u16 = 5432;
+/// What libpq 17 and later offer with `sslnegotiation=direct`.
+const ALPN: &str = "postgresql";
+
+/// Both sides start in the login, in which every message counts.
+pub fn describe() -> Descriptor {
+    Descriptor {
+        name: "postgres".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        default_port: Some(PORT),
+        direct_tls_alpn: Some(ALPN.to_owned()),
+        client_layout: frame::startup_layout(),
+        upstream_layout: frame::typed_layout(),
+        subscriptions: vec![
+            frame::show_all(Side::Client),
+            frame::show_all(Side::Upstream),
+        ],
+        classes: Class::ALL
+            .iter()
+            .map(|class| class.word().to_owned())
+            .collect(),
+    }
+}

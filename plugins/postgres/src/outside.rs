@@ -1,0 +1,57 @@
+//! Classification outside a session, for `holdpoint classify`.
+//!
+//! The same code as in a session judges the text; what a session would know,
+//! such as the statement behind `EXECUTE s`, is not known here and is `unknown`.
+
+use holdpoint_plugin::Command;
+
+use crate::adapter;
+use crate::classify::{Limits, Settings, classify as judge, is_utf8};
+
+/// Fields: `sql`, `mode` (`simple` or `extended`), and `settings.NAME` for the
+/// session's `client_encoding` and `standard_conforming_strings`. Others are
+/// ignored.
+///
+/// # Errors
+/// There is no `sql`, or `mode` is neither of the two.
+pub fn classify(input: Vec<(String, Vec<u8>)>) -> Result<Command, String> {
+    let mut sql = None;
+    let mut settings = Settings::default();
+    let mut context = Vec::new();
+    for (name, value) in input {
+        let text = String::from_utf8_lossy(&value).into_owned();
+        match name.to_ascii_lowercase().as_str() {
+            "sql" => {
+                sql = Some(value);
+                continue;
+            }
+            "mode" if matches!(text.as_str(), "simple" | "extended") => {}
+            "mode" => return Err(format!("`mode` is `simple` or `extended`, not `{text}`")),
+            "settings.client_encoding" => settings.client_encoding_utf8 = is_utf8(&text),
+            "settings.standard_conforming_strings" => {
+                settings.standard_conforming_strings = text.eq_ignore_ascii_case("on");
+            }
+            _ => {}
+        }
+        if let Some(setting) = name.strip_prefix("settings.") {
+            context.push((setting.to_owned(), text));
+        }
+    }
+    let Some(text) = sql else {
+        return Err("`sql` is missing".to_owned());
+    };
+    let analysis = judge(&text, &settings, &Limits::default());
+    let mut command = adapter::blank(context, false);
+    command.secrets = adapter::spans(&analysis);
+    command.reject.clone_from(&analysis.reject);
+    let nothing = |_, _: &[u8]| None;
+    adapter::operations(
+        &analysis.statements,
+        &nothing,
+        &mut command.operations,
+        &mut command.context,
+    );
+    adapter::count_statements(&mut command);
+    command.text = text;
+    Ok(command)
+}

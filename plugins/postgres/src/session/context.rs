@@ -1,0 +1,158 @@
+//! Session state that changes what a text means.
+//!
+//! Kept as a history of the statements that changed it, in order: which of them
+//! a rollback undid is not guessed. A digest thus never claims less than what
+//! happened; at worst an approved command has to be approved again. Settings of
+//! one transaction go when it ends.
+
+/// Past this many the history is replaced by a mark that matches nothing else.
+const MAX_ENTRIES: usize = 64;
+const MAX_VALUE: usize = 512;
+
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// `database`, `user`, and what the client set at startup.
+    base: Vec<(String, String)>,
+    changes: Vec<Entry>,
+    /// How often something was changed.
+    count: u64,
+    overflow: bool,
+    /// No other session has it.
+    mark: String,
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: String,
+    value: String,
+    local: bool,
+}
+
+impl Context {
+    /// `settings` are those of the startup packet that give text its meaning.
+    pub(crate) fn new(
+        database: String,
+        user: String,
+        settings: Vec<(String, String)>,
+        entropy: &[u8],
+    ) -> Self {
+        let mut base = vec![("database".to_owned(), database), ("user".to_owned(), user)];
+        base.extend(settings);
+        Self {
+            base,
+            changes: Vec::new(),
+            count: 0,
+            overflow: false,
+            // The first eight bytes are the cancel key and stay secret.
+            mark: entropy
+                .iter()
+                .skip(8)
+                .take(8)
+                .map(|b| format!("{b:02x}"))
+                .collect(),
+        }
+    }
+
+    pub(crate) fn changed(&mut self, name: &str, value: &str, local: bool) {
+        self.count += 1;
+        if let Some(last) = self.changes.last()
+            && last.name == name
+            && last.value == value
+            && last.local == local
+        {
+            return;
+        }
+        if self.changes.len() == MAX_ENTRIES || value.len() > MAX_VALUE {
+            self.overflow = true;
+            self.changes.clear();
+        }
+        if !self.overflow {
+            let entry = Entry {
+                name: name.to_owned(),
+                value: value.to_owned(),
+                local,
+            };
+            self.changes.push(entry);
+        }
+    }
+
+    pub(crate) fn end_transaction(&mut self) {
+        if !self.changes.is_empty() {
+            self.changes.retain(|entry| !entry.local);
+        }
+    }
+
+    /// Something changed that no text tells: no other session has this state.
+    pub(crate) fn unrepeatable(&mut self) {
+        self.count += 1;
+        self.overflow = true;
+    }
+
+    /// What stands for a command that has not been answered and may change
+    /// anything: in no other session does it come after the same ones.
+    pub(crate) fn unanswered(&self) -> String {
+        format!(
+            "an unanswered command after {} changes in session {}",
+            self.count, self.mark
+        )
+    }
+
+    /// `DISCARD ALL`, which no rollback undoes.
+    pub(crate) fn reset(&mut self) {
+        self.changes.clear();
+        self.overflow = false;
+    }
+
+    pub(crate) fn entries(&self) -> Vec<(String, String)> {
+        let mut entries = Vec::with_capacity(self.base.len() + self.changes.len() + 2);
+        entries.extend_from_slice(&self.base);
+        entries.extend(
+            self.changes
+                .iter()
+                .map(|e| (e.name.clone(), e.value.clone())),
+        );
+        if self.overflow {
+            let mark = format!("{} changes in session {}", self.count, self.mark);
+            entries.push(("settings".to_owned(), mark));
+        }
+        entries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context() -> Context {
+        Context::new("shop".to_owned(), "app".to_owned(), Vec::new(), &[7; 32])
+    }
+
+    #[test]
+    fn what_a_rollback_may_have_undone_stays_in_the_history() {
+        let mut context = context();
+        context.changed("search_path", "a", false);
+        context.changed("search_path", "b", false);
+        context.changed("role", "x", true);
+        context.end_transaction();
+        let values: Vec<_> = context
+            .entries()
+            .into_iter()
+            .map(|(_, value)| value)
+            .collect();
+        assert_eq!(values, ["shop", "app", "a", "b"]);
+    }
+
+    #[test]
+    fn a_long_history_matches_no_other() {
+        let mut context = context();
+        for n in 0..=MAX_ENTRIES {
+            context.changed("search_path", &n.to_string(), false);
+        }
+        let first = context.entries();
+        context.changed("search_path", "again", false);
+        assert_ne!(first, context.entries());
+        assert_eq!(first.len(), 3);
+        context.reset();
+        assert_eq!(context.entries().len(), 2);
+    }
+}

@@ -1,0 +1,224 @@
+//! What the target still owes an answer for.
+//!
+//! Messages between two Syncs form a *group*: the server answers them in order,
+//! skips the rest after an error, and ends with ReadyForQuery. Only some answers
+//! are shown to the plugin, so an answer settles all that came before it.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::names::{Change, Definition, Portal, Prepared, changes};
+use crate::adapter;
+use crate::classify::{Act, Analysis, Statement};
+use crate::frame::Space;
+
+/// A message that was sent on, or is about to be.
+#[derive(Debug)]
+pub(crate) enum Item {
+    Parse(Vec<u8>, Rc<Prepared>),
+    Bind(Vec<u8>, Rc<Portal>),
+    Describe,
+    Close(Space, Vec<u8>),
+    /// Execute; absent where the portal is unknown.
+    Run(Option<Rc<Portal>>),
+    /// The statements of a simple Query, and how many have completed.
+    Query {
+        analysis: Rc<Analysis>,
+        text: Rc<[u8]>,
+        done: usize,
+    },
+    /// Sync, or the end of a simple Query: ReadyForQuery follows.
+    End(End),
+}
+
+/// How a group ends.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct End {
+    /// Submitted commands that complete with it.
+    pub(crate) commands: u32,
+    /// A command of the group was refused.
+    pub(crate) denied: bool,
+    /// The group leaves a failed transaction.
+    pub(crate) exits: bool,
+    pub(crate) query: bool,
+    /// Sent before the data of a COPY, so that the server may have skipped it.
+    pub(crate) swallowed: bool,
+}
+
+impl Item {
+    /// Calls `each` with what the item does to the names once it has run.
+    pub(crate) fn changes(&self, mut each: impl FnMut(Change)) {
+        match self {
+            Self::Parse(name, prepared) => {
+                each(Change::Define(
+                    name.clone(),
+                    Definition::Statement(Rc::clone(prepared)),
+                ));
+            }
+            Self::Bind(name, portal) => {
+                each(Change::Define(
+                    name.clone(),
+                    Definition::Portal(Rc::clone(portal)),
+                ));
+            }
+            Self::Close(space, name) => each(Change::Remove(*space, name.clone())),
+            Self::Run(Some(portal)) => match &portal.statement {
+                Some(run) => {
+                    let parts = run
+                        .part
+                        .map_or(0..run.analysis.statements.len(), |p| p..p + 1);
+                    parts.for_each(|part| changes(&run.analysis, part, &run.text, &mut each));
+                }
+                None => each(Change::Forget),
+            },
+            Self::Run(None) => each(Change::Forget),
+            Self::Query {
+                analysis,
+                text,
+                done,
+            } => {
+                for part in *done..analysis.statements.len() {
+                    changes(analysis, part, text, &mut each);
+                }
+            }
+            Self::Describe | Self::End(_) => {}
+        }
+    }
+
+    /// The statements that it runs and that have not completed.
+    pub(crate) fn statements(&self) -> &[Rc<Statement>] {
+        let statements = match self {
+            Self::Query { analysis, done, .. } => analysis.statements.get(*done..),
+            Self::Run(Some(portal)) => portal.statement.as_deref().map(Prepared::statements),
+            _ => None,
+        };
+        statements.unwrap_or_default()
+    }
+
+    pub(crate) fn acts(&self) -> impl Iterator<Item = &Act> {
+        self.statements().iter().map(|statement| &statement.act)
+    }
+
+    /// Whether the target may report another role or authorization afterwards.
+    pub(crate) fn may_change_identity(&self) -> bool {
+        matches!(self, Self::Run(None))
+            || self.statements().iter().any(|statement| {
+                adapter::may_change_session(statement)
+                    || matches!(statement.act, Act::Set { .. } | Act::DiscardAll)
+            })
+    }
+
+    /// Whether the server's answer to it is one that is always shown.
+    fn answered_visibly(&self) -> bool {
+        matches!(self, Self::Parse(..) | Self::Run(_) | Self::Query { .. })
+    }
+}
+
+/// Where a name's meaning comes from while answers are outstanding.
+pub(crate) enum Outlook {
+    /// Nothing outstanding touches it.
+    Settled,
+    /// Set earlier in the same group; an error would skip its use as well.
+    Set(Option<Definition>),
+    /// An earlier group may or may not change it.
+    Unsettled,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    items: VecDeque<Item>,
+    ends: usize,
+}
+
+impl Pending {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Whether a whole group is unanswered.
+    pub(crate) fn groups(&self) -> bool {
+        self.ends > 0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(crate) fn push(&mut self, item: Item) {
+        self.ends += usize::from(matches!(item, Item::End(_)));
+        self.items.push_back(item);
+    }
+
+    /// Takes back the last `count` items: they were never sent.
+    pub(crate) fn retract(&mut self, count: usize) {
+        for _ in 0..count {
+            self.pop_back();
+        }
+    }
+
+    fn pop_back(&mut self) {
+        if let Some(Item::End(_)) = self.items.pop_back() {
+            self.ends -= 1;
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Item> {
+        let item = self.items.pop_front();
+        self.ends -= usize::from(matches!(item, Some(Item::End(_))));
+        item
+    }
+
+    pub(crate) fn front_mut(&mut self) -> Option<&mut Item> {
+        self.items.front_mut()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Item> {
+        self.items.iter()
+    }
+
+    /// How many items an answer of one kind settles before the item it is for,
+    /// which lies in the first group; `None` where there is no such item.
+    pub(crate) fn reach(&self, answers: impl Fn(&Item) -> bool) -> Option<usize> {
+        for (index, item) in self.items.iter().enumerate() {
+            if answers(item) {
+                return Some(index);
+            }
+            if item.answered_visibly() || matches!(item, Item::End(_)) {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// The first end that follows, marked as possibly skipped by the server.
+    pub(crate) fn swallow(&mut self) {
+        for item in &mut self.items {
+            if let Item::End(end) = item {
+                end.swallowed = true;
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn outlook(&self, space: Space, name: &[u8]) -> Outlook {
+        let mut same_group = true;
+        for item in self.items.iter().rev() {
+            if matches!(item, Item::End(_)) {
+                same_group = false;
+                continue;
+            }
+            let mut said = None;
+            item.changes(|change| {
+                if let Some(about) = change.about(space, name) {
+                    said = Some(about);
+                }
+            });
+            match said {
+                Some(about) if same_group => return Outlook::Set(about),
+                Some(_) => return Outlook::Unsettled,
+                None => {}
+            }
+        }
+        Outlook::Settled
+    }
+}

@@ -1,0 +1,622 @@
+//! The session after login, the client's side: collecting units, submitting
+//! commands, answering refusals.
+//!
+//! Frames are decided strictly in order. The session stands still while a
+//! verdict is outstanding, while a refusal waits for the answers that come
+//! before it, and while a name's meaning hangs on an answer. Each of these ends
+//! without the client's help: the target owes an answer, or the host a verdict.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use holdpoint_plugin::{Action, Command, Fault, Frame, Refusal, RefusalKind, Submission, Verdict};
+
+use super::context::Context;
+use super::names::{Definition, Names};
+use super::pending::{End, Item, Outlook, Pending};
+use super::plan::{First, Plan, plan};
+use crate::adapter;
+use crate::classify::{Act, Classifier, Statement};
+use crate::extended::{self, Message};
+use crate::frame::{self, Malformed, Space};
+use crate::login::Established;
+use crate::reply;
+
+/// A pipeline longer than this is judged in parts, as if the client had sent a
+/// Flush: a real server runs what it has and does not wait for the end either.
+const MAX_UNIT_MESSAGES: usize = 1000;
+const MAX_UNIT_BYTES: usize = 1 << 20;
+
+pub(crate) struct Typed {
+    pub(super) classifier: Classifier,
+    pub(super) names: Names,
+    pub(super) context: Context,
+    pub(super) pending: Pending,
+    /// What the target reported, and whether a command may have changed who we are.
+    pub(super) reported: BTreeMap<String, String>,
+    pub(super) identity_asked: bool,
+    /// The target's transaction status: `I`, `T` or `E`.
+    pub(super) status: u8,
+    /// A command was refused inside a transaction that the target holds for
+    /// healthy. The client sees a failed one until it rolls back.
+    pub(super) failed_here: bool,
+    pub(super) group: Group,
+    pub(super) copy: Copying,
+    pub(super) every_reply: bool,
+    pub(super) skip: Option<Skip>,
+    pub(super) wait: Wait,
+    pub(super) outcome: super::upstream::Outcome,
+    pub(super) closed: bool,
+    /// Shown and undecided.
+    queue: VecDeque<Frame>,
+    pub(super) unit: Vec<(u64, Message)>,
+    pub(super) unit_bytes: usize,
+    /// The unit is complete and is to be decided next.
+    ending: Option<Ending>,
+    nothing: Rc<[u8]>,
+}
+
+/// What was sent since the last Sync.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Group {
+    /// Something was: a Flush sent it on.
+    pub(super) open: bool,
+    commands: u32,
+    /// Something in it changes more than the session.
+    pub(super) effects: bool,
+    pub(super) denied: bool,
+    exits: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    Sync(u64),
+    Flush(u64),
+    /// The unit grew too long.
+    Full,
+    /// A simple Query came behind messages without a Sync.
+    BeforeQuery,
+    /// Not a unit: a simple Query.
+    Query,
+}
+
+/// Messages are ignored up to the next Sync, as a server does after an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Skip {
+    /// The target has part of the group and needs the Sync.
+    Pass,
+    /// The target has nothing of it: the Sync is answered here.
+    Answer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Copying {
+    No,
+    Simple,
+    Extended,
+}
+
+pub(super) enum Wait {
+    Nothing,
+    Verdict(Proposed),
+    /// Until no earlier group is unanswered.
+    Settle,
+    /// Until everything is answered, or a COPY wants the data that stands next.
+    Drain,
+    /// Until everything is answered; then the client hears of this refusal.
+    Deny(Refusal, Ending),
+}
+
+/// A submitted command. What it will do is in `pending` already, so that the
+/// usual case, that it goes forward, needs no further call.
+pub(super) struct Proposed {
+    items: usize,
+    before: Group,
+    ending: Ending,
+    /// The Sync was kept back, since the target needs it even after a refusal.
+    sync: Option<u64>,
+    notify: bool,
+}
+
+pub(super) fn protocol(message: &str) -> Refusal {
+    Refusal {
+        kind: RefusalKind::Malformed,
+        code: "HP-PROTOCOL".to_owned(),
+        message: message.to_owned(),
+        detail: None,
+        hint: None,
+    }
+}
+
+impl Typed {
+    pub(crate) fn new(established: Established, entropy: &[u8]) -> Self {
+        Self {
+            classifier: Classifier::default(),
+            names: Names::default(),
+            context: Context::new(
+                established.database,
+                established.user,
+                established.settings,
+                entropy,
+            ),
+            pending: Pending::default(),
+            reported: established.reported,
+            identity_asked: false,
+            status: established.status,
+            failed_here: false,
+            group: Group::default(),
+            copy: Copying::No,
+            every_reply: false,
+            skip: None,
+            wait: Wait::Nothing,
+            outcome: super::upstream::Outcome::default(),
+            closed: false,
+            queue: VecDeque::new(),
+            unit: Vec::new(),
+            unit_bytes: 0,
+            ending: None,
+            nothing: Rc::from([]),
+        }
+    }
+
+    pub(crate) fn on_client(&mut self, frames: Vec<Frame>, out: &mut Vec<Action>) {
+        // Client frames are shown only after the verdict, so this one went forward.
+        if matches!(&self.wait, Wait::Verdict(proposed) if !proposed.notify) {
+            self.wait = Wait::Nothing;
+        }
+        self.queue.extend(frames);
+        self.advance(out);
+    }
+
+    pub(crate) fn on_verdict(
+        &mut self,
+        verdict: Verdict,
+        out: &mut Vec<Action>,
+    ) -> Result<(), Fault> {
+        let Wait::Verdict(proposed) = std::mem::replace(&mut self.wait, Wait::Nothing) else {
+            return Err(Fault {
+                message: "a verdict without a command".to_owned(),
+            });
+        };
+        match verdict {
+            Verdict::Forwarded => {
+                if let Some(sync) = proposed.sync {
+                    self.pass_sync(sync, out);
+                }
+            }
+            Verdict::Refused(refusal) => {
+                self.pending.retract(proposed.items);
+                self.group = proposed.before;
+                if self.copy != Copying::No {
+                    // The server would have ended the COPY with an error; nothing here can.
+                    self.fatal(&refusal, out);
+                } else {
+                    self.wait = Wait::Deny(refusal, proposed.ending);
+                }
+            }
+        }
+        self.advance(out);
+        Ok(())
+    }
+
+    /// Decides frames until there are none, or until something must come first.
+    pub(super) fn advance(&mut self, out: &mut Vec<Action>) {
+        loop {
+            if self.closed {
+                out.extend(self.queue.drain(..).map(|frame| Action::Drop(frame.seq)));
+                return;
+            }
+            match &self.wait {
+                Wait::Nothing => {}
+                Wait::Verdict(_) => return,
+                Wait::Settle if self.pending.groups() => return,
+                Wait::Drain | Wait::Deny(..) if !self.pending.is_empty() => return,
+                _ => {
+                    let over = std::mem::replace(&mut self.wait, Wait::Nothing);
+                    if let Wait::Deny(refusal, ending) = over {
+                        self.deny(&refusal, ending, out);
+                        continue;
+                    }
+                }
+            }
+            if let Some(ending) = self.ending.take() {
+                self.decide(ending, out);
+            } else if let Some(frame) = self.queue.pop_front() {
+                let refused = self.step(frame, out);
+                if let Err(Malformed(why)) = refused {
+                    self.fatal(&protocol(&format!("invalid message: {why}")), out);
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn step(&mut self, frame: Frame, out: &mut Vec<Action>) -> Result<(), Malformed> {
+        let kind = frame.kind.unwrap_or(0);
+        if kind == b'X' {
+            // What is collected was never sent, and the server would roll it back.
+            self.closed = true;
+            self.drop_unit(out);
+            out.extend([Action::Pass(frame.seq), Action::Close]);
+            return Ok(());
+        }
+        if let Some(skip) = self.skip {
+            self.drop_unit(out);
+            match (kind, skip) {
+                (b'S', Skip::Pass) => self.pass_sync(frame.seq, out),
+                (b'S', Skip::Answer) => {
+                    self.skip = None;
+                    let mut ready = Vec::new();
+                    reply::ready(&mut ready, self.shown_status());
+                    out.extend([Action::Drop(frame.seq), Action::ToClient(ready)]);
+                }
+                _ => out.push(Action::Drop(frame.seq)),
+            }
+            return Ok(());
+        }
+        match kind {
+            b'Q' => self.query(frame, out)?,
+            b'S' | b'H' if self.copy != Copying::No && self.unit.is_empty() => {
+                // The server ignores both while it takes data.
+                out.push(Action::Pass(frame.seq));
+            }
+            b'S' => self.ending = Some(Ending::Sync(frame.seq)),
+            b'H' => self.ending = Some(Ending::Flush(frame.seq)),
+            b'P' | b'B' | b'D' | b'C' | b'E' => self.collect(kind, &frame)?,
+            b'd' | b'c' | b'f' => self.data(kind, frame, out),
+            b'F' => {
+                out.push(Action::Drop(frame.seq));
+                let mut refusal = protocol("function calls by message are not served");
+                refusal.hint = Some("call the function in a SELECT".to_owned());
+                self.wait = Wait::Deny(refusal, Ending::Query);
+            }
+            _ => return Err(Malformed("not one that a client sends after login")),
+        }
+        Ok(())
+    }
+
+    fn collect(&mut self, kind: u8, frame: &Frame) -> Result<(), Malformed> {
+        if self.copy != Copying::No {
+            return Err(Malformed("a new command inside the data of a COPY"));
+        }
+        let classifier = &mut self.classifier;
+        let message = Message::read(kind, &frame.body, |text| classifier.classify(text))?;
+        self.unit.push((frame.seq, message));
+        self.unit_bytes += frame.body.len();
+        if kind == b'E'
+            && (self.unit.len() >= MAX_UNIT_MESSAGES || self.unit_bytes >= MAX_UNIT_BYTES)
+        {
+            self.ending = Some(Ending::Full);
+        }
+        Ok(())
+    }
+
+    /// Data of a COPY, or what is left of it after the server gave up, which it ignores.
+    fn data(&mut self, kind: u8, frame: Frame, out: &mut Vec<Action>) {
+        if self.copy != Copying::No {
+            out.push(Action::Pass(frame.seq));
+            if kind != b'd' {
+                self.copy = Copying::No;
+                out.push(Action::Subscribe(frame::client_commands(false)));
+            }
+        } else if self.pending.is_empty() {
+            out.push(Action::Drop(frame.seq));
+        } else {
+            // A COPY may be about to ask for it.
+            self.queue.push_front(frame);
+            self.wait = Wait::Drain;
+        }
+    }
+
+    fn query(&mut self, frame: Frame, out: &mut Vec<Action>) -> Result<(), Malformed> {
+        if !self.unit.is_empty() {
+            self.queue.push_front(frame);
+            self.ending = Some(Ending::BeforeQuery);
+            return Ok(());
+        }
+        if self.failed_here && !self.pending.is_empty() {
+            self.queue.push_front(frame);
+            self.wait = Wait::Drain;
+            return Ok(());
+        }
+        let Frame { seq, kind, body } = frame;
+        let mut text = frame::query(body)?;
+        let analysis = self.classifier.classify(&text);
+        if self.pending.groups() && self.names_unsettled(&analysis.statements) {
+            text.push(0);
+            self.queue.push_front(Frame {
+                seq,
+                kind,
+                body: text,
+            });
+            self.wait = Wait::Settle;
+            return Ok(());
+        }
+        let first = analysis.statements.first().map(|statement| &statement.act);
+        let exits = matches!(first, Some(Act::Rollback { .. } | Act::RollbackTo));
+        if self.failed_here && !exits {
+            let commit = matches!(first, Some(Act::Commit { .. }));
+            let mut answer = Vec::new();
+            reply::aborted(&mut answer, commit);
+            reply::ready(&mut answer, b'E');
+            out.extend([Action::Drop(seq), Action::ToClient(answer)]);
+            return Ok(());
+        }
+        let mut command = adapter::blank(self.context_now(), self.in_transaction());
+        command.secrets = adapter::spans(&analysis);
+        // Mode and text are all there is; the text is in the digest by itself.
+        command.canonical = Some(b"Q".to_vec());
+        command.reject.clone_from(&analysis.reject);
+        let lookup = |space, name: &[u8]| self.find(&[], space, name);
+        adapter::operations(
+            &analysis.statements,
+            &lookup,
+            &mut command.operations,
+            &mut command.context,
+        );
+        adapter::count_statements(&mut command);
+        let kept = if adapter::keeps_text(&analysis) {
+            Rc::from(text.as_slice())
+        } else {
+            Rc::clone(&self.nothing)
+        };
+        command.text = text;
+        let before = self.group;
+        self.group.exits |= exits;
+        self.pending.push(Item::Query {
+            analysis,
+            text: kept,
+            done: 0,
+        });
+        self.end_group(true, 1);
+        self.propose(before, 2, Ending::Query, None, (seq, seq), command, out);
+        Ok(())
+    }
+
+    /// Whether an earlier group may still change what these statements name.
+    fn names_unsettled(&self, statements: &[Rc<Statement>]) -> bool {
+        statements.iter().any(|statement| match &statement.act {
+            Act::Execute { name } => self.unsettled(Space::Statement, name.as_bytes()),
+            Act::Fetch { name } => self.unsettled(Space::Portal, name.as_bytes()),
+            _ => false,
+        })
+    }
+
+    fn unsettled(&self, space: Space, name: &[u8]) -> bool {
+        matches!(self.pending.outlook(space, name), Outlook::Unsettled)
+    }
+
+    /// A name's meaning at the end of `local`, which stands for the unit so far.
+    fn find(&self, local: &[Item], space: Space, name: &[u8]) -> Option<Definition> {
+        for item in local.iter().rev() {
+            let mut said = None;
+            item.changes(|change| {
+                if let Some(about) = change.about(space, name) {
+                    said = Some(about);
+                }
+            });
+            if let Some(about) = said {
+                return about;
+            }
+        }
+        match self.pending.outlook(space, name) {
+            Outlook::Settled => self.names.get(space, name),
+            Outlook::Set(definition) => definition,
+            Outlook::Unsettled => None,
+        }
+    }
+
+    /// Whether a unit uses a name that an earlier, unanswered group may change.
+    fn unit_unsettled(&self) -> bool {
+        if !self.pending.groups() {
+            return false;
+        }
+        let mut made: Vec<(Space, &[u8])> = Vec::new();
+        for (_, message) in &self.unit {
+            let used = match message {
+                Message::Bind { statement, .. } => Some((Space::Statement, statement.as_slice())),
+                Message::Execute { portal, .. } => Some((Space::Portal, portal.as_slice())),
+                _ => None,
+            };
+            if let Some((space, name)) = used
+                && !made.contains(&(space, name))
+                && self.unsettled(space, name)
+            {
+                return true;
+            }
+            match message {
+                Message::Parse { name, prepared } => {
+                    made.push((Space::Statement, name));
+                    if self.names_unsettled(&prepared.analysis.statements) {
+                        return true;
+                    }
+                }
+                Message::Bind { portal, .. } => made.push((Space::Portal, portal)),
+                _ => {}
+            }
+        }
+        false
+    }
+
+    /// Decides the collected unit.
+    fn decide(&mut self, ending: Ending, out: &mut Vec<Action>) {
+        if self.skip.is_some() {
+            // The target failed the group meanwhile and skips to its Sync.
+            self.drop_unit(out);
+            match ending {
+                Ending::Sync(seq) => self.pass_sync(seq, out),
+                Ending::Flush(seq) => out.push(Action::Drop(seq)),
+                _ => {}
+            }
+            return;
+        }
+        if self.failed_here && !self.pending.is_empty() {
+            (self.wait, self.ending) = (Wait::Drain, Some(ending));
+            return;
+        }
+        if self.unit_unsettled() {
+            (self.wait, self.ending) = (Wait::Settle, Some(ending));
+            return;
+        }
+        let unit = std::mem::take(&mut self.unit);
+        self.unit_bytes = 0;
+        let runs = unit.iter().any(|(_, message)| message.runs());
+        let seqs: Vec<u64> = unit.iter().map(|(seq, _)| *seq).collect();
+        let plan = plan(unit, |local, space, name| self.find(local, space, name));
+        if self.failed_here
+            && let Some(first) = plan.first
+            && first != First::Exit
+        {
+            self.answer_aborted(&seqs, ending, first == First::Commit, out);
+            return;
+        }
+        if !runs {
+            self.pass_unit(&seqs, plan, ending, out);
+            return;
+        }
+        let lookup = |space, name: &[u8]| self.find(&plan.items, space, name);
+        let command = extended::command(
+            &plan.events,
+            &plan.prepared,
+            self.context_now(),
+            self.in_transaction(),
+            &lookup,
+        );
+        self.submit_unit(&seqs, plan, ending, command, out);
+    }
+
+    fn pass_unit(&mut self, seqs: &[u64], plan: Plan, ending: Ending, out: &mut Vec<Action>) {
+        self.show_every_reply(ending, out);
+        out.extend(seqs.iter().map(|seq| Action::Pass(*seq)));
+        self.group.open |= !seqs.is_empty();
+        for item in plan.items {
+            self.pending.push(item);
+        }
+        match ending {
+            Ending::Sync(seq) => self.pass_sync(seq, out),
+            Ending::Flush(seq) => out.push(Action::Pass(seq)),
+            _ => {}
+        }
+    }
+
+    fn submit_unit(
+        &mut self,
+        seqs: &[u64],
+        plan: Plan,
+        ending: Ending,
+        command: Command,
+        out: &mut Vec<Action>,
+    ) {
+        let (Some(first), Some(last)) = (seqs.first().copied(), seqs.last().copied()) else {
+            return;
+        };
+        self.show_every_reply(ending, out);
+        let before = self.group;
+        self.group.exits |= plan.first == Some(First::Exit);
+        self.group.effects |= !adapter::harmless(&command.operations);
+        let mut items = plan.items.len();
+        for item in plan.items {
+            self.pending.push(item);
+        }
+        let (last, sync) = match ending {
+            Ending::Sync(seq) if before.open => (last, Some(seq)),
+            Ending::Sync(seq) | Ending::Flush(seq) => (seq, None),
+            _ => (last, None),
+        };
+        if matches!(ending, Ending::Sync(_)) && sync.is_none() {
+            self.end_group(false, 1);
+            items += 1;
+        } else {
+            self.group.open = true;
+            self.group.commands += 1;
+        }
+        self.propose(before, items, ending, sync, (first, last), command, out);
+    }
+
+    #[allow(clippy::too_many_arguments)] // one caller each way, all of it is the proposal
+    fn propose(
+        &mut self,
+        before: Group,
+        items: usize,
+        ending: Ending,
+        sync: Option<u64>,
+        (first, last): (u64, u64),
+        command: Command,
+        out: &mut Vec<Action>,
+    ) {
+        let skip = self.pending.len().saturating_sub(items);
+        let pending = &self.pending;
+        self.identity_asked |= pending.iter().skip(skip).any(Item::may_change_identity);
+        let notify = sync.is_some() || !self.queue.is_empty();
+        self.wait = Wait::Verdict(Proposed {
+            items,
+            before,
+            ending,
+            sync,
+            notify,
+        });
+        out.push(Action::Submit(Submission {
+            first,
+            last,
+            command,
+            notify,
+        }));
+    }
+
+    /// Closes the group with `commands` more commands than it had.
+    fn end_group(&mut self, query: bool, commands: u32) {
+        let group = std::mem::take(&mut self.group);
+        self.pending.push(Item::End(End {
+            commands: group.commands + commands,
+            denied: group.denied,
+            exits: group.exits,
+            query,
+            swallowed: false,
+        }));
+    }
+
+    pub(super) fn pass_sync(&mut self, seq: u64, out: &mut Vec<Action>) {
+        out.push(Action::Pass(seq));
+        self.skip = None;
+        self.end_group(false, 0);
+    }
+
+    /// A Flush is answered without an end that could be counted, so every answer is.
+    fn show_every_reply(&mut self, ending: Ending, out: &mut Vec<Action>) {
+        if !matches!(ending, Ending::Sync(_)) && !self.every_reply {
+            self.every_reply = true;
+            out.push(Action::Subscribe(frame::upstream_replies(true)));
+        }
+    }
+
+    /// Whether a command that is sent now would run inside a transaction block.
+    fn in_transaction(&self) -> bool {
+        let mut inside = self.status != b'I';
+        for act in self.pending.iter().flat_map(Item::acts) {
+            match act {
+                Act::Begin => inside = true,
+                Act::Commit { chain } | Act::Rollback { chain } => inside = *chain,
+                _ => {}
+            }
+        }
+        inside
+    }
+
+    /// The context, and what unanswered commands will have added to it.
+    fn context_now(&self) -> Vec<(String, String)> {
+        let mut entries = self.context.entries();
+        for item in self.pending.iter() {
+            for statement in item.statements() {
+                if let Act::Set { name, value, .. } = &statement.act {
+                    entries.push((name.clone(), value.clone()));
+                }
+                if adapter::may_change_session(statement) {
+                    // What it does to the session is known to none but this one.
+                    entries.push(("after".to_owned(), self.context.unanswered()));
+                }
+            }
+        }
+        entries
+    }
+}

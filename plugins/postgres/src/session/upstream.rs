@@ -1,0 +1,374 @@
+//! The session after login, the target's side: what its answers settle.
+//!
+//! Answers are released unchanged. The one exception is the transaction status
+//! of a transaction that failed here and not at the target.
+
+use holdpoint_plugin::{Action, Completion, Fault, Frame};
+
+use super::names::Change;
+use super::pending::{End, Item};
+use super::typed::{Copying, Skip, Typed, Wait, protocol};
+use crate::adapter;
+use crate::classify::Act;
+use crate::frame::{self, Space};
+use crate::login;
+use crate::reply::{self, ServerError};
+
+/// How the commands of the current group went.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// The tags of the statements that completed.
+    status: String,
+    rows: Option<u64>,
+    failed: bool,
+    /// ReadyForQuery that may come though it was not waited for: the server read
+    /// a Sync that was sent before a COPY failed.
+    extra_ready: u32,
+}
+
+/// Longest list of tags in a record; a thousand statements need no thousand tags.
+const MAX_STATUS: usize = 256;
+
+fn fault(message: &str) -> Fault {
+    Fault {
+        message: message.to_owned(),
+    }
+}
+
+impl Typed {
+    pub(crate) fn on_upstream(
+        &mut self,
+        frames: Vec<Frame>,
+        out: &mut Vec<Action>,
+    ) -> Result<(), Fault> {
+        // One `pass` releases all that came before it.
+        let mut release = None;
+        for frame in frames {
+            if self.closed {
+                break;
+            }
+            match frame.kind {
+                Some(b'Z') => {
+                    let (status, shown) = self.ready(&frame.body, out)?;
+                    if status == shown {
+                        release = Some(frame.seq);
+                    } else {
+                        out.extend(release.take().map(Action::Pass));
+                        let mut ready = Vec::new();
+                        reply::ready(&mut ready, shown);
+                        out.extend([Action::Drop(frame.seq), Action::ToClient(ready)]);
+                    }
+                    continue;
+                }
+                Some(b'S') => {
+                    if let Some(refusal) = self.parameter(&frame.body)? {
+                        out.extend(release.take().map(Action::Pass));
+                        out.push(Action::Drop(frame.seq));
+                        self.fatal(&refusal, out);
+                        break;
+                    }
+                }
+                Some(kind) => self.answer(kind, &frame.body, out)?,
+                None => return Err(fault("the target sent a frame without a kind")),
+            }
+            release = Some(frame.seq);
+        }
+        out.extend(release.map(Action::Pass));
+        // A refusal that waited for these answers comes right behind them: as long
+        // as it waits, nothing later is sent that could be answered in between.
+        self.advance(out);
+        Ok(())
+    }
+
+    fn answer(&mut self, kind: u8, body: &[u8], out: &mut Vec<Action>) -> Result<(), Fault> {
+        let expected = |reached: Option<usize>| {
+            reached.ok_or_else(|| fault("the target answered what it was not asked"))
+        };
+        match kind {
+            b'E' => self.error(body),
+            b'1' => {
+                let reach = self.pending.reach(|item| matches!(item, Item::Parse(..)));
+                self.settle(expected(reach)? + 1);
+            }
+            // Shown only after a Flush, and for groups that were sent before it
+            // no longer needed.
+            b'2' => self.settle_if(|item| matches!(item, Item::Bind(..))),
+            b'3' => self.settle_if(|item| matches!(item, Item::Close(..))),
+            b'T' | b'n' => self.settle_if(|item| matches!(item, Item::Describe)),
+            b'C' | b'I' | b's' => {
+                let reach = self.pending.reach(runs);
+                self.settle(expected(reach)?);
+                self.completed(kind, body);
+            }
+            b'G' => {
+                let reach = self.pending.reach(runs);
+                self.settle(expected(reach)?);
+                self.copy_in(out);
+            }
+            _ => {
+                return Err(fault(
+                    "the target sent a message that has no place in a session",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn settle_if(&mut self, answers: impl Fn(&Item) -> bool) {
+        if let Some(reach) = self.pending.reach(answers) {
+            self.settle(reach + 1);
+        }
+    }
+
+    /// The first `count` items have succeeded.
+    fn settle(&mut self, count: usize) {
+        for _ in 0..count {
+            if let Some(item) = self.pending.pop() {
+                let names = &mut self.names;
+                item.changes(|change| names.apply(change));
+            }
+        }
+    }
+
+    /// One statement is done, or (`s`) stopped at its row limit.
+    fn completed(&mut self, kind: u8, body: &[u8]) {
+        if kind == b'C' {
+            let tag = body.strip_suffix(b"\0").unwrap_or(body);
+            self.outcome.tag(&String::from_utf8_lossy(tag));
+        }
+        match self.pending.front_mut() {
+            Some(Item::Query {
+                analysis,
+                text,
+                done,
+            }) => {
+                let (analysis, text, part) = (analysis.clone(), text.clone(), *done);
+                *done += 1;
+                let names = &mut self.names;
+                super::names::changes(&analysis, part, &text, |change| names.apply(change));
+                if let Some(statement) = analysis.statements.get(part) {
+                    self.ran(statement, Some(&text));
+                }
+            }
+            Some(Item::Run(_)) => {
+                let Some(Item::Run(portal)) = self.pending.pop() else {
+                    return;
+                };
+                let Some(prepared) = portal.as_ref().and_then(|p| p.statement.clone()) else {
+                    self.names.apply(Change::Forget);
+                    self.context.unrepeatable();
+                    return;
+                };
+                let item = Item::Run(portal.clone());
+                let names = &mut self.names;
+                item.changes(|change| names.apply(change));
+                let values = portal.is_some_and(|portal| !portal.parameters.is_empty());
+                for statement in prepared.statements() {
+                    self.ran(statement, (!values).then_some(&prepared.text));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What a statement that has run did to the session. `text` is absent where
+    /// it does not say all.
+    fn ran(&mut self, statement: &crate::classify::Statement, text: Option<&[u8]>) {
+        match &statement.act {
+            Act::Begin => self.status = b'T',
+            Act::Commit { chain } | Act::Rollback { chain } => {
+                self.status = if *chain { b'T' } else { b'I' };
+            }
+            Act::Set { name, value, local } => self.context.changed(name, value, *local),
+            Act::DiscardAll => self.context.reset(),
+            _ => {}
+        }
+        if adapter::may_change_session(statement) {
+            match text {
+                Some(text) => {
+                    self.context
+                        .changed("after", &String::from_utf8_lossy(text), false);
+                }
+                None => self.context.unrepeatable(),
+            }
+        }
+    }
+
+    fn copy_in(&mut self, out: &mut Vec<Action>) {
+        if let Some(Item::Run(_)) = self.pending.front_mut() {
+            self.copy = Copying::Extended;
+            self.pending.swallow();
+        } else {
+            self.copy = Copying::Simple;
+        }
+        out.push(Action::Subscribe(frame::client_commands(true)));
+        if matches!(self.wait, Wait::Drain) {
+            self.wait = Wait::Nothing;
+        }
+    }
+
+    /// The server skips the rest of the group.
+    fn error(&mut self, body: &[u8]) {
+        if self.pending.is_empty() {
+            return;
+        }
+        self.outcome.failed = true;
+        self.outcome.status = ServerError::read(body).status();
+        loop {
+            match self.pending.front_mut() {
+                Some(Item::End(_)) => return,
+                // Sent by a Flush: its Sync is still to come.
+                None => break,
+                Some(_) => {}
+            }
+            match self.pending.pop() {
+                // Made, not made, or replaced: nobody can tell.
+                Some(Item::Bind(name, _)) => self.names.apply(Change::Remove(Space::Portal, name)),
+                Some(item @ (Item::Query { .. } | Item::Run(_))) => {
+                    let names = &mut self.names;
+                    item.changes(|change| {
+                        if matches!(change, Change::Forget) {
+                            names.apply(change);
+                        }
+                    });
+                }
+                _ => {}
+            }
+        }
+        self.skip = Some(Skip::Pass);
+    }
+
+    /// ReadyForQuery: the status the target gives, and the one that is shown.
+    fn ready(&mut self, body: &[u8], out: &mut Vec<Action>) -> Result<(u8, u8), Fault> {
+        let status = match body {
+            [status @ (b'I' | b'T' | b'E')] => *status,
+            _ => return Err(fault("the target's transaction status makes no sense")),
+        };
+        if !self.pending.groups() {
+            self.outcome.extra_ready = self
+                .outcome
+                .extra_ready
+                .checked_sub(1)
+                .ok_or_else(|| fault("the target answered what it was not asked"))?;
+            return Ok((status, self.shown_status()));
+        }
+        let failed = self.outcome.failed;
+        let mut end = self.end_group_answered()?;
+        if end.swallowed && self.pending.groups() {
+            let next = self.end_group_answered()?;
+            end.commands += next.commands;
+            end.denied |= next.denied;
+            self.outcome.extra_ready += u32::from(failed);
+        }
+        if end.commands > 0 {
+            let outcome = &mut self.outcome;
+            out.push(Action::Completed(Completion {
+                commands: end.commands,
+                status: std::mem::take(&mut outcome.status),
+                failed,
+                rows: outcome.rows.take(),
+            }));
+        }
+        self.outcome.clear();
+        if end.query {
+            self.names.drop_unnamed();
+        }
+        if self.copy != Copying::No {
+            self.copy = Copying::No;
+            out.push(Action::Subscribe(frame::client_commands(false)));
+        }
+        if self.every_reply && !self.group.open && !self.pending.groups() {
+            self.every_reply = false;
+            out.push(Action::Subscribe(frame::upstream_replies(false)));
+        }
+        self.status = status;
+        match status {
+            b'T' if end.exits && !failed => self.failed_here = false,
+            b'T' => self.failed_here |= end.denied,
+            // The server says itself that the transaction is over, or failed.
+            _ => self.failed_here = false,
+        }
+        if status == b'I' {
+            self.names.end_transaction();
+            self.context.end_transaction();
+        }
+        Ok((status, self.shown_status()))
+    }
+
+    /// Takes the first group off, which is answered in full.
+    fn end_group_answered(&mut self) -> Result<End, Fault> {
+        while let Some(item) = self.pending.pop() {
+            match item {
+                Item::End(end) => return Ok(end),
+                Item::Parse(..) | Item::Run(_) if !self.outcome.failed => {
+                    return Err(fault("the target answered less than it was asked"));
+                }
+                item @ (Item::Bind(..) | Item::Close(..)) if !self.outcome.failed => {
+                    let names = &mut self.names;
+                    item.changes(|change| names.apply(change));
+                }
+                // More statements than tags: the text was not what it seemed.
+                Item::Query { analysis, done, .. } if done != analysis.statements.len() => {
+                    self.names.apply(Change::Forget);
+                }
+                _ => {}
+            }
+        }
+        Err(fault("the target answered what it was not asked"))
+    }
+
+    /// A changed parameter: `Some` where it ends the session.
+    fn parameter(&mut self, body: &[u8]) -> Result<Option<holdpoint_plugin::Refusal>, Fault> {
+        let (name, value) = login::parameter_status(body)?;
+        if let Some(refusal) = login::unpinned(&name, &value) {
+            return Ok(Some(refusal));
+        }
+        if matches!(name.as_str(), "session_authorization" | "is_superuser")
+            && !self.identity_asked
+            && self
+                .reported
+                .get(&name)
+                .is_some_and(|before| *before != value)
+        {
+            let mut refusal = protocol("the target changed who the session runs as, unasked");
+            refusal.hint = Some("connect again; tell the operator of this gateway".to_owned());
+            return Ok(Some(refusal));
+        }
+        // Only known names are kept: a target cannot fill memory with new ones.
+        if let Some(known) = self.reported.get_mut(&name) {
+            *known = value;
+        }
+        Ok(None)
+    }
+}
+
+impl Outcome {
+    fn tag(&mut self, tag: &str) {
+        if self.failed {
+            return;
+        }
+        if let Some(rows) = reply::rows(tag) {
+            self.rows = Some(self.rows.unwrap_or(0).saturating_add(rows));
+        }
+        if self.status.is_empty() {
+            tag.chars()
+                .take(MAX_STATUS)
+                .collect::<String>()
+                .clone_into(&mut self.status);
+        } else if self.status.len() + tag.len() < MAX_STATUS {
+            self.status.push_str("; ");
+            self.status.push_str(tag);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.status.clear();
+        self.rows = None;
+        self.failed = false;
+    }
+}
+
+/// Whether an item is answered by a tag.
+fn runs(item: &Item) -> bool {
+    matches!(item, Item::Run(_) | Item::Query { .. })
+}
