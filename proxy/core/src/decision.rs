@@ -31,13 +31,28 @@ pub struct Hold {
     pub reason: Option<String>,
 }
 
+impl Hold {
+    /// Whether what reviewers gave under `asked` is enough for this hold: it wants
+    /// no more people, and everyone who could decide then could decide now.
+    pub fn met_by(&self, asked: &Hold) -> bool {
+        self.quorum <= asked.quorum
+            && asked
+                .reviewers
+                .iter()
+                .all(|set| self.reviewers.contains(set))
+    }
+}
+
 /// A set of people who may review.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reviewers {
     Group(String),
-    /// An issuer's name in the configuration and a subject.
-    Person { issuer: String, subject: String },
+    /// The issuer itself (its URL, resolved from the name that rules use) and a subject.
+    Person {
+        issuer: String,
+        subject: String,
+    },
 }
 
 /// An outcome and where it came from.

@@ -1,0 +1,258 @@
+//! What the program uses, after `raw` was checked: nothing here can be wrong.
+//! Paths are absolute; durations are durations; names refer to things that exist.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::decision::Reviewers;
+use crate::principal::Identity;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where `holdpoint.toml` lies; relative paths in it start here.
+    pub dir: PathBuf,
+    /// This node's name in records and checkpoints.
+    pub node: String,
+    /// Private (0700) directory for sockets, caches and the approval token of `holdpoint` itself.
+    pub state: PathBuf,
+    pub identity: IdentityConfig,
+    /// Loopback only; excludes `identity.issuers`.
+    pub dev_issuer: Option<DevIssuer>,
+    pub listeners: BTreeMap<String, Listener>,
+    pub targets: BTreeMap<String, Target>,
+    pub plugins: BTreeMap<String, Plugin>,
+    /// Rule files, in the order given.
+    pub policies: Vec<PathBuf>,
+    pub hold: HoldConfig,
+    pub review: Review,
+    pub admin: Option<Admin>,
+    pub journal: JournalConfig,
+    pub limits: Limits,
+}
+
+/// Where a secret lies. Never the secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretRef {
+    /// An environment variable's name.
+    Env(String),
+    /// A file that only its owner may read; one trailing line end is not part of the secret.
+    File(PathBuf),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct IdentityConfig {
+    pub issuers: Vec<Issuer>,
+    /// By OAuth client id: what counts as an agent, and what it may do.
+    pub agents: BTreeMap<String, Agent>,
+    pub max_token_bytes: usize,
+    pub clock_skew: Duration,
+    pub max_session: Duration,
+    pub on_token_expiry: OnTokenExpiry,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnTokenExpiry {
+    RefuseNewCommands,
+    Close,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Issuer {
+    /// Used in `Reviewers::Person` and in messages.
+    pub name: String,
+    /// The `iss` claim, byte for byte.
+    pub issuer: String,
+    pub audiences: Vec<String>,
+    /// JOSE names: `RS256`, `PS256`, `ES256`, `ES384`, `EdDSA`.
+    pub algorithms: Vec<String>,
+    /// Scope needed to connect; `holdpoint.connect` unless set.
+    pub connect_scope: String,
+    /// Scope needed to decide; `holdpoint.review` unless set.
+    pub review_scope: String,
+    /// Claim used as subject where present; `sub` otherwise.
+    pub subject_claim: Option<String>,
+    /// JSON pointer.
+    pub groups_claim: String,
+    /// Groups without it are ignored; it stays part of the name.
+    pub groups_prefix: Option<String>,
+    pub jwks_refresh: Duration,
+    pub jwks_min_refetch: Duration,
+    pub jwks_max_stale: Duration,
+    /// PEM bundle for the issuer's own TLS; the system's roots otherwise.
+    pub ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agent {
+    pub name: String,
+    pub groups: Vec<String>,
+    pub owners: Vec<Identity>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct DevIssuer {
+    pub listen: SocketAddr,
+    pub users: BTreeMap<String, DevUser>,
+    pub token_ttl: Duration,
+}
+
+impl DevIssuer {
+    /// What rules call it: `person:dev|alice`.
+    pub const NAME: &str = "dev";
+
+    /// The `iss` of its tokens.
+    pub fn issuer(&self) -> String {
+        format!("http://{}", self.listen)
+    }
+}
+
+/// An identity of the development issuer, by its subject.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DevUser {
+    pub groups: Vec<String>,
+    pub scopes: Vec<String>,
+    pub agent: bool,
+    /// Subjects of this issuer that answer for this agent.
+    pub owners: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    pub listen: SocketAddr,
+    pub target: String,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    /// The plugin's name.
+    pub protocol: String,
+    /// Host name or IP, used for dialling and for the certificate.
+    pub host: String,
+    pub port: u16,
+    pub tls: UpstreamTls,
+    /// `tls` may be off towards another machine.
+    pub danger_allow_cleartext: bool,
+    pub user: String,
+    pub password: Option<SecretRef>,
+    /// Labels that rules may match, such as `prod`.
+    pub tags: Vec<String>,
+    /// Passed to the plugin.
+    pub settings: BTreeMap<String, String>,
+    pub connect_timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpstreamTls {
+    /// Verified against the system's roots or this PEM bundle.
+    Verify { ca: Option<PathBuf> },
+    /// In clear. Only to loopback, unless `danger_allow_cleartext` was set.
+    Off,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plugin {
+    /// Absent: the component that this binary carries.
+    pub path: Option<PathBuf>,
+    /// SHA-256 that the component must have, hex.
+    pub sha256: Option<String>,
+    pub cpu_budget: Duration,
+    pub memory: u64,
+}
+
+impl Default for Plugin {
+    fn default() -> Self {
+        Self {
+            path: None,
+            sha256: None,
+            cpu_budget: Duration::from_millis(50),
+            memory: 64 << 20,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct HoldConfig {
+    pub inline_wait_agent: Duration,
+    pub inline_wait_person: Duration,
+    /// A rule's `expires_in` cannot exceed it.
+    pub max_hold: Duration,
+    pub max_hold_in_transaction: Duration,
+    pub heartbeat: Duration,
+    /// After a late approval the identical command passes once within this.
+    pub grant_ttl: Duration,
+    /// A denied command is refused without asking again for this long.
+    pub deny_cooldown: Duration,
+    pub max_pending_per_principal: usize,
+    pub max_pending: usize,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Review {
+    /// Base of the links in messages.
+    pub public_url: Option<String>,
+    pub webhooks: Vec<WebhookOut>,
+    pub integrations: BTreeMap<String, Integration>,
+}
+
+/// Standard Webhooks out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WebhookOut {
+    pub name: String,
+    pub url: String,
+    /// `whsec_…`.
+    pub secret: SecretRef,
+    pub ca: Option<PathBuf>,
+}
+
+/// A system that may send signed votes on behalf of reviewers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Integration {
+    pub secret: SecretRef,
+    /// Who it may speak for.
+    pub reviewers: Vec<Reviewers>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admin {
+    pub listen: SocketAddr,
+    /// Absent only on loopback.
+    pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct JournalConfig {
+    pub dir: PathBuf,
+    pub sync: Sync,
+    /// Bytes; segments are allocated whole.
+    pub segment: u64,
+    /// Ed25519 seed for checkpoints; made on first start where the file is absent.
+    pub key: PathBuf,
+}
+
+/// Which records are on stable storage before the session goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sync {
+    /// Responses too.
+    All,
+    /// Everything but responses.
+    Commands,
+    /// Everything but responses and commands that policy allows at once.
+    Relaxed,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    pub max_sessions: usize,
+    pub max_sessions_per_principal: usize,
+    /// Of login, in each direction.
+    pub handshake: Duration,
+    /// Bytes of one command.
+    pub max_command: u32,
+    /// Bytes read from a client while a command of its is undecided.
+    pub held_ahead: usize,
+    pub drain: Duration,
+}

@@ -1,0 +1,498 @@
+//! `holdpoint.toml` as it is written: one struct per table, unknown keys refused.
+//!
+//! Plain structs and externally tagged enums only: internally tagged enums and `flatten`
+//! lose the caret, or accept unknown keys in silence. The comments
+//! here are the descriptions in `docs/holdpoint.schema.json`.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::model::SecretRef;
+use crate::source::{Size, Span};
+
+/// The configuration of holdpoint.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Root {
+    /// This node's name in records and checkpoints; `local` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) node: Option<String>,
+    /// Private folder for sockets and caches; `.holdpoint` unless set. Paths start at this file's folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) state: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) identity: Identity,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dev_issuer: Option<DevIssuer>,
+    /// What can be reached, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) target: BTreeMap<String, Target>,
+    /// Where clients connect, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) listener: BTreeMap<String, Listener>,
+    /// Settings of protocol plugins, by name. Those that come with holdpoint need none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) plugin: BTreeMap<String, Plugin>,
+    #[serde(default)]
+    pub(super) policy: Policy,
+    #[serde(default)]
+    pub(super) hold: Hold,
+    #[serde(default)]
+    pub(super) review: Review,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) admin: Option<Admin>,
+    #[serde(default)]
+    pub(super) journal: Journal,
+    #[serde(default)]
+    pub(super) limits: Limits,
+}
+
+/// Who may log in.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Identity {
+    /// Longest token accepted, in bytes; 16384 unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_token_bytes: Option<usize>,
+    /// Tolerance for clocks that differ; `30s` unless set, at most `5m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) clock_skew: Option<Span>,
+    /// What happens to a session whose token expires; `refuse-new-commands` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) on_token_expiry: Option<OnTokenExpiry>,
+    /// Longest session; `8h` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_session: Option<Span>,
+    /// Issuers whose access tokens are accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) issuer: Vec<Issuer>,
+    /// OAuth clients that are agents, by client id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) agents: BTreeMap<String, Agent>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum OnTokenExpiry {
+    RefuseNewCommands,
+    Close,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Issuer {
+    /// A short name, used in rules: `person:NAME|subject`.
+    pub(super) name: String,
+    /// The tokens' `iss`, byte for byte.
+    pub(super) issuer: String,
+    /// Any of these must be in the tokens' `aud`.
+    pub(super) audiences: Vec<String>,
+    /// Signature algorithms that are accepted; `RS256` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) algorithms: Option<Vec<Algorithm>>,
+    /// Scope needed to connect; `holdpoint.connect` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) connect_scope: Option<String>,
+    /// Scope needed to decide on held commands; `holdpoint.review` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) review_scope: Option<String>,
+    /// Claim used as the subject where a token has it; `sub` otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) subject_claim: Option<String>,
+    /// JSON pointer to the groups; `/groups` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) groups_claim: Option<String>,
+    /// Groups without this prefix are ignored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) groups_prefix: Option<String>,
+    /// PEM bundle for the issuer's TLS; the system's roots otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ca: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) jwks: Jwks,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+pub(super) enum Algorithm {
+    RS256,
+    PS256,
+    ES256,
+    ES384,
+    EdDSA,
+}
+
+/// How the issuer's keys are fetched.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Jwks {
+    /// How often; `1h` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) refresh: Option<Span>,
+    /// An unknown key fetches again, but not more often than this; `30s` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) min_refetch: Option<Span>,
+    /// Keys older than this are not used; `24h` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_stale: Option<Span>,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Agent {
+    /// For people to read.
+    pub(super) name: String,
+    /// Groups that rules may match.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) groups: Vec<String>,
+    /// `issuer name|subject` of those who answer for it; they cannot approve its commands.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) owners: Vec<String>,
+}
+
+/// An issuer for development, inside holdpoint. Loopback only, and never beside another.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DevIssuer {
+    /// Loopback address and port.
+    pub(super) listen: String,
+    /// How long its tokens are good; `1h` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) token_ttl: Option<Span>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) users: BTreeMap<String, DevUser>,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DevUser {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) groups: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) scopes: Vec<String>,
+    #[serde(default)]
+    pub(super) agent: bool,
+    /// Other users of this issuer that answer for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) owners: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Target {
+    /// The plugin that speaks the protocol, such as `postgres`.
+    pub(super) protocol: String,
+    /// `HOST:PORT`.
+    pub(super) address: String,
+    /// Verified TLS unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls: Option<UpstreamTls>,
+    /// Lets `tls = "off"` leave the machine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) danger_allow_cleartext: bool,
+    /// The account to log in as.
+    pub(super) user: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) password: Option<Secret>,
+    /// Labels that rules may match, such as `prod`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) tags: Vec<String>,
+    /// Passed to the plugin.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) settings: BTreeMap<String, String>,
+    /// `10s` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) connect_timeout: Option<Span>,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum UpstreamTls {
+    /// In clear: loopback only.
+    Off,
+    Verify(Verify),
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Verify {
+    /// PEM bundle; the system's roots otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listener {
+    /// `IP:PORT`.
+    pub(super) listen: String,
+    /// A target's name.
+    pub(super) target: String,
+    pub(super) tls: Certificate,
+}
+
+/// PEM files.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Certificate {
+    pub(super) cert: PathBuf,
+    pub(super) key: PathBuf,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Plugin {
+    /// A component; the one that holdpoint carries unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) path: Option<PathBuf>,
+    /// SHA-256 that the component must have, in hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sha256: Option<String>,
+    /// CPU time of one call; `50ms` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cpu_budget: Option<Span>,
+    /// Of one session; `64MiB` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) memory: Option<Size>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Policy {
+    /// Rule files. Across files the strictest outcome wins.
+    #[serde(default)]
+    pub(super) files: Vec<PathBuf>,
+}
+
+/// How held commands wait.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Hold {
+    #[serde(default)]
+    pub(super) inline_wait: InlineWait,
+    /// No decision may take longer; `30m` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_hold: Option<Span>,
+    /// Inside an open transaction; `60s` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_hold_in_transaction: Option<Span>,
+    /// How often a waiting client gets a notice; `15s` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) heartbeat: Option<Span>,
+    /// After a late approval the identical command passes once within this; `10m` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) grant_ttl: Option<Span>,
+    /// A denied command is refused without asking again for this long; `5m` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) deny_cooldown: Option<Span>,
+    /// 10000 unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_pending: Option<usize>,
+    /// 16 unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_pending_per_principal: Option<usize>,
+}
+
+/// How long the connection itself waits before the client is told to ask again.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct InlineWait {
+    /// `45s` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) agent: Option<Span>,
+    /// `5m` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) person: Option<Span>,
+}
+
+/// How reviewers are reached.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Review {
+    /// Base of the links in messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) public_url: Option<String>,
+    /// Where held commands are announced (Standard Webhooks).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) webhook: Vec<Webhook>,
+    /// Systems that may send signed votes, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) integration: BTreeMap<String, Integration>,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Webhook {
+    pub(super) name: String,
+    pub(super) url: String,
+    pub(super) secret: Secret,
+    /// PEM bundle; the system's roots otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Integration {
+    pub(super) secret: Secret,
+    /// Who it may speak for: `group:NAME`, `person:ISSUER|SUBJECT`.
+    pub(super) reviewers: Vec<String>,
+}
+
+/// API, metrics and health.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Admin {
+    /// `IP:PORT`.
+    pub(super) listen: String,
+    /// May be absent on loopback only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls: Option<Certificate>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Journal {
+    /// `journal` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dir: Option<PathBuf>,
+    /// What must be on stable storage before a session goes on; `commands` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sync: Option<Sync>,
+    /// Size of a segment; `64MiB` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) segment: Option<Size>,
+    /// Ed25519 seed that signs checkpoints; made in `state` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) key: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Sync {
+    /// Responses too.
+    All,
+    /// Everything but responses.
+    Commands,
+    /// Everything but responses and commands that policy allows at once.
+    Relaxed,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    /// 10000 unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_sessions: Option<usize>,
+    /// 256 unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_sessions_per_principal: Option<usize>,
+    /// Of login; `30s` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) handshake: Option<Span>,
+    /// Of one command; `16MiB` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_command: Option<Size>,
+    /// Read from a client while a command of its is undecided; `256KiB` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) held_ahead: Option<Size>,
+    /// How long sessions may end on their own at shutdown; `30s` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) drain: Option<Span>,
+}
+
+/// `env:NAME` or `file:PATH`. A literal is refused in words that do not repeat it.
+#[derive(Debug, Clone)]
+pub(super) struct Secret(pub(super) SecretRef);
+
+struct SecretVisitor;
+
+const LITERAL: &str = "a secret must not stand in this file: write `env:NAME` or `file:PATH`";
+
+impl<'de> Visitor<'de> for SecretVisitor {
+    type Value = Secret;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`env:NAME` or `file:PATH`")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Secret, E> {
+        let empty = |rest: &str| {
+            let none = rest.is_empty();
+            none.then(|| E::custom("a name or path must follow the colon"))
+        };
+        if let Some(name) = text.strip_prefix("env:") {
+            empty(name).map_or(Ok(()), Err)?;
+            let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            return plain
+                .then(|| Secret(SecretRef::Env(name.to_owned())))
+                .ok_or_else(|| E::custom("an environment variable has letters, digits and `_`"));
+        }
+        if let Some(path) = text.strip_prefix("file:") {
+            empty(path).map_or(Ok(()), Err)?;
+            return Ok(Secret(SecretRef::File(path.into())));
+        }
+        Err(E::custom(LITERAL))
+    }
+
+    // What serde would say of these repeats the value.
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Secret, E> {
+        Err(E::custom(LITERAL))
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Secret, E> {
+        Err(E::custom(LITERAL))
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Secret, E> {
+        Err(E::custom(LITERAL))
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Secret, E> {
+        Err(E::custom(LITERAL))
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, _: A) -> Result<Secret, A::Error> {
+        Err(de::Error::custom(LITERAL))
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, _: A) -> Result<Secret, A::Error> {
+        Err(de::Error::custom(LITERAL))
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SecretVisitor)
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            SecretRef::Env(name) => serializer.collect_str(&format_args!("env:{name}")),
+            SecretRef::File(path) => {
+                serializer.collect_str(&format_args!("file:{}", path.display()))
+            }
+        }
+    }
+}
+
+impl JsonSchema for Secret {
+    fn schema_name() -> Cow<'static, str> {
+        "Secret".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": "^(env:[A-Za-z0-9_]+|file:.+)$",
+            "description": "Where a secret lies, `env:NAME` or `file:PATH`. Never the secret."
+        })
+    }
+}

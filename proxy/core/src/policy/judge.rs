@@ -1,0 +1,26 @@
+//! The seam between the gate and the rules.
+
+use super::{Ask, Policy};
+use crate::decision::Decision;
+
+/// Gives a decision on a command.
+///
+/// An implementation answers the same for the same question, has no effect, and
+/// expresses its own failures as a denial: there is no error that a caller
+/// could mistake for consent.
+pub trait Judge: Send + Sync {
+    fn decide(&self, ask: &Ask<'_>) -> Decision;
+
+    /// Names the rules in force; part of every digest and of every record.
+    fn version(&self) -> &str;
+}
+
+impl Judge for Policy {
+    fn decide(&self, ask: &Ask<'_>) -> Decision {
+        Policy::decide(self, ask)
+    }
+
+    fn version(&self) -> &str {
+        Policy::version(self)
+    }
+}

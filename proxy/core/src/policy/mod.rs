@@ -1,0 +1,230 @@
+//! Rules, and what they say of a command.
+//!
+//! Each operation of a command is judged by each file: the first rule that
+//! matches decides for that file. The strictest outcome over all files and operations is the
+//! decision. An operation that no file speaks of is refused, and so is one
+//! where a rule that might have matched depends on a fact that is unknown.
+//! Housekeeping is allowed unless a rule denies it; it is never held.
+//!
+//! Evaluation is pure and bounded, see [`cel`]. Rules cannot be changed, only replaced.
+
+mod cases;
+mod cel;
+mod compile;
+mod explain;
+mod glob;
+mod judge;
+mod matcher;
+mod merge;
+mod raw;
+#[cfg(test)]
+mod tests;
+mod who;
+
+use std::collections::BTreeMap;
+
+use compile::{File, Rule};
+use matcher::Fit;
+use merge::{Found, HOUSEKEEPING, strictest};
+
+use crate::command::{Command, Confidence, Operation};
+use crate::decision::{Decision, Monitored, Outcome};
+use crate::id::FieldHasher;
+use crate::principal::Principal;
+use crate::source::Problems;
+
+pub use cases::{Case, CaseFile, CaseResult, Classify, run_cases};
+pub use explain::{Explanation, FileExplained, OperationExplained, RuleExplained, Said};
+pub use judge::Judge;
+pub(crate) use who::{person, reviewers};
+
+/// One rule file, as read.
+#[derive(Debug, Clone)]
+pub struct RuleFile {
+    /// Its name in messages and in `file:rule`, without folder and extension.
+    pub name: String,
+    pub text: String,
+}
+
+/// What is judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    pub command: &'a Command,
+    pub principal: &'a Principal,
+    pub target: &'a str,
+    pub tags: &'a [String],
+    pub protocol: &'a str,
+    /// The protocol's class words, harmless first.
+    pub classes: &'a [String],
+    /// Unix seconds.
+    pub now: u64,
+}
+
+/// Compiled rules, immutable.
+#[derive(Debug)]
+pub struct Policy {
+    version: String,
+    files: Vec<File>,
+    warnings: Vec<String>,
+}
+
+/// What a file says of an operation.
+enum Verdict {
+    Abstains,
+    Found(Found),
+}
+
+impl Policy {
+    /// Compiles rule files. `issuers` maps the issuers' names to their URLs,
+    /// see [`crate::config::Config::issuer_names`].
+    pub fn compile(
+        files: &[RuleFile],
+        issuers: &BTreeMap<String, String>,
+    ) -> Result<Self, Problems> {
+        let compiled = compile::compile(files, issuers)?;
+        let mut hasher = FieldHasher::new("holdpoint.policy.v1");
+        hasher.count(files.len());
+        for file in files {
+            hasher
+                .field(file.name.as_bytes())
+                .field(file.text.as_bytes());
+        }
+        let mut version = hasher.finish().to_string();
+        version.truncate(16);
+        Ok(Self {
+            version,
+            files: compiled.files,
+            warnings: compiled.warnings,
+        })
+    }
+
+    /// A digest of the rules' text, as shown in records: the first 16 hex digits of a SHA-256.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// What is odd about the rules, but no mistake.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    pub fn decide(&self, ask: &Ask<'_>) -> Decision {
+        let mut monitored = Vec::new();
+        let found = ask
+            .command
+            .operations
+            .iter()
+            .map(|operation| self.judge(ask, operation, &mut monitored))
+            .reduce(strictest);
+        let found = found.unwrap_or_else(|| Found {
+            rule: "no-operation".to_owned(),
+            outcome: Outcome::Allow,
+        });
+        Decision {
+            outcome: found.outcome,
+            rule: found.rule,
+            policy: self.version.clone(),
+            monitored,
+        }
+    }
+
+    fn judge(&self, ask: &Ask<'_>, operation: &Operation, monitored: &mut Vec<Monitored>) -> Found {
+        let found = self
+            .files
+            .iter()
+            .filter_map(|file| match judge_file(file, ask, operation, monitored) {
+                Verdict::Abstains => None,
+                Verdict::Found(found) => Some(found),
+            })
+            .reduce(strictest);
+        found.unwrap_or_else(|| unspoken(operation))
+    }
+}
+
+/// A plugin that cannot tell what an operation does cannot vouch for it either.
+fn is_housekeeping(operation: &Operation) -> bool {
+    operation.housekeeping && operation.confidence == Confidence::Proven
+}
+
+/// No file has a rule for it.
+fn unspoken(operation: &Operation) -> Found {
+    if is_housekeeping(operation) {
+        return Found {
+            rule: HOUSEKEEPING.to_owned(),
+            outcome: Outcome::Allow,
+        };
+    }
+    let rule = match operation.confidence {
+        Confidence::Proven => "no-rule",
+        Confidence::Unknown => "unknown-fact",
+    };
+    Found {
+        rule: rule.to_owned(),
+        outcome: Outcome::Deny { message: None },
+    }
+}
+
+fn judge_file(
+    file: &File,
+    ask: &Ask<'_>,
+    operation: &Operation,
+    monitored: &mut Vec<Monitored>,
+) -> Verdict {
+    let mut monitoring = true;
+    for rule in &file.rules {
+        if rule.monitor && !monitoring {
+            continue;
+        }
+        let Some(found) = consider(rule, rule.matcher.fit(ask, operation), operation) else {
+            continue;
+        };
+        if !rule.monitor {
+            return Verdict::Found(found);
+        }
+        // The first is what would have decided.
+        monitoring = false;
+        let would = Monitored {
+            rule: rule.id.clone(),
+            outcome: found.outcome,
+        };
+        if !monitored.contains(&would) {
+            monitored.push(would);
+        }
+    }
+    Verdict::Abstains
+}
+
+/// What follows from how a rule fits; `None` goes on to the next rule.
+fn consider(rule: &Rule, fit: Fit, operation: &Operation) -> Option<Found> {
+    let denies = matches!(rule.outcome, Outcome::Deny { .. });
+    match fit {
+        Fit::No(_) => None,
+        // Holds never apply to housekeeping, and what is proven to be that needs no facts.
+        Fit::Yes if is_housekeeping(operation) && matches!(rule.outcome, Outcome::Hold(_)) => None,
+        Fit::Unknown(_) if is_housekeeping(operation) => None,
+        Fit::Yes => Some(Found {
+            rule: rule.id.clone(),
+            outcome: rule.outcome.clone(),
+        }),
+        // It might have denied, so it does; the message may not fit.
+        Fit::Unknown(_) if denies => Some(Found {
+            rule: rule.id.clone(),
+            outcome: Outcome::Deny { message: None },
+        }),
+        // Which fact, only `explain` tells: an agent need not learn how rules work.
+        Fit::Unknown(_) => Some(Found {
+            rule: "unknown-fact".to_owned(),
+            outcome: Outcome::Deny {
+                message: Some(format!(
+                    "what `{}` has to know could not be established",
+                    rule.id
+                )),
+            },
+        }),
+    }
+}
+
+/// The JSON Schema of rule files, as kept in `docs/policy.schema.json`.
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(raw::File)
+}

@@ -1,0 +1,160 @@
+//! A rule file as it is written. The comments are the descriptions in `docs/policy.schema.json`.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor, value::MapAccessDeserializer};
+
+use crate::source::Span;
+
+/// Rules, read from the top: for each operation of a command the first rule that matches decides.
+/// Across files, and across a command's operations, the strictest outcome wins.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    #[serde(default)]
+    pub(super) mode: Mode,
+    #[serde(default)]
+    pub(super) rule: Vec<Rule>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Mode {
+    #[default]
+    Enforce,
+    /// Evaluated and recorded; decides nothing.
+    Monitor,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rule {
+    /// Shown to agents and in records as `file:name`.
+    pub(super) name: String,
+    /// All that is given must fit. A rule without it matches everything.
+    #[serde(default, rename = "match")]
+    pub(super) matches: Match,
+    /// A CEL expression over `command`, `principal`, `target`, `facts` and `now`.
+    pub(super) when: Option<String>,
+    #[serde(default)]
+    pub(super) mode: Mode,
+    pub(super) allow: Option<bool>,
+    /// A message for the agent: what it may do instead.
+    pub(super) deny: Option<Deny>,
+    pub(super) hold: Option<Hold>,
+    /// Lets `allow` release what the parser could not prove.
+    #[serde(default)]
+    pub(super) danger_allow_unknown: bool,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Match {
+    /// Names of targets; `*` stands for any text.
+    pub(super) targets: Option<Vec<String>>,
+    /// The target has one of these labels.
+    pub(super) tags: Option<Vec<String>>,
+    /// The principal is in one of these groups.
+    pub(super) groups: Option<Vec<String>>,
+    /// `ISSUER|SUBJECT`.
+    pub(super) principals: Option<Vec<String>>,
+    pub(super) kinds: Option<Vec<Kind>>,
+    pub(super) protocols: Option<Vec<String>>,
+    /// The operation's class is one of these.
+    pub(super) classes: Option<Vec<String>>,
+    /// `deny`, `hold`: it has one of these effects. `allow`: it has no others.
+    pub(super) effects: Option<Vec<String>>,
+    /// `SCHEMA.NAME` or `NAME`, with `*`. `deny`, `hold`: it touches one of
+    /// these. `allow`: it touches some, and nothing else.
+    pub(super) objects: Option<Vec<String>>,
+    /// How the objects are touched, as for `objects`: `read`, `write`, `lock`, `define`, `execute`.
+    pub(super) access: Option<Vec<String>>,
+    /// Names of functions, with `*`. `deny`, `hold`: it calls one of these. `allow`: it calls no others.
+    pub(super) functions: Option<Vec<String>>,
+    /// Whether the parser can prove what the operation does.
+    pub(super) confidence: Option<Confidence>,
+    /// A regular expression, found anywhere in the command's text.
+    pub(super) text: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Kind {
+    Agent,
+    Person,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Confidence {
+    Proven,
+    Unknown,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Hold {
+    /// `group:NAME` or `person:ISSUER|SUBJECT`; each of them may decide.
+    pub(super) reviewers: Vec<String>,
+    /// How many people must approve; 1 unless set.
+    pub(super) quorum: Option<u32>,
+    /// How long they have; `30m` unless set.
+    pub(super) expires_in: Option<Span>,
+    /// Tells reviewers why.
+    pub(super) reason: Option<String>,
+}
+
+/// `"message"` or `{ message = "…" }`.
+#[derive(Debug)]
+pub(super) struct Deny {
+    pub(super) message: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct DenyTable {
+    message: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Deny {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Deny;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a message, or a table with `message`")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Deny, E> {
+                Ok(Deny {
+                    message: Some(text.to_owned()),
+                })
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Deny, A::Error> {
+                let table = DenyTable::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Deny {
+                    message: table.message,
+                })
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl JsonSchema for Deny {
+    fn schema_name() -> Cow<'static, str> {
+        "Deny".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let table = generator.subschema_for::<DenyTable>();
+        json_schema!({ "anyOf": [{ "type": "string" }, table] })
+    }
+}
