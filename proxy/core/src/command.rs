@@ -1,6 +1,7 @@
 //! What a client asks a target to do, as far as a plugin could tell.
 
 use bytes::Bytes;
+use memchr::memmem;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Digest, FieldHasher};
@@ -82,7 +83,9 @@ impl Command {
             .optional(principal.client_id.as_deref().map(str::as_bytes));
         hasher.count(principal.actors.len());
         for actor in &principal.actors {
-            hasher.field(actor.issuer.as_bytes()).field(actor.subject.as_bytes());
+            hasher
+                .field(actor.issuer.as_bytes())
+                .field(actor.subject.as_bytes());
         }
         hasher.field(target.as_bytes()).field(policy.as_bytes());
         hasher.field(self.canonical.as_ref().unwrap_or(&self.wire));
@@ -105,7 +108,181 @@ impl Command {
     /// The worst class among the operations, in the order the protocol declares
     /// (harmless first). A class that the protocol did not declare is worst of all.
     pub fn worst_class<'a>(&'a self, classes: &[String]) -> Option<&'a str> {
-        let rank = |class: &str| classes.iter().position(|c| c == class).unwrap_or(usize::MAX);
-        self.operations.iter().map(|op| op.class.as_str()).max_by_key(|class| rank(class))
+        let rank = |class: &str| {
+            classes
+                .iter()
+                .position(|c| c == class)
+                .unwrap_or(usize::MAX)
+        };
+        self.operations
+            .iter()
+            .map(|op| op.class.as_str())
+            .max_by_key(|class| rank(class))
+    }
+
+    /// The text with each byte of a secret overwritten by `*`: what may be
+    /// recorded and shown. Spans that make no sense hide the whole text.
+    pub fn starred_text(&self) -> Vec<u8> {
+        let mut text = self.text.to_vec();
+        for (start, end) in &self.secrets {
+            match text.get_mut(*start as usize..*end as usize) {
+                Some(secret) => secret.fill(b'*'),
+                None => {
+                    text.fill(b'*');
+                    break;
+                }
+            }
+        }
+        text
+    }
+
+    /// The wire bytes with the secrets overwritten by `*`, as they are recorded.
+    ///
+    /// Secrets are known by their place in `text`, so the text is looked for in
+    /// the wire bytes. Where it is not there in one piece, or where a secret
+    /// stands elsewhere as well, nobody can tell what to overwrite and the
+    /// bytes are withheld; their digest is still recorded.
+    pub fn starred_wire(&self) -> Starred {
+        if self.secrets.is_empty() {
+            return Starred::Whole(self.wire.clone());
+        }
+        // Linear whatever the agent wrote: both may be as long as a command may be.
+        let finder = memmem::Finder::new(&self.text);
+        let places: Vec<usize> = match self.text.is_empty() {
+            true => Vec::new(),
+            false => finder.find_iter(&self.wire).collect(),
+        };
+        if places.is_empty() || self.has_secret_beside(&places) {
+            return Starred::Withheld;
+        }
+        let starred = self.starred_text();
+        let mut wire = self.wire.to_vec();
+        for at in places {
+            wire[at..at + starred.len()].copy_from_slice(&starred);
+        }
+        Starred::Starred(wire.into())
+    }
+
+    /// Whether a secret stands in the wire bytes also outside of the text, which is at `places`.
+    fn has_secret_beside(&self, places: &[usize]) -> bool {
+        let ends = places.iter().map(|at| at + self.text.len());
+        let gaps: Vec<(usize, usize)> = std::iter::once(0)
+            .chain(ends)
+            .zip(places.iter().copied().chain([self.wire.len()]))
+            .collect();
+        let beside: usize = gaps.iter().map(|(start, end)| end - start).sum();
+        if beside.saturating_mul(self.secrets.len()) > MAX_SECRET_SEARCH {
+            return true;
+        }
+        self.secrets.iter().any(|(start, end)| {
+            let Some(secret) = self.text.get(*start as usize..*end as usize) else {
+                return true;
+            };
+            if secret.is_empty() {
+                return false;
+            }
+            // One byte less than the secret on both sides: it may straddle the text's ends.
+            let reach = secret.len() - 1;
+            gaps.iter()
+                .filter(|(from, to)| from < to)
+                .any(|(from, to)| {
+                    let from = from.saturating_sub(reach);
+                    let to = to.saturating_add(reach).min(self.wire.len());
+                    memmem::find(&self.wire[from..to], secret).is_some()
+                })
+        })
+    }
+}
+
+/// Bytes compared before a command with very many secrets is withheld unseen.
+const MAX_SECRET_SEARCH: usize = 16 << 20;
+
+/// A command's wire bytes, fit for the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Starred {
+    /// Exactly as they are sent: there is no secret in them.
+    Whole(Bytes),
+    /// As long as what is sent, secrets overwritten.
+    Starred(Bytes),
+    /// The secrets could not be found in them.
+    Withheld,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn command(text: &str, secrets: &[(u32, u32)], wire: &str) -> Command {
+        Command {
+            operations: Vec::new(),
+            text: Bytes::copy_from_slice(text.as_bytes()),
+            parameters: Vec::new(),
+            secrets: secrets.to_vec(),
+            context: Vec::new(),
+            in_transaction: false,
+            canonical: None,
+            reject: None,
+            wire: Bytes::copy_from_slice(wire.as_bytes()),
+        }
+    }
+
+    fn starred(text: &str, secrets: &[(u32, u32)], wire: &str) -> Starred {
+        command(text, secrets, wire).starred_wire()
+    }
+
+    #[test]
+    fn a_command_without_secrets_is_recorded_as_it_is_sent() {
+        assert_eq!(starred("a", &[], "Qa"), Starred::Whole("Qa".into()));
+    }
+
+    #[test]
+    fn secrets_are_overwritten_wherever_the_text_stands() {
+        assert_eq!(
+            starred("PW 'x1'", &[(4, 6)], "PPW 'x1'\0QPW 'x1'\0"),
+            Starred::Starred("PPW '**'\0QPW '**'\0".into())
+        );
+    }
+
+    #[test]
+    fn bytes_in_which_the_text_cannot_be_found_are_withheld() {
+        assert_eq!(starred("PW 'x1'", &[(4, 6)], "PW  'x1'"), Starred::Withheld);
+    }
+
+    #[test]
+    fn bytes_that_hold_the_secret_once_more_are_withheld() {
+        assert_eq!(
+            starred("PW 'x1'", &[(4, 6)], "PPW 'x1'\0Bx1"),
+            Starred::Withheld
+        );
+    }
+
+    #[test]
+    fn spans_outside_of_the_text_hide_all_of_it() {
+        assert_eq!(command("abc", &[(2, 9)], "abc").starred_text(), b"***");
+        assert_eq!(command("abc", &[(2, 1)], "abc").starred_text(), b"***");
+        assert_eq!(starred("abc", &[(2, 9)], "abc"), Starred::Withheld);
+    }
+
+    proptest! {
+        /// The marker stands for a secret that nothing else can look like.
+        #[test]
+        fn a_secret_is_in_no_recorded_byte(
+            before in "[a-z' ]{0,6}", after in "[a-z' ]{0,6}",
+            frame in proptest::collection::vec("[A-Z]{0,3}|#|##", 0..4),
+        ) {
+            let text = format!("{before}##{after}");
+            let at = before.len() as u32;
+            let wire = frame.join(&text);
+            match starred(&text, &[(at, at + 2)], &wire) {
+                Starred::Whole(_) => prop_assert!(false, "there is a secret"),
+                Starred::Starred(bytes) => {
+                    prop_assert_eq!(bytes.len(), wire.len());
+                    prop_assert!(!bytes.windows(2).any(|pair| pair == b"##"));
+                }
+                Starred::Withheld => {}
+            }
+        }
     }
 }

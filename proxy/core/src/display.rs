@@ -13,6 +13,16 @@ use std::fmt::Write as _;
 /// are `\xNN` for a byte that is not UTF-8 and `\u{N}` for a character that
 /// is invisible, moves text, or could be taken for another kind of space.
 pub fn escape(bytes: &[u8]) -> String {
+    render(bytes, shows)
+}
+
+/// As [`escape`], for what stands on one line: line feeds and tabs are escaped
+/// too, so that a value cannot look like the line after it.
+pub fn escape_line(bytes: &[u8]) -> String {
+    render(bytes, |c| !matches!(c, '\n' | '\t') && shows(c))
+}
+
+fn render(bytes: &[u8], shows: impl Fn(char) -> bool) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         let mut chars = chunk.valid().chars().peekable();
@@ -113,14 +123,26 @@ mod tests {
 
     #[test]
     fn text_that_hides_or_moves_text_is_shown() {
-        assert_eq!(escape("a\u{202e}b\u{200b}c\u{1b}[2J\r".as_bytes()), "a\\u{202e}b\\u{200b}c\\u{1b}[2J\\u{d}");
+        assert_eq!(
+            escape("a\u{202e}b\u{200b}c\u{1b}[2J\r".as_bytes()),
+            "a\\u{202e}b\\u{200b}c\\u{1b}[2J\\u{d}"
+        );
         assert_eq!(escape(b"\xff\\x41"), "\\xff\\\\x41");
+    }
+
+    #[test]
+    fn a_value_on_one_line_cannot_begin_another() {
+        assert_eq!(
+            escape_line(b"a\n$2 = 'b'\t\\\n"),
+            "a\\u{a}$2 = 'b'\\u{9}\\\\\\u{a}"
+        );
     }
 
     proptest! {
         #[test]
         fn escaping_can_be_undone(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            prop_assert_eq!(unescape(&escape(&bytes)), Some(bytes));
+            prop_assert_eq!(unescape(&escape(&bytes)), Some(bytes.clone()));
+            prop_assert_eq!(unescape(&escape_line(&bytes)), Some(bytes));
         }
 
         #[test]
