@@ -37,7 +37,13 @@ pub struct Denial {
 
 impl Denial {
     pub fn new(kind: Kind, code: &str, message: impl Into<String>) -> Self {
-        Self { kind, code: code.to_owned(), message: message.into(), detail: None, hint: None }
+        Self {
+            kind,
+            code: code.to_owned(),
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
     }
 
     #[must_use]

@@ -86,16 +86,31 @@ impl Subscription {
     /// `limit` is the largest frame that the host accepts, in bytes; no filter
     /// can raise it.
     pub fn new(filters: &[Filter], otherwise: Delivery, limit: u32) -> Self {
-        let rest = Rule { delivery: otherwise, judged: false, max_frame: limit };
+        let rest = Rule {
+            delivery: otherwise,
+            judged: false,
+            max_frame: limit,
+        };
         let mut by_kind = Box::new([rest; 256]);
         for filter in filters {
-            let max_frame = if filter.max_frame == 0 { limit } else { filter.max_frame.min(limit) };
-            let rule = Rule { delivery: filter.delivery, judged: filter.judged, max_frame };
+            let max_frame = if filter.max_frame == 0 {
+                limit
+            } else {
+                filter.max_frame.min(limit)
+            };
+            let rule = Rule {
+                delivery: filter.delivery,
+                judged: filter.judged,
+                max_frame,
+            };
             for kind in &filter.kinds {
                 by_kind[usize::from(*kind)] = rule;
             }
         }
-        Self { by_kind, kindless: rest }
+        Self {
+            by_kind,
+            kindless: rest,
+        }
     }
 
     pub fn rule(&self, kind: Option<u8>) -> Rule {
@@ -127,7 +142,11 @@ pub enum FramingError {
     #[error("frame announces {size} bytes, fewer than its own header")]
     Short { size: i64 },
     #[error("frame of kind {} announces {size} bytes; the limit is {limit}", show(*kind))]
-    Large { kind: Option<u8>, size: u64, limit: u32 },
+    Large {
+        kind: Option<u8>,
+        size: u64,
+        limit: u32,
+    },
     #[error("no end of frame within {limit} bytes")]
     Endless { limit: u32 },
     #[error("the layout is impossible: {0}")]
@@ -153,7 +172,8 @@ impl Layout {
                     Err(FramingError::Layout("header is not 1 to 16 bytes"))
                 } else if l.length_width == 0 || l.length_width > 4 {
                     Err(FramingError::Layout("length is not 1 to 4 bytes wide"))
-                } else if u16::from(l.length_offset) + u16::from(l.length_width) > u16::from(l.header)
+                } else if u16::from(l.length_offset) + u16::from(l.length_width)
+                    > u16::from(l.header)
                 {
                     Err(FramingError::Layout("length lies outside the header"))
                 } else if l.kind_offset.is_some_and(|at| at >= l.header) {
@@ -174,15 +194,21 @@ impl Layout {
             Self::Delimited(end) => {
                 let found = bytes.windows(end.len()).position(|window| window == end);
                 match found {
-                    Some(at) if at + end.len() <= limit as usize => {
-                        Ok(Cut::Frame(Frame { kind: None, header: 0, size: at + end.len() }))
-                    }
+                    Some(at) if at + end.len() <= limit as usize => Ok(Cut::Frame(Frame {
+                        kind: None,
+                        header: 0,
+                        size: at + end.len(),
+                    })),
                     None if bytes.len() < limit as usize => Ok(Cut::Unknown),
                     _ => Err(FramingError::Endless { limit }),
                 }
             }
             Self::Raw if bytes.is_empty() => Ok(Cut::Unknown),
-            Self::Raw => Ok(Cut::Frame(Frame { kind: None, header: 0, size: bytes.len() })),
+            Self::Raw => Ok(Cut::Frame(Frame {
+                kind: None,
+                header: 0,
+                size: bytes.len(),
+            })),
         }
     }
 }
@@ -191,20 +217,31 @@ impl LengthPrefixed {
     #[inline]
     fn cut(&self, bytes: &[u8]) -> Result<Cut, FramingError> {
         let header = usize::from(self.header);
-        let Some(head) = bytes.get(..header) else { return Ok(Cut::Unknown) };
+        let Some(head) = bytes.get(..header) else {
+            return Ok(Cut::Unknown);
+        };
         let from = usize::from(self.length_offset);
         let field = &head[from..from + usize::from(self.length_width)];
         let length = if self.little_endian {
-            field.iter().rev().fold(0u32, |sum, byte| (sum << 8) | u32::from(*byte))
+            field
+                .iter()
+                .rev()
+                .fold(0u32, |sum, byte| (sum << 8) | u32::from(*byte))
         } else {
-            field.iter().fold(0u32, |sum, byte| (sum << 8) | u32::from(*byte))
+            field
+                .iter()
+                .fold(0u32, |sum, byte| (sum << 8) | u32::from(*byte))
         };
         let size = i64::from(length) + i64::from(self.adjust);
         if size < header as i64 {
             return Err(FramingError::Short { size });
         }
         let kind = self.kind_offset.map(|at| head[usize::from(at)]);
-        Ok(Cut::Frame(Frame { kind, header, size: usize::try_from(size).unwrap_or(usize::MAX) }))
+        Ok(Cut::Frame(Frame {
+            kind,
+            header,
+            size: usize::try_from(size).unwrap_or(usize::MAX),
+        }))
     }
 }
 
@@ -226,7 +263,11 @@ mod tests {
     #[test]
     fn a_frame_is_known_by_its_header_alone() {
         assert_eq!(TYPED.cut(b"Q\0\0\0", 100), Ok(Cut::Unknown));
-        let frame = Frame { kind: Some(b'Q'), header: 5, size: 19 };
+        let frame = Frame {
+            kind: Some(b'Q'),
+            header: 5,
+            size: 19,
+        };
         assert_eq!(TYPED.cut(b"Q\0\0\0\x12", 100), Ok(Cut::Frame(frame)));
     }
 
@@ -242,7 +283,11 @@ mod tests {
 
     #[test]
     fn the_largest_length_does_not_wrap() {
-        let frame = Frame { kind: Some(b'Q'), header: 5, size: 0x1_0000_0000 };
+        let frame = Frame {
+            kind: Some(b'Q'),
+            header: 5,
+            size: 0x1_0000_0000,
+        };
         assert_eq!(TYPED.cut(b"Q\xff\xff\xff\xff", 100), Ok(Cut::Frame(frame)));
     }
 
@@ -250,18 +295,35 @@ mod tests {
     fn a_line_without_an_end_is_refused_at_the_limit() {
         let line = Layout::Delimited(b"\n".to_vec());
         assert_eq!(line.cut(b"abc", 4), Ok(Cut::Unknown));
-        assert_eq!(line.cut(b"abcd", 4), Err(FramingError::Endless { limit: 4 }));
-        assert_eq!(line.cut(b"abcd\n", 4), Err(FramingError::Endless { limit: 4 }));
+        assert_eq!(
+            line.cut(b"abcd", 4),
+            Err(FramingError::Endless { limit: 4 })
+        );
+        assert_eq!(
+            line.cut(b"abcd\n", 4),
+            Err(FramingError::Endless { limit: 4 })
+        );
     }
 
     #[test]
     fn impossible_layouts_are_refused() {
-        let Layout::LengthPrefixed(good) = TYPED else { unreachable!() };
+        let Layout::LengthPrefixed(good) = TYPED else {
+            unreachable!()
+        };
         for bad in [
             LengthPrefixed { header: 0, ..good },
-            LengthPrefixed { length_width: 5, ..good },
-            LengthPrefixed { length_offset: 2, ..good },
-            LengthPrefixed { kind_offset: Some(5), ..good },
+            LengthPrefixed {
+                length_width: 5,
+                ..good
+            },
+            LengthPrefixed {
+                length_offset: 2,
+                ..good
+            },
+            LengthPrefixed {
+                kind_offset: Some(5),
+                ..good
+            },
         ] {
             assert!(Layout::LengthPrefixed(bad).check().is_err(), "{bad:?}");
         }

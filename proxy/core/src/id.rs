@@ -185,7 +185,14 @@ mod tests {
 
     #[test]
     fn text_that_is_no_id_is_refused() {
-        for text in ["", "hp-", "hp-short", "s-00000000000000000000x", "é", "hp-AAAAAAAAAAAA"] {
+        for text in [
+            "",
+            "hp-",
+            "hp-short",
+            "s-00000000000000000000x",
+            "é",
+            "hp-AAAAAAAAAAAA",
+        ] {
             assert!(text.parse::<ApprovalId>().is_err(), "{text}");
         }
     }

@@ -23,6 +23,7 @@ pub mod policy;
 pub mod principal;
 pub mod record;
 pub mod secret;
+pub mod source;
 mod time;
 
 pub use time::Now;

@@ -103,7 +103,11 @@ pub enum Action {
 /// Who the plugin is told has logged in.
 #[derive(Debug, Clone)]
 pub enum IdentityOutcome {
-    Accepted { subject: String, label: String, groups: Vec<String> },
+    Accepted {
+        subject: String,
+        label: String,
+        groups: Vec<String>,
+    },
     Refused(Denial),
 }
 

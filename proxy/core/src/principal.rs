@@ -55,6 +55,8 @@ impl Principal {
 
     /// Everyone whose own request this is: the principal, each actor, each owner.
     pub fn behind(&self) -> impl Iterator<Item = &Identity> {
-        std::iter::once(&self.identity).chain(&self.actors).chain(&self.owners)
+        std::iter::once(&self.identity)
+            .chain(&self.actors)
+            .chain(&self.owners)
     }
 }

@@ -15,7 +15,8 @@ pub struct Now {
 impl Now {
     /// The monotonic instant `after` this one, in nanoseconds.
     pub fn deadline(self, after: std::time::Duration) -> u64 {
-        self.mono_ns.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX))
+        self.mono_ns
+            .saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX))
     }
 
     /// Unix time in whole seconds.

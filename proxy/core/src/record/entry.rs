@@ -1,0 +1,190 @@
+//! What is written down.
+//!
+//! An entry's words go into the record as JSON; bytes of the wire go beside
+//! them, unencoded, as the record's *blob*. Variants may be added; a reader
+//! shows what it does not know and still verifies it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::approval::{Draft, Vote};
+use crate::command::{Confidence, Operation};
+use crate::decision::Decision;
+use crate::denial::Denial;
+use crate::id::{ApprovalId, CommandId, Digest, SessionId};
+use crate::principal::{Identity, Principal};
+
+/// How safely a record must lie before the session goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Durability {
+    /// Handed to the kernel: survives the process, not the machine.
+    Written,
+    /// On stable storage.
+    Synced,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Entry {
+    /// A gateway process began to write here.
+    Start(Start),
+    /// It ended in order.
+    Stop {
+        sessions: u64,
+    },
+    /// Configuration, rules, plugins or certificates in force from now on.
+    Reload {
+        what: String,
+        policy: String,
+        plugins: Vec<PluginUsed>,
+        accepted: bool,
+        message: Option<String>,
+    },
+    Open(Open),
+    /// A command and what policy said. Blob: the command's bytes, secrets in
+    /// its text overwritten with `*`. Forwarded at once if the decision allows.
+    Command(Box<CommandEntry>),
+    /// A held command was put before reviewers.
+    Hold(Box<Draft>),
+    /// A command joined an approval that was already pending.
+    Joined {
+        command: CommandId,
+        approval: ApprovalId,
+    },
+    /// A channel accepted (or not) what was sent to it.
+    Notified {
+        approval: ApprovalId,
+        channel: String,
+        shown: Digest,
+        accepted: bool,
+    },
+    Vote {
+        vote: Vote,
+        refused: Option<String>,
+    },
+    /// The approval reached a state: `approved`, `denied`, `expired`, `withdrawn`, `orphaned`, `revoked`.
+    Settled {
+        approval: ApprovalId,
+        state: String,
+        by: Vec<Identity>,
+        reason: Option<String>,
+    },
+    /// The intent to forward a held command under its approval. No byte was sent before.
+    Forward {
+        command: CommandId,
+        approval: ApprovalId,
+        digest: Digest,
+    },
+    /// The command was not forwarded.
+    Refused {
+        command: CommandId,
+        denial: Denial,
+    },
+    /// Blob: bytes of the target's answer, as they went to the client.
+    Response,
+    /// The target's own words on the oldest unfinished commands.
+    Completed {
+        commands: Vec<CommandId>,
+        status: String,
+        failed: bool,
+        rows: Option<u64>,
+        bytes: u64,
+    },
+    /// Blob: bytes that the plugin authored. `to` is `client` or `upstream`.
+    Authored {
+        to: String,
+    },
+    /// Blob: client bytes passed outside of commands (login, COPY data, Sync).
+    Passed,
+    Plugin {
+        message: String,
+        digest: String,
+    },
+    /// A forwarded command whose end was never seen.
+    Unknown {
+        command: CommandId,
+        approval: Option<ApprovalId>,
+    },
+    Close(Close),
+    /// The journal's tail was torn and cut back to the last whole record.
+    Gap {
+        bytes: u64,
+        reason: String,
+    },
+    Revoked {
+        identity: Identity,
+        by: Identity,
+        sessions: u64,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    pub node: String,
+    pub version: String,
+    /// Rules, see [`Decision::policy`].
+    pub policy: String,
+    pub plugins: Vec<PluginUsed>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginUsed {
+    pub name: String,
+    pub version: String,
+    /// SHA-256 of the component, hex.
+    pub digest: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    pub principal: Principal,
+    pub target: String,
+    pub listener: String,
+    /// The client's address and port.
+    pub source: String,
+    pub tls: bool,
+    /// The account at the target; never its password.
+    pub account: String,
+    pub plugin: PluginUsed,
+    /// Hex of the 32 bytes that the plugin was given.
+    pub entropy: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CommandEntry {
+    pub id: CommandId,
+    pub digest: Digest,
+    /// SHA-256 of the bytes that go upstream.
+    pub wire: Digest,
+    /// Set where the blob is not what `wire` is the digest of: `starred` where secrets
+    /// are overwritten in it, `withheld` where they could not be located and it is empty.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub blob: Option<String>,
+    /// What reviewers are shown: lossless escaping of the text, secrets starred.
+    pub text: String,
+    pub operations: Vec<Operation>,
+    pub class: String,
+    pub confidence: Confidence,
+    pub parameters: Vec<String>,
+    pub context: Vec<(String, String)>,
+    pub in_transaction: bool,
+    pub decision: Decision,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Close {
+    /// `client`, `upstream`, `refused`, `revoked`, `expired`, `plugin`, `journal`, `shutdown`, `crash`.
+    pub reason: String,
+    pub commands: u64,
+    /// Records of this session before this one, and the last one's hash (hex).
+    pub records: u64,
+    pub head: String,
+}
+
+/// A record to be written. The writer adds sequence number, chain and checksum.
+#[derive(Debug, Clone)]
+pub struct NewRecord {
+    pub session: Option<SessionId>,
+    pub at: crate::Now,
+    pub entry: Entry,
+    pub blob: bytes::Bytes,
+}

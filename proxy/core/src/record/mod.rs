@@ -1,0 +1,10 @@
+//! The record: what is written, how it is chained, and how it is checked.
+
+pub mod checkpoint;
+mod entry;
+pub mod frame;
+pub mod tracker;
+pub mod tree;
+pub mod verify;
+
+pub use entry::{Close, CommandEntry, Durability, Entry, NewRecord, Open, PluginUsed, Start};
