@@ -1,0 +1,93 @@
+//! Verifies a journal's directory: reads everything and hands it to the pure verifier.
+
+use std::path::{Path, PathBuf};
+
+use holdpoint_core::record::checkpoint::Verifier as Key;
+use holdpoint_core::record::verify::{Kind, Place, Report, Verifier};
+
+use super::checkpoints::{self, CheckpointFile, read_checkpoints};
+use super::{JournalError, ReadError, Reader, is_live};
+
+/// How far a check is.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress {
+    pub records: u64,
+    pub bytes: u64,
+    /// Bytes of all segments, used or not.
+    pub total: u64,
+}
+
+/// Checks a journal against its own checkpoints and those in further files.
+///
+/// The second value is whether a gateway was writing meanwhile; then what it
+/// had not finished is left out.
+pub fn check_journal(
+    journal: &Path,
+    key: &Key,
+    kept: &[PathBuf],
+    mut progress: impl FnMut(Progress),
+) -> Result<(Report, bool), JournalError> {
+    let live = is_live(journal);
+    // Before the records: what is signed later is not looked for.
+    let own = journal.join(checkpoints::NAME);
+    let mut signed = Vec::new();
+    let mut complaints = Vec::new();
+    let file = if own.exists() {
+        read_checkpoints(&own, key)?
+    } else {
+        CheckpointFile::default()
+    };
+    if file.good.is_empty() && file.bad.is_empty() {
+        complaints.push("the journal has no checkpoints".to_owned());
+    }
+    if file.torn && !live {
+        complaints.push(
+            "the last checkpoint is cut off; starting the gateway repairs what a crash left"
+                .to_owned(),
+        );
+    }
+    signed.extend(file.good);
+    complaints.extend(file.bad);
+    for path in kept {
+        let file = read_checkpoints(path, key)?;
+        if file.good.is_empty() && file.bad.is_empty() {
+            complaints.push(format!("`{}` holds no checkpoint", path.display()));
+        }
+        signed.extend(file.good);
+        complaints.extend(file.bad);
+    }
+    let mut verifier = Verifier::new(signed);
+    for complaint in complaints {
+        verifier.other(Kind::Checkpoint, complaint);
+    }
+    let mut reader = match Reader::open(journal) {
+        Ok(reader) => reader,
+        Err(error @ JournalError::Damaged { .. }) => {
+            verifier.other(Kind::Sequence, error.to_string());
+            return Ok((verifier.finish(), live));
+        }
+        Err(error) => return Err(error),
+    };
+    let total = reader.total_bytes();
+    let mut bytes = 0;
+    while !verifier.is_broken() {
+        match reader.next_record() {
+            Ok(None) => break,
+            Ok(Some(raw)) => {
+                bytes += raw.bytes.len() as u64;
+                verifier.record(raw.file, raw.offset, raw.bytes);
+                let records = verifier.size();
+                progress(Progress {
+                    records,
+                    bytes,
+                    total,
+                });
+            }
+            Err(ReadError::Bad {
+                file, offset, why, ..
+            }) => verifier.unreadable(Place { file, offset }, why),
+            Err(ReadError::Io(error)) => return Err(error),
+        }
+    }
+    Ok((verifier.finish(), live))
+}

@@ -1,0 +1,117 @@
+//! The file of signed heads, one note after the other, oldest first.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use holdpoint_core::record::checkpoint::{Checkpoint, CheckpointError, Verifier, split_notes};
+
+use super::JournalError;
+
+pub(super) const NAME: &str = "checkpoints";
+/// More than the longest note, cosigned by many.
+const TAIL: u64 = 64 * 1024;
+
+/// What a file of checkpoints holds.
+#[derive(Debug, Default)]
+pub struct CheckpointFile {
+    /// Signature and origin are good; each with a name for messages.
+    pub good: Vec<(Checkpoint, String)>,
+    /// What was wrong with the others.
+    pub bad: Vec<String>,
+    /// The last note is cut off, as a crash leaves it.
+    pub torn: bool,
+}
+
+/// Reads all notes of a file and checks their signatures.
+pub fn read_checkpoints(path: &Path, key: &Verifier) -> Result<CheckpointFile, JournalError> {
+    let bytes = fs::read(path).map_err(|e| JournalError::io("read", path, &e))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let (notes, rest) = split_notes(&text);
+    let mut file = CheckpointFile {
+        torn: !rest.trim_end_matches('\n').is_empty(),
+        ..CheckpointFile::default()
+    };
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    for (index, note) in (1..).zip(notes) {
+        let label = format!("{index} of `{}`", name.to_string_lossy());
+        match key.open(note) {
+            Ok(checkpoint) => file.good.push((checkpoint, label)),
+            Err(error) => file.bad.push(format!("checkpoint {label}: {error}")),
+        }
+    }
+    Ok(file)
+}
+
+/// Appends to the file.
+pub(super) struct Log {
+    path: PathBuf,
+    file: File,
+    len: u64,
+}
+
+impl Log {
+    /// Opens the file, cuts off a torn note, and gives the last whole one.
+    pub(super) fn open(
+        dir: &Path,
+        key: &Verifier,
+    ) -> Result<(Self, Option<Result<Checkpoint, CheckpointError>>), JournalError> {
+        let path = dir.join(NAME);
+        let io = |e: io::Error| JournalError::io("open", &path, &e);
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io)?;
+        let len = file.metadata().map_err(io)?.len();
+        let from = len.saturating_sub(TAIL);
+        file.seek(SeekFrom::Start(from)).map_err(io)?;
+        let mut tail = Vec::new();
+        file.read_to_end(&mut tail).map_err(io)?;
+        // A tail may begin in mid-note, even in mid-character: only its last note counts.
+        let text = String::from_utf8_lossy(&tail);
+        let (notes, rest) = split_notes(&text);
+        let last = notes.last().map(|note| key.open(note));
+        let torn = !rest.trim_end_matches('\n').is_empty();
+        let cut = if torn { rest.len() as u64 } else { 0 };
+        let mut log = Self { path, file, len };
+        if cut > 0 {
+            log.len = len.saturating_sub(cut);
+            log.truncate()?;
+        }
+        Ok((log, last))
+    }
+
+    /// Adds a note and makes it durable. On `Full` the file is as before.
+    pub(super) fn append(&mut self, note: &str) -> Result<(), JournalError> {
+        let bytes = format!("{note}\n");
+        let written = self
+            .file
+            .seek(SeekFrom::Start(self.len))
+            .and_then(|_| self.file.write_all(bytes.as_bytes()));
+        if let Err(error) = written {
+            self.truncate()?;
+            return Err(match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    JournalError::Full(error.to_string())
+                }
+                _ => JournalError::io("write", &self.path, &error),
+            });
+        }
+        self.file
+            .sync_data()
+            .map_err(|e| JournalError::io("sync", &self.path, &e))?;
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn truncate(&mut self) -> Result<(), JournalError> {
+        self.file
+            .set_len(self.len)
+            .map_err(|e| JournalError::io("cut", &self.path, &e))
+    }
+}

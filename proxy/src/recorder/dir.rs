@@ -1,0 +1,193 @@
+//! The journal's directory: who may write to it, who is writing, and the key.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use holdpoint_core::record::checkpoint::{NodeKey, Verifier};
+use rustix::fs::{FlockOperation, flock};
+use zeroize::Zeroizing;
+
+use super::JournalError;
+
+const LOCK: &str = "lock";
+const PUBLIC: &str = "journal.pub";
+/// A predecessor that is ending, or a `verify` that looks whether we live, lets go within this.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A directory that only we write to, as long as this lives.
+#[derive(Debug)]
+pub(super) struct Dir {
+    path: PathBuf,
+    handle: File,
+    _lock: File,
+}
+
+impl Dir {
+    pub(super) fn lock(path: &Path) -> Result<Self, JournalError> {
+        make_private(path)?;
+        let handle = File::open(path).map_err(|e| JournalError::io("open", path, &e))?;
+        let lock_path = path.join(LOCK);
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(|e| JournalError::io("open", &lock_path, &e))?;
+        let started = Instant::now();
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::WOULDBLOCK) if started.elapsed() < LOCK_PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    return Err(JournalError::InUse(path.to_owned()));
+                }
+                Err(error) => return Err(JournalError::io("lock", &lock_path, &error)),
+            }
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            handle,
+            _lock: lock,
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes names that were created or changed durable.
+    pub(super) fn sync(&self) -> Result<(), JournalError> {
+        self.handle
+            .sync_all()
+            .map_err(|e| JournalError::io("sync", &self.path, &e))
+    }
+
+    /// Reads the seed, or draws one where there is none, and puts the public half where auditors find it.
+    pub(super) fn key(&self, path: &Path, node: &str) -> Result<NodeKey, JournalError> {
+        let key = match read_seed(path)? {
+            Some(seed) => NodeKey::new(node, &seed)?,
+            None => {
+                let mut seed = Zeroizing::new([0; 32]);
+                getrandom::fill(seed.as_mut())
+                    .map_err(|e| JournalError::io("draw a key for", path, &e))?;
+                // The name is checked before a key is left behind.
+                let key = NodeKey::new(node, &seed)?;
+                write_seed(path, &seed)?;
+                key
+            }
+        };
+        let public = format!("{}\n", key.verifier());
+        let beside = path.with_file_name(PUBLIC);
+        for place in [self.path.join(PUBLIC), beside] {
+            if fs::read_to_string(&place).is_ok_and(|text| text == public) {
+                continue;
+            }
+            fs::write(&place, &public).map_err(|e| JournalError::io("write", &place, &e))?;
+        }
+        Ok(key)
+    }
+}
+
+/// Reads a public key: a file's path, the key itself, or else the journal's own `journal.pub`.
+pub fn read_verifier(given: Option<&str>, journal: &Path) -> Result<Verifier, JournalError> {
+    let path = match given {
+        Some(text) => match text.parse() {
+            Ok(key) => return Ok(key),
+            Err(_) => PathBuf::from(text),
+        },
+        None => journal.join(PUBLIC),
+    };
+    let text = fs::read_to_string(&path).map_err(|e| JournalError::io("read", &path, &e))?;
+    Ok(text.parse()?)
+}
+
+/// Whether a process writes to this journal now.
+pub fn is_live(journal: &Path) -> bool {
+    let Ok(lock) = File::open(journal.join(LOCK)) else {
+        return false;
+    };
+    matches!(
+        flock(&lock, FlockOperation::NonBlockingLockShared),
+        Err(rustix::io::Errno::WOULDBLOCK)
+    )
+}
+
+fn make_private(path: &Path) -> Result<(), JournalError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|e| JournalError::io("make directory", path, &e))?;
+    let meta = fs::metadata(path).map_err(|e| JournalError::io("look at", path, &e))?;
+    let user = rustix::process::geteuid().as_raw();
+    if meta.uid() != user {
+        return Err(JournalError::Unsafe {
+            path: path.to_owned(),
+            problem: format!("belongs to user {}, and we run as {user}", meta.uid()),
+            hint: "give it to the gateway's user (chown)",
+        });
+    }
+    if meta.mode() & 0o022 != 0 {
+        return Err(JournalError::Unsafe {
+            path: path.to_owned(),
+            problem: format!("can be written by others (mode {:o})", meta.mode() & 0o777),
+            hint: "run chmod 700 on it",
+        });
+    }
+    Ok(())
+}
+
+fn read_seed(path: &Path) -> Result<Option<Zeroizing<[u8; 32]>>, JournalError> {
+    let io = |e: io::Error| JournalError::io("read the journal's key", path, &e);
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    let mode = file.metadata().map_err(io)?.mode();
+    if mode & 0o077 != 0 {
+        return Err(JournalError::Unsafe {
+            path: path.to_owned(),
+            problem: format!("can be read by others (mode {:o})", mode & 0o777),
+            hint: "make a new key if others may have read it, and run chmod 600 on it",
+        });
+    }
+    let mut text = Zeroizing::new(String::new());
+    file.take(1024).read_to_string(&mut text).map_err(io)?;
+    let mut seed = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(text.trim(), seed.as_mut()).map_err(|_| JournalError::Unsafe {
+        path: path.to_owned(),
+        problem: "is not a journal key: 64 hex digits".into(),
+        hint: "put the right file there, or name another in `journal.key`",
+    })?;
+    Ok(Some(seed))
+}
+
+fn write_seed(path: &Path, seed: &[u8; 32]) -> Result<(), JournalError> {
+    let io = |e: io::Error| JournalError::io("write the journal's key", path, &e);
+    if let Some(parent) = path.parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent)
+            .map_err(io)?;
+    }
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(io)?;
+    let text = Zeroizing::new(format!("{}\n", hex::encode(seed)));
+    file.write_all(text.as_bytes()).map_err(io)?;
+    file.sync_all().map_err(io)?;
+    if let Some(parent) = path.parent() {
+        File::open(parent)
+            .and_then(|dir| dir.sync_all())
+            .map_err(io)?;
+    }
+    Ok(())
+}

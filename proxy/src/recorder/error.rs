@@ -1,0 +1,73 @@
+//! Why a record was not written, or a journal not opened.
+
+use std::path::{Path, PathBuf};
+
+use holdpoint_core::record::checkpoint::CheckpointError;
+use holdpoint_core::record::frame::FrameError;
+use holdpoint_core::record::tracker::TrackError;
+
+/// Every one of these means: the record is not there, so nothing may go forward.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JournalError {
+    #[error("cannot {doing} `{}`: {error}", path.display())]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        error: String,
+    },
+    #[error("`{}` {problem}; {hint}", path.display())]
+    Unsafe {
+        path: PathBuf,
+        problem: String,
+        hint: &'static str,
+    },
+    #[error(
+        "journal `{}` is in use by another process; two gateways cannot share one", .0.display()
+    )]
+    InUse(PathBuf),
+    #[error("the journal's key or checkpoints: {0}")]
+    Key(#[from] CheckpointError),
+    #[error(
+        "journal `{}` holds records but no checkpoint; put its `checkpoints` file back, or start with --accept-loss to go on without knowing whether records are missing", .0.display()
+    )]
+    NoCheckpoint(PathBuf),
+    #[error(
+        "the journal has {have} records, but its last checkpoint was signed over {need}: {} are missing. Put them back, or start with --accept-loss to record the loss and go on", need - have
+    )]
+    Lost { have: u64, need: u64 },
+    #[error(
+        "the journal's first {size} records are not those that its last checkpoint was signed over: somebody changed them. Run `holdpoint verify`; --accept-loss records this and goes on"
+    )]
+    Changed { size: u64 },
+    #[error(
+        "record {seq} in `{file}` at byte {offset} is damaged ({why}), and not by a torn write at the journal's end. Run `holdpoint verify`; --accept-loss sets aside everything from there on"
+    )]
+    Damaged {
+        file: String,
+        offset: u64,
+        seq: u64,
+        why: String,
+    },
+    #[error("the journal's disk is full: {0}")]
+    Full(String),
+    #[error("the journal failed and takes nothing until a restart: {0}")]
+    Failed(String),
+    #[error("the journal was closed")]
+    Stopped,
+    #[error("the record does not belong here: {0}")]
+    Order(#[from] TrackError),
+    #[error("the record cannot be encoded: {0}")]
+    Frame(#[from] FrameError),
+    #[error("the entry cannot be encoded: {0}")]
+    Entry(String),
+}
+
+impl JournalError {
+    pub(super) fn io(doing: &'static str, path: &Path, error: &dyn std::fmt::Display) -> Self {
+        Self::Io {
+            doing,
+            path: path.to_owned(),
+            error: error.to_string(),
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! The writer against real files: what is acknowledged is there, what was torn is cut.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use holdpoint_core::principal::{Identity, Kind as Who, Principal};
+use holdpoint_core::record::verify::Report;
+use holdpoint_core::record::{Close, Open, PluginUsed};
+
+use super::*;
+
+/// A directory that goes away with the test.
+struct Temp(PathBuf);
+
+impl Temp {
+    fn new() -> Self {
+        let mut name = [0; 8];
+        getrandom::fill(&mut name).unwrap();
+        let path = std::env::temp_dir().join(format!("holdpoint-journal-{}", hex::encode(name)));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.0.join("journal")
+    }
+
+    fn config(&self, segment: u64) -> JournalConfig {
+        JournalConfig {
+            dir: self.journal(),
+            sync: Sync::Commands,
+            segment,
+            key: self.0.join("journal.key"),
+        }
+    }
+
+    fn open(&self, loss: Loss) -> Result<Recorder, JournalError> {
+        Recorder::open(&self.config(64 * 1024), "gw-1", start(), loss)
+    }
+
+    fn verify(&self) -> Report {
+        self.verify_with(None)
+    }
+
+    fn verify_with(&self, checkpoint: Option<PathBuf>) -> Report {
+        let key = read_verifier(None, &self.journal()).unwrap();
+        let kept: Vec<_> = checkpoint.into_iter().collect();
+        check_journal(&self.journal(), &key, &kept, |_| {})
+            .unwrap()
+            .0
+    }
+
+    fn segment(&self) -> PathBuf {
+        let last = segment::list(&self.journal()).unwrap().pop().unwrap();
+        last.1
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn start() -> Start {
+    Start {
+        node: "gw-1".into(),
+        version: "0".into(),
+        policy: "p".into(),
+        plugins: vec![],
+    }
+}
+
+fn record(session: Option<u128>, entry: Entry, blob: &[u8]) -> NewRecord {
+    NewRecord {
+        session: session.map(SessionId::from_random),
+        at: now(),
+        entry,
+        blob: Bytes::copy_from_slice(blob),
+    }
+}
+
+fn open() -> Entry {
+    Entry::Open(Open {
+        principal: Principal {
+            identity: Identity {
+                issuer: "https://issuer".into(),
+                subject: "agent".into(),
+            },
+            kind: Who::Agent,
+            label: "agent".into(),
+            client_id: None,
+            actors: vec![],
+            owners: vec![],
+            groups: vec![],
+            scopes: vec![],
+            expires: 0,
+            token: "0011223344556677".into(),
+            token_id: None,
+        },
+        target: "shop".into(),
+        listener: "pg".into(),
+        source: "127.0.0.1:1".into(),
+        tls: true,
+        account: "app".into(),
+        plugin: PluginUsed {
+            name: "postgres".into(),
+            version: "1".into(),
+            digest: "00".into(),
+        },
+        entropy: String::new(),
+    })
+}
+
+fn close() -> Entry {
+    Entry::Close(Close {
+        reason: "client".into(),
+        commands: 0,
+        records: 0,
+        head: String::new(),
+    })
+}
+
+async fn session(recorder: &Recorder, number: u128, answers: usize) {
+    let synced = Durability::Synced;
+    recorder
+        .write(record(Some(number), open(), b""), synced)
+        .await
+        .unwrap();
+    for _ in 0..answers {
+        let answer = record(Some(number), Entry::Response, &[7; 500]);
+        recorder.write(answer, Durability::Written).await.unwrap();
+    }
+    recorder
+        .write(record(Some(number), close(), b""), synced)
+        .await
+        .unwrap();
+}
+
+/// Waits until the thread of a dropped recorder has let go.
+async fn gone(journal: &Path) {
+    while is_live(journal) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_verifies_over_segments_and_restarts() {
+    let temp = Temp::new();
+    for round in 0..2 {
+        let recorder = temp.open(Loss::Refuse).unwrap();
+        for number in 0..10 {
+            session(&recorder, round * 100 + number, 40).await;
+        }
+        assert!(temp.verify().ok, "while it is written");
+        assert_eq!(recorder.health().state, State::Ok);
+        recorder.close().await.unwrap();
+        assert_eq!(recorder.health().state, State::Stopped);
+        let refused = recorder.write(record(None, Entry::Passed, b""), Durability::Synced);
+        assert_eq!(refused.await, Err(JournalError::Stopped));
+    }
+    let report = temp.verify();
+    assert_eq!(report.errors, []);
+    assert_eq!(report.counts.sessions, 20);
+    assert_eq!(report.counts.processes, 2);
+    assert_eq!(report.uncovered, 0);
+    assert!(segment::list(&temp.journal()).unwrap().len() > 3);
+}
+
+#[tokio::test]
+async fn many_sessions_at_once_share_syncs() {
+    let temp = Temp::new();
+    let recorder = temp.open(Loss::Refuse).unwrap();
+    let before = recorder.health().syncs;
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..32 {
+        let recorder = recorder.clone();
+        tasks.spawn(async move { session(&recorder, number, 3).await });
+    }
+    tasks.join_all().await;
+    let syncs = recorder.health().syncs - before;
+    assert!(syncs < 64, "{syncs} syncs for 64 synced records");
+    recorder.close().await.unwrap();
+    assert!(temp.verify().ok);
+}
+
+#[tokio::test]
+async fn a_second_gateway_is_refused() {
+    let temp = Temp::new();
+    let recorder = temp.open(Loss::Refuse).unwrap();
+    assert_eq!(
+        temp.open(Loss::Refuse).unwrap_err(),
+        JournalError::InUse(temp.journal())
+    );
+    recorder.close().await.unwrap();
+    assert!(temp.open(Loss::Refuse).is_ok());
+}
+
+#[tokio::test]
+async fn directories_and_keys_that_others_can_touch_are_refused() {
+    let temp = Temp::new();
+    temp.open(Loss::Refuse).unwrap().close().await.unwrap();
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let key = temp.0.join("journal.key");
+    assert_eq!(
+        fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    for (path, bad, good) in [(temp.journal(), 0o770, 0o700), (key, 0o640, 0o600)] {
+        mode(&path, bad);
+        assert!(matches!(
+            temp.open(Loss::Refuse),
+            Err(JournalError::Unsafe { .. })
+        ));
+        mode(&path, good);
+    }
+    let text = fs::read_to_string(temp.journal().join("journal.pub")).unwrap();
+    assert!(text.starts_with("holdpoint/gw-1+"), "{text}");
+}
+
+#[tokio::test]
+async fn what_a_crash_left_open_is_ended_by_the_next_start() {
+    let temp = Temp::new();
+    let recorder = temp.open(Loss::Refuse).unwrap();
+    let open = record(Some(1), open(), b"");
+    recorder.write(open, Durability::Synced).await.unwrap();
+    drop(recorder);
+    gone(&temp.journal()).await;
+    assert_eq!(temp.verify().open.len(), 1);
+    let recorder = temp.open(Loss::Refuse).unwrap();
+    // An approval's fate may outlive its session, what the session does may not.
+    let late = recorder.write(record(Some(1), Entry::Passed, b""), Durability::Synced);
+    assert!(matches!(late.await, Err(JournalError::Order(_))));
+    recorder.close().await.unwrap();
+    let report = temp.verify();
+    assert!(report.ok && report.open.is_empty(), "{:?}", report.errors);
+}
+
+#[tokio::test]
+async fn a_tail_torn_at_any_byte_is_cut_back_and_continued() {
+    let temp = Temp::new();
+    let recorder = temp.open(Loss::Refuse).unwrap();
+    session(&recorder, 1, 0).await;
+    recorder.close().await.unwrap();
+    let checkpoints = fs::read(temp.journal().join("checkpoints")).unwrap();
+    let recorder = temp.open(Loss::Refuse).unwrap();
+    let start_end = used(&temp.segment());
+    for number in 0..3 {
+        let passed = record(None, Entry::Passed, &[number; 5]);
+        recorder.write(passed, Durability::Synced).await.unwrap();
+    }
+    drop(recorder);
+    gone(&temp.journal()).await;
+    // The last three records, as if no checkpoint had been signed since.
+    let whole = fs::read(temp.segment()).unwrap();
+    for cut in start_end..=used(&temp.segment()) {
+        let mut torn = whole.clone();
+        torn[cut..].fill(0);
+        fs::write(temp.segment(), &torn).unwrap();
+        fs::write(temp.journal().join("checkpoints"), &checkpoints).unwrap();
+        let recorder = temp.open(Loss::Refuse).unwrap();
+        recorder.close().await.unwrap();
+        let report = temp.verify();
+        assert!(report.ok, "cut at {cut}: {:?}", report.errors);
+        assert!(report.open.is_empty());
+        fs::write(temp.segment(), &whole).unwrap();
+    }
+}
+
+fn used(segment: &Path) -> usize {
+    let bytes = fs::read(segment).unwrap();
+    bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1
+}
+
+#[tokio::test]
+async fn records_that_a_checkpoint_covers_must_be_there() {
+    let temp = Temp::new();
+    let recorder = temp.open(Loss::Refuse).unwrap();
+    session(&recorder, 1, 3).await;
+    recorder.close().await.unwrap();
+    let segment = OpenOptions::new().write(true).open(temp.segment()).unwrap();
+    let end = used(&temp.segment()) as u64;
+    segment.write_all_at(&[0; 40], end - 40).unwrap();
+    assert!(!temp.verify().ok);
+    let refused = temp.open(Loss::Refuse).unwrap_err();
+    assert!(matches!(refused, JournalError::Lost { .. }), "{refused}");
+    let recorder = temp.open(Loss::Accept).unwrap();
+    recorder.close().await.unwrap();
+    // Written down, and still evident.
+    let report = temp.verify();
+    assert!(report.counts.gaps >= 1 && !report.ok);
+    temp.open(Loss::Refuse).unwrap().close().await.unwrap();
+}
+
+#[tokio::test]
+async fn damage_that_no_crash_explains_stops_the_start() {
+    let temp = Temp::new();
+    let recorder = temp.open(Loss::Refuse).unwrap();
+    for number in 0..10 {
+        session(&recorder, number, 30).await;
+    }
+    recorder.close().await.unwrap();
+    let first = temp.journal().join(segment::name_of(1));
+    let good = fs::read(&first).unwrap();
+    let mut bad = good.clone();
+    bad[5_000] ^= 1;
+    fs::write(&first, &bad).unwrap();
+    let refused = temp.open(Loss::Refuse).unwrap_err();
+    assert!(matches!(refused, JournalError::Damaged { .. }), "{refused}");
+    fs::write(&first, &good).unwrap();
+    let aside = temp.0.join("checkpoints");
+    fs::rename(temp.journal().join("checkpoints"), &aside).unwrap();
+    let refused = temp.open(Loss::Refuse).unwrap_err();
+    assert!(
+        matches!(refused, JournalError::NoCheckpoint(_)),
+        "{refused}"
+    );
+    assert!(!temp.verify().ok);
+    assert!(temp.verify_with(Some(aside)).counts.checkpoints > 0);
+}
+
+#[tokio::test]
+async fn a_flipped_bit_anywhere_in_the_directory_is_found() {
+    let temp = Temp::new();
+    let recorder = temp.open(Loss::Refuse).unwrap();
+    for number in 0..4 {
+        session(&recorder, number, 40).await;
+    }
+    recorder.close().await.unwrap();
+    for name in ["00000001.seg", "00000002.seg", "checkpoints"] {
+        let path = temp.journal().join(name);
+        let good = fs::read(&path).unwrap();
+        let bits = good.len() * 8;
+        // Zeros after the last record count as well.
+        let mut bit = 0;
+        for _ in 0..150 {
+            bit = (bit + 1_000_003) % bits;
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &bad).unwrap();
+            assert!(!temp.verify().ok, "{name} bit {bit}");
+        }
+        fs::write(&path, &good).unwrap();
+    }
+    assert!(temp.verify().ok);
+    fs::remove_file(temp.journal().join("00000001.seg")).unwrap();
+    assert!(!temp.verify().ok);
+}
+
+#[tokio::test]
+async fn a_record_longer_than_a_segment_gets_one_of_its_own() {
+    let temp = Temp::new();
+    let recorder = temp.open(Loss::Refuse).unwrap();
+    let long = vec![1; 300_000];
+    for _ in 0..2 {
+        let record = record(None, Entry::Passed, &long);
+        recorder.write(record, Durability::Synced).await.unwrap();
+    }
+    session(&recorder, 1, 1).await;
+    recorder.close().await.unwrap();
+    assert!(temp.verify().ok);
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_new_records_keeps_ends_and_recovers() {
+    let temp = Temp::new();
+    let recorder = temp.open(Loss::Refuse).unwrap();
+    recorder
+        .write(record(Some(1), open(), b""), Durability::Synced)
+        .await
+        .unwrap();
+    // A directory in its place is as good as a full disk: no spare can be made.
+    let blocked = temp.journal().join("spare.tmp");
+    while fs::create_dir(&blocked).is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut refused = None;
+    for _ in 0..1_000 {
+        let answer = record(Some(1), Entry::Response, &[7; 500]);
+        if let Err(error) = recorder.write(answer, Durability::Written).await {
+            refused = Some(error);
+            break;
+        }
+    }
+    assert!(
+        matches!(refused, Some(JournalError::Full(_))),
+        "{refused:?}"
+    );
+    recorder
+        .write(record(Some(1), close(), b""), Durability::Synced)
+        .await
+        .unwrap();
+    assert!(matches!(recorder.health().state, State::Full(_)));
+    fs::remove_dir(&blocked).unwrap();
+    tokio::time::timeout(Duration::from_secs(5), async {
+        while recorder.health().state != State::Ok {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
+    session(&recorder, 2, 3).await;
+    recorder.close().await.unwrap();
+    let report = temp.verify();
+    assert!(report.ok, "{:?}", report.errors);
+    assert_eq!(report.counts.gaps, 1);
+}
+
+#[tokio::test]
+async fn the_head_is_what_a_checkpoint_will_say() {
+    let temp = Temp::new();
+    let recorder = temp.open(Loss::Refuse).unwrap();
+    session(&recorder, 1, 0).await;
+    let head = recorder.head();
+    assert_eq!(head.size, 3);
+    let text = head.to_string();
+    assert!(text.starts_with("3/") && text.len() == 10, "{text}");
+    recorder.close().await.unwrap();
+    let key = read_verifier(None, &temp.journal()).unwrap();
+    let file = read_checkpoints(&temp.journal().join("checkpoints"), &key).unwrap();
+    assert_eq!(file.good.last().unwrap().0.size, 4);
+}
