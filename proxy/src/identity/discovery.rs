@@ -1,0 +1,131 @@
+//! Where an issuer publishes what: OpenID Connect discovery, then RFC 8414.
+
+use serde_json::Value;
+
+use super::http::{HttpClient, HttpError, checked};
+use super::json;
+
+/// What is used of an issuer's metadata.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Metadata {
+    pub(crate) jwks_uri: String,
+    pub(crate) token_endpoint: Option<String>,
+}
+
+/// Why an issuer's metadata or keys could not be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DiscoveryError {
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    #[error("`{url}` answered {status}")]
+    Status { url: String, status: u16 },
+    #[error("`{url}` is not a metadata document: {why}")]
+    Document { url: String, why: &'static str },
+    #[error(
+        "`{url}` names the issuer {found:?}, but {wanted:?} is configured: they must be equal, \
+         to the last slash"
+    )]
+    Issuer {
+        url: String,
+        found: String,
+        wanted: String,
+    },
+}
+
+/// Asks each well-known place in turn; the first document found counts.
+pub(crate) async fn discover(http: &HttpClient, issuer: &str) -> Result<Metadata, DiscoveryError> {
+    let mut last = None;
+    for url in places(issuer)? {
+        let reply = http.get(&url).await?;
+        match reply.status {
+            200 => return read(url, &reply.body, issuer),
+            status => last = last.or(Some(DiscoveryError::Status { url, status })),
+        }
+    }
+    Err(last.unwrap_or_else(|| HttpError::Url(issuer.to_owned()).into()))
+}
+
+fn places(issuer: &str) -> Result<[String; 3], HttpError> {
+    let uri = checked(issuer)?;
+    if uri.query().is_some() {
+        return Err(HttpError::Url(issuer.to_owned()));
+    }
+    let base = issuer.trim_end_matches('/');
+    let path = uri.path().trim_end_matches('/');
+    let origin = &base[..base.len() - path.len()];
+    Ok([
+        format!("{base}/.well-known/openid-configuration"),
+        format!("{origin}/.well-known/oauth-authorization-server{path}"),
+        format!("{base}/.well-known/oauth-authorization-server"),
+    ])
+}
+
+fn read(url: String, body: &[u8], wanted: &str) -> Result<Metadata, DiscoveryError> {
+    let broken = |why| DiscoveryError::Document {
+        url: url.clone(),
+        why,
+    };
+    let document = json::object(body).map_err(|_| broken("not a JSON object"))?;
+    let text = |name: &str| document.get(name).and_then(Value::as_str);
+    let found = text("issuer").ok_or_else(|| broken("no `issuer`"))?;
+    if found != wanted {
+        return Err(DiscoveryError::Issuer {
+            url: url.clone(),
+            found: found.chars().take(200).collect(),
+            wanted: wanted.to_owned(),
+        });
+    }
+    let jwks_uri = text("jwks_uri").ok_or_else(|| broken("no `jwks_uri`"))?;
+    let token_endpoint = text("token_endpoint");
+    // A document fetched over https must not lead to a socket on this machine.
+    for address in [Some(jwks_uri), token_endpoint].into_iter().flatten() {
+        checked(address)?;
+        if wanted.starts_with("https:") && !address.starts_with("https:") {
+            return Err(HttpError::Url(address.to_owned()).into());
+        }
+    }
+    Ok(Metadata {
+        jwks_uri: jwks_uri.to_owned(),
+        token_endpoint: token_endpoint.map(str::to_owned),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc_8414_is_tried_with_the_path_inserted_and_appended() {
+        assert_eq!(
+            places("https://acme.example/oauth2/a1").unwrap(),
+            [
+                "https://acme.example/oauth2/a1/.well-known/openid-configuration",
+                "https://acme.example/.well-known/oauth-authorization-server/oauth2/a1",
+                "https://acme.example/oauth2/a1/.well-known/oauth-authorization-server",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_issuer_that_differs_by_a_slash_is_another_issuer() {
+        let body = br#"{"issuer":"https://a.example/","jwks_uri":"https://a.example/keys"}"#;
+        let url = "https://a.example/.well-known/openid-configuration".to_owned();
+        assert!(matches!(
+            read(url.clone(), body, "https://a.example"),
+            Err(DiscoveryError::Issuer { .. })
+        ));
+        assert!(read(url, body, "https://a.example/").is_ok());
+    }
+
+    #[test]
+    fn keys_of_an_https_issuer_are_fetched_over_https() {
+        for uri in [
+            "http://127.0.0.1/keys",
+            "http://a.example/keys",
+            "file:///k",
+        ] {
+            let body = format!(r#"{{"issuer":"https://a.example","jwks_uri":"{uri}"}}"#);
+            assert!(read(String::new(), body.as_bytes(), "https://a.example").is_err());
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Custody of secrets: where they lie, and who may read them there.
+//!
+//! The configuration names a file or an environment variable, never a value. A file that
+//! others can read is refused rather than warned about. Values live in [`Secret`]s and are
+//! replaced all together on reload, or not at all.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use holdpoint_core::config::{Config, SecretRef};
+use holdpoint_core::secret::Secret;
+use rustix::fs::OFlags;
+
+const MAX_SECRET: usize = 64 * 1024;
+
+/// A secret is not there, or not safe where it is. Never says what it is.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    #[error("the environment variable `{0}` is not set; set it, or use a file")]
+    NotSet(String),
+    #[error("cannot read `{}`: {cause}", path.display())]
+    Read { path: PathBuf, cause: io::Error },
+    #[error("`{}` is not a regular file", .0.display())]
+    NotAFile(PathBuf),
+    #[error("`{}` belongs to another user (uid {owner}): `chown {us} {}`", path.display(), path.display())]
+    Owner { path: PathBuf, owner: u32, us: u32 },
+    #[error("others may use `{}` (mode {mode:04o}): `chmod 600 {}`", path.display(), path.display())]
+    Mode { path: PathBuf, mode: u32 },
+    #[error("{0} is empty")]
+    Empty(String),
+    #[error("{0} is longer than {MAX_SECRET} bytes")]
+    TooLong(String),
+    #[error("{of}: {cause}")]
+    Of {
+        /// The setting that names it.
+        of: String,
+        cause: Box<SecretError>,
+    },
+}
+
+/// Reads one secret.
+///
+/// # Errors
+/// It is absent, empty, too long, or in a file that others may use.
+pub fn resolve(place: &SecretRef) -> Result<Secret, SecretError> {
+    match place {
+        SecretRef::Env(name) => {
+            let value = std::env::var_os(name).ok_or_else(|| SecretError::NotSet(name.clone()))?;
+            checked(value.into_vec(), || {
+                format!("the environment variable `{name}`")
+            })
+        }
+        SecretRef::File(path) => from_file(path),
+    }
+}
+
+fn from_file(path: &Path) -> Result<Secret, SecretError> {
+    let failed = |cause| SecretError::Read {
+        path: path.to_owned(),
+        cause,
+    };
+    // Without O_NONBLOCK a FIFO in its place would stop the start for ever.
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(failed)?;
+    check_file(&file, path)?;
+    let mut bytes = Vec::new();
+    let limit = MAX_SECRET as u64 + 3;
+    file.take(limit).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+        if bytes.last() == Some(&b'\r') {
+            bytes.pop();
+        }
+    }
+    checked(bytes, || format!("`{}`", path.display()))
+}
+
+/// Looks at what was opened, not at the path: nobody can swap it in between.
+fn check_file(file: &File, path: &Path) -> Result<(), SecretError> {
+    let about = file.metadata().map_err(|cause| SecretError::Read {
+        path: path.to_owned(),
+        cause,
+    })?;
+    if !about.is_file() {
+        return Err(SecretError::NotAFile(path.to_owned()));
+    }
+    let us = rustix::process::geteuid().as_raw();
+    if about.uid() != us && about.uid() != 0 {
+        return Err(SecretError::Owner {
+            path: path.to_owned(),
+            owner: about.uid(),
+            us,
+        });
+    }
+    let mode = about.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(SecretError::Mode {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    Ok(())
+}
+
+fn checked(bytes: Vec<u8>, what: impl Fn() -> String) -> Result<Secret, SecretError> {
+    let secret = Secret::new(bytes);
+    match secret.expose().len() {
+        0 => Err(SecretError::Empty(what())),
+        length if length > MAX_SECRET => Err(SecretError::TooLong(what())),
+        _ => Ok(secret),
+    }
+}
+
+/// Every secret that the configuration names. Cheap to clone; clones see reloads.
+#[derive(Debug, Clone)]
+pub struct Secrets(Arc<ArcSwap<Held>>);
+
+#[derive(Debug, Default)]
+struct Held {
+    targets: BTreeMap<String, Secret>,
+    webhooks: BTreeMap<String, Secret>,
+    integrations: BTreeMap<String, Secret>,
+}
+
+impl Secrets {
+    /// # Errors
+    /// One of them cannot be used; the error names its setting.
+    pub fn load(config: &Config) -> Result<Self, SecretError> {
+        Ok(Self(Arc::new(ArcSwap::from_pointee(Held::read(config)?))))
+    }
+
+    /// Reads all of them again. Those in use stay if one cannot be used.
+    ///
+    /// # Errors
+    /// As [`Secrets::load`].
+    pub fn reload(&self, config: &Config) -> Result<(), SecretError> {
+        self.0.store(Arc::new(Held::read(config)?));
+        Ok(())
+    }
+
+    /// Takes over what another one read.
+    pub fn replace(&self, other: &Self) {
+        self.0.store(other.0.load_full());
+    }
+
+    /// How many secrets are held.
+    pub fn count(&self) -> usize {
+        let held = self.0.load();
+        held.targets.len() + held.webhooks.len() + held.integrations.len()
+    }
+
+    /// The password for a target, where one is configured.
+    pub fn get(&self, target: &str) -> Option<Secret> {
+        self.0.load().targets.get(target).cloned()
+    }
+
+    /// What signs messages to this webhook.
+    pub fn webhook(&self, name: &str) -> Option<Secret> {
+        self.0.load().webhooks.get(name).cloned()
+    }
+
+    /// What this integration signs votes with.
+    pub fn integration(&self, name: &str) -> Option<Secret> {
+        self.0.load().integrations.get(name).cloned()
+    }
+}
+
+impl Held {
+    fn read(config: &Config) -> Result<Self, SecretError> {
+        let mut held = Self::default();
+        for (name, target) in &config.targets {
+            if let Some(place) = &target.password {
+                let secret = named(place, || format!("targets.{name}.password"))?;
+                held.targets.insert(name.clone(), secret);
+            }
+        }
+        for hook in &config.review.webhooks {
+            let secret = named(&hook.secret, || format!("webhook `{}`", hook.name))?;
+            held.webhooks.insert(hook.name.clone(), secret);
+        }
+        for (name, integration) in &config.review.integrations {
+            let secret = named(&integration.secret, || format!("integration `{name}`"))?;
+            held.integrations.insert(name.clone(), secret);
+        }
+        Ok(held)
+    }
+}
+
+fn named(place: &SecretRef, of: impl Fn() -> String) -> Result<Secret, SecretError> {
+    resolve(place).map_err(|cause| SecretError::Of {
+        of: of(),
+        cause: Box::new(cause),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn file(name: &str, content: &[u8], mode: u32) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("holdpoint-secrets-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    fn read(path: &Path) -> Result<Secret, SecretError> {
+        resolve(&SecretRef::File(path.to_owned()))
+    }
+
+    #[test]
+    fn one_line_end_is_not_part_of_a_secret() {
+        for (content, secret) in [
+            (&b"s3cret"[..], &b"s3cret"[..]),
+            (b"s3cret\n", b"s3cret"),
+            (b"s3cret\r\n", b"s3cret"),
+            (b"s3cret\n\n", b"s3cret\n"),
+            (b" s3cret ", b" s3cret "),
+        ] {
+            let path = file("line-end", content, 0o600);
+            assert_eq!(read(&path).unwrap().expose(), secret);
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_may_use_is_refused_with_the_way_to_mend_it() {
+        for mode in [0o644, 0o640, 0o620, 0o604, 0o601, 0o660] {
+            let path = file("open", b"s3cret", mode);
+            let said = read(&path).unwrap_err().to_string();
+            assert!(
+                said.contains(&format!("`chmod 600 {}`", path.display())),
+                "{said}"
+            );
+            assert!(!said.contains("s3cret"), "{said}");
+        }
+        assert!(read(&file("closed", b"s3cret", 0o400)).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_without_waiting() {
+        let dir = std::env::temp_dir();
+        assert!(matches!(read(&dir), Err(SecretError::NotAFile(_))));
+        assert!(matches!(
+            read(Path::new("/dev/zero")),
+            Err(SecretError::NotAFile(_))
+        ));
+        let absent = dir.join("holdpoint-no-such-file");
+        assert!(matches!(read(&absent), Err(SecretError::Read { .. })));
+    }
+
+    #[test]
+    fn empty_and_endless_secrets_are_refused() {
+        for content in [&b""[..], b"\n", b"\r\n"] {
+            let path = file("empty", content, 0o600);
+            assert!(matches!(read(&path), Err(SecretError::Empty(_))));
+        }
+        let path = file("long", &vec![b'x'; MAX_SECRET + 1], 0o600);
+        assert!(matches!(read(&path), Err(SecretError::TooLong(_))));
+        let path = file("just", &vec![b'x'; MAX_SECRET], 0o600);
+        assert!(read(&path).is_ok());
+    }
+
+    #[test]
+    fn an_unset_variable_is_named() {
+        let place = SecretRef::Env("HOLDPOINT_TEST_UNSET".to_owned());
+        let said = resolve(&place).unwrap_err().to_string();
+        assert!(said.contains("HOLDPOINT_TEST_UNSET"), "{said}");
+    }
+}
