@@ -1,0 +1,292 @@
+//! Approvals: read, decide, wait.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use holdpoint_core::approval::{State as Approval, Verdict, Vote, VoteOutcome};
+use holdpoint_core::id::{ApprovalId, Digest};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::auth::{Caller, voter};
+use super::{Api, Problem, integration};
+use crate::approvals::View;
+
+/// Longest that one call waits; callers ask again.
+const MAX_WAIT: u64 = 55;
+
+/// Long polls at once; each costs a connection.
+pub(super) const MAX_POLLS: usize = 1_024;
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Filter {
+    /// Only those in this state, such as `pending`.
+    state: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Listed {
+    pub approvals: Vec<View>,
+}
+
+/// Lists approvals, the newest first
+#[utoipa::path(
+    get, path = "/v1/approvals", params(Filter), tag = "review",
+    security(("bearer" = [])),
+    responses((status = 200, body = Listed), (status = 401, body = Problem)),
+)]
+pub(super) async fn list(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    filter: Result<Query<Filter>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<Listed>, Problem> {
+    api.reviewer(&headers).await?;
+    let Query(filter) = filter.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let wanted = |view: &View| {
+        filter
+            .state
+            .as_ref()
+            .is_none_or(|state| *state == view.state)
+    };
+    let all = api.0.approvals.list();
+    let approvals = all
+        .iter()
+        .filter(|view| wanted(view))
+        .map(|view| (**view).clone())
+        .collect();
+    Ok(Json(Listed { approvals }))
+}
+
+/// Shows one approval, with the whole command
+#[utoipa::path(
+    get, path = "/v1/approvals/{id}", params(("id" = String, Path)), tag = "review",
+    security(("bearer" = [])),
+    responses(
+        (status = 200, body = View), (status = 401, body = Problem), (status = 404, body = Problem),
+    ),
+)]
+pub(super) async fn show(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Json<View>, Problem> {
+    api.reviewer(&headers).await?;
+    let view = api.0.approvals.get(&approval_id(&id)?);
+    let view = view.ok_or_else(|| Problem::not_found("approval"))?;
+    Ok(Json((*view).clone()))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Choice {
+    Approve,
+    Deny,
+}
+
+/// A reviewer's vote.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Decision {
+    pub decision: Choice,
+    /// Of what was shown, hex: a decision over anything else is refused.
+    pub digest: String,
+    /// Needed for a denial; the agent is told.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// What came of a vote. It is in the journal.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Decided {
+    pub id: String,
+    /// `counted` (more must approve), `repeated` (this vote counted before), or `settled`.
+    pub outcome: String,
+    /// The approval's state now.
+    pub state: String,
+    pub approvals: u32,
+    pub quorum: u32,
+}
+
+/// Decides: with a reviewer's token, or signed by an integration
+///
+/// A signed body is a `SignedDecision`; the header `holdpoint-integration` names
+/// who signed it by Standard Webhooks.
+#[utoipa::path(
+    post, path = "/v1/approvals/{id}/decision", params(("id" = String, Path)), tag = "review",
+    request_body = Decision, security(("bearer" = []), ("integration" = [])),
+    responses(
+        (status = 200, body = Decided), (status = 400, body = Problem),
+        (status = 401, body = Problem), (status = 403, body = Problem),
+        (status = 404, body = Problem),
+        (status = 409, body = Problem, description = "settled already, or another digest"),
+        (status = 503, body = Problem, description = "the vote was not counted"),
+    ),
+)]
+pub(super) async fn decide(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+    raw: Bytes,
+) -> Result<Json<Decided>, Problem> {
+    let signed = headers.contains_key(integration::HEADER);
+    if signed && headers.contains_key(axum::http::header::AUTHORIZATION) {
+        return Err(Problem::bad_request(
+            "send a bearer token or a signature, not both",
+        ));
+    }
+    // Whoever it is comes first: nothing is said of an id to a stranger.
+    let vote = if signed {
+        let (signed, reviewer, name, webhook) =
+            api.0
+                .integrations
+                .verify(&headers, &raw, api.now().mono_ns)?;
+        let id = approval_id(&id)?;
+        if approval_id(&signed.approval_id)? != id {
+            return Err(Problem::bad_request(
+                "`approval_id` is not the one of the path",
+            ));
+        }
+        Vote {
+            approval: id,
+            digest: digest(&signed.digest)?,
+            verdict: verdict(signed.decision),
+            reason: signed.reason,
+            reviewer,
+            channel: format!("integration:{name}"),
+            nonce: Some(format!("{webhook}/{}", signed.nonce)),
+        }
+    } else {
+        let principal = api.reviewer(&headers).await?;
+        let decision: Decision = serde_json::from_slice(&raw).map_err(|error| {
+            Problem::bad_request(format!("the body is not a decision: {error}"))
+        })?;
+        let channel = match headers
+            .get("holdpoint-client")
+            .map(|value| value.as_bytes())
+        {
+            Some(b"cli") => "cli",
+            _ => "api",
+        };
+        Vote {
+            approval: approval_id(&id)?,
+            digest: digest(&decision.digest)?,
+            verdict: verdict(decision.decision),
+            reason: decision.reason,
+            reviewer: voter(principal),
+            channel: channel.to_owned(),
+            nonce: None,
+        }
+    };
+    let id = vote.approval.clone();
+    let outcome = api.0.approvals.vote(vote, api.now()).await?;
+    let view = api
+        .0
+        .approvals
+        .get(&id)
+        .ok_or_else(|| Problem::not_found("approval"))?;
+    let (word, state) = match outcome {
+        VoteOutcome::Counted { .. } => ("counted", view.state.clone()),
+        VoteOutcome::Repeated => ("repeated", view.state.clone()),
+        VoteOutcome::Settled(state) => ("settled", state.word().to_owned()),
+    };
+    Ok(Json(Decided {
+        id: view.id.clone(),
+        outcome: word.to_owned(),
+        state,
+        approvals: view.approvals,
+        quorum: view.quorum,
+    }))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Patience {
+    /// Seconds, at most 55; 30 unless given.
+    timeout: Option<u64>,
+}
+
+/// What the one who asked may know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    pub id: String,
+    pub state: String,
+    /// Why it was denied, in the reviewer's words.
+    pub reason: Option<String>,
+    pub expires_at: String,
+    /// Once approved: until when the identical command passes.
+    pub usable_until: Option<String>,
+}
+
+/// Waits until an approval is decided, or gives its state after `timeout`
+///
+/// With a reviewer's token any approval, with a client's only its own.
+#[utoipa::path(
+    get, path = "/v1/approvals/{id}/wait", params(("id" = String, Path), Patience),
+    tag = "clients", security(("bearer" = [])),
+    responses(
+        (status = 200, body = Status), (status = 401, body = Problem),
+        (status = 404, body = Problem), (status = 503, body = Problem),
+    ),
+)]
+pub(super) async fn wait(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+    patience: Result<Query<Patience>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<Status>, Problem> {
+    let caller = api.anyone(&headers).await?;
+    let Query(patience) = patience.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let missing = || Problem::not_found("approval");
+    let mut known = api
+        .0
+        .approvals
+        .watch(&approval_id(&id)?)
+        .ok_or_else(missing)?;
+    if let Caller::Client(principal) = caller {
+        let asked = known.borrow().view.principal.clone();
+        let own = asked.issuer == principal.identity.issuer
+            && asked.subject == principal.identity.subject;
+        if !own {
+            return Err(missing());
+        }
+    }
+    let Ok(_turn) = api.0.polls.try_acquire() else {
+        return Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "HP-LIMIT",
+            "too many callers wait",
+        ));
+    };
+    let limit = Duration::from_secs(patience.timeout.unwrap_or(30).min(MAX_WAIT));
+    let decided = known.wait_for(|known| known.state != Approval::Pending);
+    // After the time, or with the service gone, the state as it is.
+    let _ = tokio::time::timeout(limit, decided).await;
+    let view = known.borrow().view.clone();
+    Ok(Json(Status {
+        id: view.id.clone(),
+        state: view.state.clone(),
+        reason: view.denial.as_ref().map(|denial| denial.reason.clone()),
+        expires_at: view.expires_at.clone(),
+        usable_until: view.usable_until.clone(),
+    }))
+}
+
+fn approval_id(text: &str) -> Result<ApprovalId, Problem> {
+    text.parse().map_err(|_| Problem::not_found("approval"))
+}
+
+fn digest(text: &str) -> Result<Digest, Problem> {
+    text.parse()
+        .map_err(|_| Problem::bad_request("`digest` is not 64 hex digits"))
+}
+
+fn verdict(choice: Choice) -> Verdict {
+    match choice {
+        Choice::Approve => Verdict::Approve,
+        Choice::Deny => Verdict::Deny,
+    }
+}

@@ -1,0 +1,178 @@
+//! The reviewer API, callbacks and health, on the admin listener.
+//!
+//! Every route but health and `/.well-known/holdpoint` asks who calls before it
+//! says anything; a test goes through all of them. Credentials are headers that
+//! a browser never adds by itself, there is no CORS, nothing may be cached.
+//! `docs/openapi.json` describes it and is checked against the code.
+
+mod about;
+mod approvals;
+mod auth;
+mod integration;
+mod problem;
+mod serve;
+mod sessions;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use holdpoint_core::Now;
+use tokio::sync::Semaphore;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use about::{About, Place};
+pub use approvals::{Choice, Decided, Decision, Listed, Status};
+pub use auth::Tokens;
+pub use integration::{AssertedReviewer, Integrations, SignedDecision};
+pub use problem::Problem;
+pub use serve::{ServeError, serve};
+pub use sessions::{Revoke, Revoked, SessionView, Sessions, SessionsListed};
+
+use crate::approvals::{Approvals, Clock};
+
+/// No request has a longer body.
+const MAX_BODY: usize = 64 * 1024;
+
+/// What the API answers from.
+pub struct ApiParts {
+    pub approvals: Approvals,
+    pub tokens: Arc<dyn Tokens>,
+    pub integrations: Integrations,
+    pub sessions: Arc<dyn Sessions>,
+    pub about: About,
+    /// Whether commands can be served; otherwise why not, for the log.
+    pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// Further counters: name without prefix, value. A fixed set of names.
+    pub counters: Arc<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
+    pub clock: Clock,
+}
+
+/// Shared by all handlers.
+#[derive(Clone)]
+pub(crate) struct Api(Arc<Shared>);
+
+struct Shared {
+    approvals: Approvals,
+    tokens: Arc<dyn Tokens>,
+    integrations: Integrations,
+    sessions: Arc<dyn Sessions>,
+    about: Arc<About>,
+    ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    counters: Arc<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
+    clock: Clock,
+    polls: Semaphore,
+}
+
+impl Api {
+    fn now(&self) -> Now {
+        (self.0.clock)()
+    }
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "holdpoint",
+        description = "Review held commands, and see what is going on."
+    ),
+    components(schemas(integration::SignedDecision, integration::AssertedReviewer))
+)]
+struct Doc;
+
+/// The routes of the admin listener.
+pub fn router(parts: ApiParts) -> Router {
+    let (router, _) = routes().split_for_parts();
+    let api = Api(Arc::new(Shared {
+        approvals: parts.approvals,
+        tokens: parts.tokens,
+        integrations: parts.integrations,
+        sessions: parts.sessions,
+        about: Arc::new(parts.about),
+        ready: parts.ready,
+        counters: parts.counters,
+        clock: parts.clock,
+        polls: Semaphore::new(approvals::MAX_POLLS),
+    }));
+    router
+        .fallback(async || Problem::not_found("page"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "HP-REQUEST",
+                "not with this method",
+            )
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(axum::middleware::map_response(guarded))
+        .with_state(api)
+}
+
+/// The API's description, as committed in `docs/openapi.json`.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    let mut doc = routes().into_openapi();
+    let components = doc.components.get_or_insert_with(Default::default);
+    components.add_security_scheme(
+        "bearer",
+        SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)),
+    );
+    components.add_security_scheme(
+        "integration",
+        SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
+            integration::HEADER,
+            "with the headers of Standard Webhooks over the raw body",
+        ))),
+    );
+    doc
+}
+
+fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(Doc::openapi())
+        .routes(routes!(about::healthz))
+        .routes(routes!(about::readyz))
+        .routes(routes!(about::metrics))
+        .routes(routes!(about::well_known))
+        .routes(routes!(approvals::list))
+        .routes(routes!(approvals::show))
+        .routes(routes!(approvals::decide))
+        .routes(routes!(approvals::wait))
+        .routes(routes!(sessions::list))
+        .routes(routes!(sessions::revoke))
+        .routes(routes!(described))
+}
+
+/// This description
+#[utoipa::path(
+    get, path = "/v1/openapi.json", tag = "about", security(("bearer" = [])),
+    responses((status = 200), (status = 401, body = Problem)),
+)]
+async fn described(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Problem> {
+    api.anyone(&headers).await?;
+    Ok(axum::Json(openapi()).into_response())
+}
+
+/// Answers are for the caller alone, and never a page.
+async fn guarded(mut response: Response) -> Response {
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; frame-ancestors 'none'",
+        ),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ] {
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

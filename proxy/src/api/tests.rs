@@ -1,0 +1,532 @@
+//! The API over real connections, with tokens that are names.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use bytes::Bytes;
+use holdpoint_core::Now;
+use holdpoint_core::config::Integration;
+use holdpoint_core::decision::Reviewers;
+use holdpoint_core::denial::{Denial, Kind};
+use holdpoint_core::principal::{self, Identity, Principal};
+use holdpoint_core::record::Entry;
+use serde_json::{Value, json};
+use standardwebhooks::Webhook;
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::approvals::testing::{Desk, draft, identity, principal};
+use crate::approvals::{Later, Waiter};
+use crate::notify::http::Http;
+
+const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+/// `review-NAME` may decide, `connect-NAME` may connect.
+struct Names;
+
+impl Tokens for Names {
+    fn review<'a>(&'a self, token: &'a [u8], _: Now) -> Later<'a, Result<Principal, Denial>> {
+        Box::pin(async move { named(token, "review-") })
+    }
+
+    fn connect<'a>(&'a self, token: &'a [u8], _: Now) -> Later<'a, Result<Principal, Denial>> {
+        Box::pin(async move { named(token, "connect-") })
+    }
+
+    fn revoke(&self, _: &Identity) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+fn named(token: &[u8], kind: &str) -> Result<Principal, Denial> {
+    let text = String::from_utf8_lossy(token);
+    let Some(name) = text.strip_prefix(kind) else {
+        let code = if text.contains('-') {
+            "HP-SCOPE"
+        } else {
+            "HP-TOKEN-INVALID"
+        };
+        return Err(Denial::new(Kind::Unauthenticated, code, "not this token"));
+    };
+    let mut principal = principal(name);
+    principal.kind = principal::Kind::Person;
+    principal.owners = Vec::new();
+    principal.groups = vec!["dba".to_owned()];
+    Ok(principal)
+}
+
+#[derive(Default)]
+struct NoSessions(Mutex<Vec<Identity>>);
+
+impl Sessions for NoSessions {
+    fn list(&self) -> Vec<SessionView> {
+        Vec::new()
+    }
+
+    fn revoke(&self, identity: &Identity) -> usize {
+        self.0.lock().unwrap().push(identity.clone());
+        1
+    }
+}
+
+struct Gateway {
+    desk: Desk,
+    base: String,
+    http: Http,
+}
+
+impl Gateway {
+    async fn start() -> Self {
+        let desk = Desk::new();
+        let may = |reviewers| Integration {
+            secret: holdpoint_core::config::SecretRef::Env("X".to_owned()),
+            reviewers,
+        };
+        let rita = Reviewers::Person {
+            issuer: "https://issuer.example".to_owned(),
+            subject: "rita".to_owned(),
+        };
+        let secret = || SECRET.to_owned().into();
+        let integrations = Integrations::new([
+            (
+                "chat".to_owned(),
+                may(vec![rita, Reviewers::Group("dba".to_owned())]),
+                secret(),
+            ),
+            ("mute".to_owned(), may(Vec::new()), secret()),
+        ])
+        .unwrap();
+        let place = Place {
+            name: "shop".to_owned(),
+            protocol: "postgres".to_owned(),
+            host: None,
+            port: 6432,
+        };
+        let router = router(ApiParts {
+            approvals: desk.approvals.clone(),
+            tokens: Arc::new(Names),
+            integrations,
+            sessions: Arc::new(NoSessions::default()),
+            about: About::new(vec![place], vec!["https://issuer.example".to_owned()]),
+            ready: Arc::new(|| Ok(())),
+            counters: Arc::new(|| vec![("commands_total".to_owned(), 7)]),
+            clock: desk.hands.clock(),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(serve(listener, router, None, std::future::pending()));
+        Self {
+            desk,
+            base,
+            http: Http::new(None, 1 << 20).unwrap(),
+        }
+    }
+
+    async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> (StatusCode, HeaderMap, Bytes) {
+        let mut request = Request::builder()
+            .method(Method::from_bytes(method.as_bytes()).unwrap())
+            .uri(format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(body.into()).unwrap();
+        let answer = self
+            .http
+            .send(request, Duration::from_secs(10))
+            .await
+            .unwrap();
+        (answer.status, answer.headers, answer.body)
+    }
+
+    async fn json(&self, method: &str, path: &str, token: &str, body: Value) -> (u16, Value) {
+        let bearer = format!("Bearer {token}");
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let (status, _, bytes) = self
+            .call(method, path, &[("authorization", bearer.as_str())], body)
+            .await;
+        (
+            status.as_u16(),
+            serde_json::from_slice(&bytes).unwrap_or_default(),
+        )
+    }
+
+    async fn hold(&self, text: &str, at: u128) -> (String, String, Waiter) {
+        let draft = draft("agent", text, at);
+        let (id, digest) = (draft.id.to_string(), draft.digest.to_string());
+        let (_, waiter) = self.desk.approvals.open(draft, self.desk.hands.now()).await;
+        (id, digest, waiter.unwrap())
+    }
+
+    /// A signed vote of integration `name`.
+    async fn signed(&self, name: &str, id: &str, webhook: &str, body: &Value) -> (u16, Value) {
+        let raw = body.to_string();
+        let unix = crate::recorder::now().unix();
+        let signature = Webhook::new(SECRET)
+            .unwrap()
+            .sign(webhook, i64::try_from(unix).unwrap(), raw.as_bytes())
+            .unwrap();
+        let unix = unix.to_string();
+        let headers = [
+            ("holdpoint-integration", name),
+            ("webhook-id", webhook),
+            ("webhook-timestamp", unix.as_str()),
+            ("webhook-signature", signature.as_str()),
+        ];
+        let path = format!("/v1/approvals/{id}/decision");
+        let (status, _, bytes) = self.call("POST", &path, &headers, raw).await;
+        (
+            status.as_u16(),
+            serde_json::from_slice(&bytes).unwrap_or_default(),
+        )
+    }
+}
+
+fn decision(id: &str, digest: &str, subject: &str) -> Value {
+    json!({
+        "approval_id": id, "decision": "approve", "digest": digest, "reason": null, "nonce": "n1",
+        "reviewer": { "issuer": "https://issuer.example", "subject": subject, "groups": ["dba", "root"] },
+    })
+}
+
+#[tokio::test]
+async fn every_route_asks_who_calls_but_for_health_and_the_introduction() {
+    const OPEN: [&str; 3] = ["/healthz", "/readyz", "/.well-known/holdpoint"];
+    let gateway = Gateway::start().await;
+    let paths = serde_json::to_value(openapi()).unwrap()["paths"]
+        .as_object()
+        .unwrap()
+        .clone();
+    assert!(paths.len() >= 10);
+    for (path, item) in paths {
+        let real = path.replace("{id}", "hp-000000000000");
+        for method in item.as_object().unwrap().keys() {
+            let method = method.to_uppercase();
+            for headers in [
+                &[][..],
+                &[("authorization", "Bearer nonsense")],
+                &[("authorization", "Basic YTpi")],
+                &[("cookie", "session=1")],
+            ] {
+                let (status, headers, body) = gateway.call(&method, &real, headers, "").await;
+                if OPEN.contains(&path.as_str()) {
+                    assert_eq!(status, 200, "{path}");
+                } else {
+                    assert_eq!(status, 401, "{method} {path}");
+                    let problem: Problem = serde_json::from_slice(&body).unwrap();
+                    assert_eq!(problem.code, "HP-TOKEN-INVALID");
+                    assert!(headers.contains_key("www-authenticate"));
+                }
+                assert_eq!(headers["cache-control"], "no-store");
+                assert!(!headers.contains_key("access-control-allow-origin"));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reviewer_sees_the_command_and_decides_it_once() {
+    let gateway = Gateway::start().await;
+    let (id, digest, mut waiter) = gateway.hold("DROP TABLE t", 1).await;
+    let (status, list) = gateway
+        .json(
+            "GET",
+            "/v1/approvals?state=pending",
+            "review-rita",
+            Value::Null,
+        )
+        .await;
+    assert_eq!(status, 200);
+    assert_eq!(list["approvals"][0]["shown"]["text"], "DROP TABLE t");
+    assert_eq!(list["approvals"][0]["digest"], digest);
+    let path = format!("/v1/approvals/{id}/decision");
+    let vote = json!({ "decision": "approve", "digest": digest });
+    let (status, decided) = gateway
+        .json("POST", &path, "review-rita", vote.clone())
+        .await;
+    assert_eq!(
+        (status, &decided["state"], &decided["outcome"]),
+        (200, &json!("approved"), &json!("settled"))
+    );
+    assert_eq!(
+        waiter.settled().await,
+        holdpoint_core::gate::Settlement::Approved
+    );
+    let (status, problem) = gateway.json("POST", &path, "review-rob", vote).await;
+    assert_eq!(
+        (status, &problem["code"], &problem["state"]),
+        (409, &json!("HP-SETTLED"), &json!("approved"))
+    );
+}
+
+#[tokio::test]
+async fn votes_that_must_not_count_are_refused_with_their_reason() {
+    let gateway = Gateway::start().await;
+    let (id, digest, _waiter) = gateway.hold("DROP TABLE t", 1).await;
+    let (_, other, _other) = gateway.hold("DROP TABLE u", 2).await;
+    let path = format!("/v1/approvals/{id}/decision");
+    let cases = [
+        (
+            "review-olivia",
+            json!({ "decision": "approve", "digest": digest }),
+            403,
+            "HP-NOT-ELIGIBLE",
+        ),
+        (
+            "review-agent",
+            json!({ "decision": "approve", "digest": digest }),
+            403,
+            "HP-NOT-ELIGIBLE",
+        ),
+        (
+            "connect-rita",
+            json!({ "decision": "approve", "digest": digest }),
+            403,
+            "HP-SCOPE",
+        ),
+        (
+            "review-rita",
+            json!({ "decision": "approve", "digest": other }),
+            409,
+            "HP-DIGEST",
+        ),
+        (
+            "review-rita",
+            json!({ "decision": "deny", "digest": digest }),
+            400,
+            "HP-REQUEST",
+        ),
+        (
+            "review-rita",
+            json!({ "decision": "maybe", "digest": digest }),
+            400,
+            "HP-REQUEST",
+        ),
+        (
+            "review-rita",
+            json!({ "decision": "approve" }),
+            400,
+            "HP-REQUEST",
+        ),
+        (
+            "review-rita",
+            json!({ "decision": "approve", "digest": digest, "x": 1 }),
+            400,
+            "HP-REQUEST",
+        ),
+    ];
+    for (token, body, status, code) in cases {
+        let (got, problem) = gateway.json("POST", &path, token, body.clone()).await;
+        assert_eq!(
+            (got, &problem["code"]),
+            (status, &json!(code)),
+            "{token} {body} {problem}"
+        );
+    }
+    let view = gateway
+        .json(
+            "GET",
+            &format!("/v1/approvals/{id}"),
+            "review-rita",
+            Value::Null,
+        )
+        .await;
+    assert_eq!(view.1["state"], "pending");
+}
+
+#[tokio::test]
+async fn an_integration_speaks_for_those_it_may_and_only_signed() {
+    let gateway = Gateway::start().await;
+    let (id, digest, _waiter) = gateway.hold("DROP TABLE t", 1).await;
+    let good = decision(&id, &digest, "rita");
+    let code =
+        |answer: (u16, Value)| (answer.0, answer.1["code"].as_str().unwrap_or("").to_owned());
+    let is = |status, code: &str| (status, code.to_owned());
+
+    assert_eq!(
+        code(gateway.signed("nobody", &id, "m1", &good).await),
+        is(401, "HP-SIGNATURE")
+    );
+    assert_eq!(
+        code(gateway.signed("mute", &id, "m1", &good).await),
+        is(403, "HP-NOT-ELIGIBLE")
+    );
+    let own = decision(&id, &digest, "olivia");
+    assert_eq!(
+        code(gateway.signed("chat", &id, "m2", &own).await),
+        is(403, "HP-NOT-ELIGIBLE")
+    );
+    let elsewhere = decision("hp-000000000000", &digest, "rita");
+    assert_eq!(
+        code(gateway.signed("chat", &id, "m3", &elsewhere).await),
+        is(400, "HP-REQUEST")
+    );
+
+    let path = format!("/v1/approvals/{id}/decision");
+    let unsigned = [("holdpoint-integration", "chat")];
+    let (status, ..) = gateway
+        .call("POST", &path, &unsigned, good.to_string())
+        .await;
+    assert_eq!(status, 401);
+    let both = [
+        ("holdpoint-integration", "chat"),
+        ("authorization", "Bearer review-rita"),
+    ];
+    let (status, ..) = gateway.call("POST", &path, &both, good.to_string()).await;
+    assert_eq!(status, 400);
+
+    let (status, decided) = gateway.signed("chat", &id, "m4", &good).await;
+    assert_eq!((status, &decided["outcome"]), (200, &json!("settled")));
+    let (status, again) = gateway.signed("chat", &id, "m4", &good).await;
+    assert_eq!(
+        (status, &again["outcome"]),
+        (200, &json!("repeated")),
+        "the same message again"
+    );
+    assert_eq!(
+        code(gateway.signed("chat", &id, "m4", &own).await),
+        is(409, "HP-REPLAY")
+    );
+    let recorded = gateway.desk.ledger.all().into_iter().any(|entry| {
+        matches!(entry, Entry::Vote { vote, refused: None }
+            if vote.channel == "integration:chat" && vote.reviewer.groups == ["dba"])
+    });
+    assert!(recorded);
+}
+
+#[tokio::test]
+async fn an_agent_follows_its_own_approvals_and_no_others() {
+    let gateway = Gateway::start().await;
+    let (id, digest, _waiter) = gateway.hold("DROP TABLE t", 1).await;
+    let wait = |timeout| format!("/v1/approvals/{id}/wait?timeout={timeout}");
+    let ask = |token, timeout| {
+        let path = wait(timeout);
+        let gateway = &gateway;
+        async move { gateway.json("GET", &path, token, Value::Null).await }
+    };
+    assert_eq!(ask("connect-mallory", 0).await.0, 404);
+    let (status, answer) = ask("connect-agent", 0).await;
+    assert_eq!((status, &answer["state"]), (200, &json!("pending")));
+    let names: Vec<_> = answer.as_object().unwrap().keys().cloned().collect();
+    assert_eq!(
+        names,
+        ["id", "state", "reason", "expires_at", "usable_until"]
+    );
+    // It may see how it goes, and nothing else.
+    assert_eq!(
+        gateway
+            .json("GET", "/v1/approvals", "connect-agent", Value::Null)
+            .await
+            .0,
+        403
+    );
+
+    let path = format!("/v1/approvals/{id}/decision");
+    let deny = json!({ "decision": "deny", "digest": digest, "reason": "not today" });
+    let (answer, _) = tokio::join!(ask("connect-agent", 30), async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        gateway.json("POST", &path, "review-rita", deny).await
+    });
+    assert_eq!(
+        (&answer.1["state"], &answer.1["reason"]),
+        (&json!("denied"), &json!("not today"))
+    );
+}
+
+#[tokio::test]
+async fn revoking_ends_sessions_and_approvals_and_is_recorded() {
+    let gateway = Gateway::start().await;
+    let (_, _, mut waiter) = gateway.hold("DROP TABLE t", 1).await;
+    let who = json!({ "issuer": "https://issuer.example", "subject": "agent" });
+    let (status, done) = gateway.json("POST", "/v1/revoke", "review-rita", who).await;
+    assert_eq!(
+        (status, &done["sessions"], &done["approvals"]),
+        (200, &json!(1), &json!(1))
+    );
+    assert_eq!(
+        waiter.settled().await,
+        holdpoint_core::gate::Settlement::Revoked
+    );
+    let by = identity("rita");
+    let all = gateway.desk.ledger.all();
+    assert!(
+        all.iter()
+            .any(|entry| matches!(entry, Entry::Revoked { by: who, .. } if *who == by))
+    );
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_long_is_not_read() {
+    let gateway = Gateway::start().await;
+    let (id, _, _waiter) = gateway.hold("DROP TABLE t", 1).await;
+    let path = format!("/v1/approvals/{id}/decision");
+    let bearer = [("authorization", "Bearer review-rita")];
+    let (status, ..) = gateway
+        .call("POST", &path, &bearer, vec![b' '; 80_000])
+        .await;
+    assert_eq!(status, 413);
+}
+
+#[tokio::test]
+async fn an_agent_that_asks_is_told_what_this_is() {
+    let gateway = Gateway::start().await;
+    let path = "/.well-known/holdpoint";
+    let (_, headers, body) = gateway
+        .call("GET", path, &[("accept", "text/plain")], "")
+        .await;
+    assert!(
+        headers["content-type"]
+            .to_str()
+            .unwrap()
+            .starts_with("text/plain")
+    );
+    assert!(String::from_utf8_lossy(&body).contains("exactly the same"));
+    let (_, _, body) = gateway.call("GET", path, &[], "").await;
+    let about: About = serde_json::from_slice(&body).unwrap();
+    assert_eq!(about.targets[0].name, "shop");
+    let (_, _, body) = gateway
+        .call(
+            "GET",
+            "/metrics",
+            &[("authorization", "Bearer connect-prometheus")],
+            "",
+        )
+        .await;
+    assert!(String::from_utf8_lossy(&body).contains("holdpoint_commands_total 7"));
+}
+
+#[tokio::test]
+async fn in_clear_it_serves_loopback_only() {
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let router = axum::Router::new();
+    let served = serve(listener, router, None, std::future::pending()).await;
+    assert!(matches!(served, Err(ServeError::Clear(_))));
+}
+
+/// `HOLDPOINT_BLESS=1` writes it.
+#[test]
+fn the_committed_description_is_that_of_the_code() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
+    let fresh = format!("{}\n", openapi().to_pretty_json().unwrap());
+    if std::env::var_os("HOLDPOINT_BLESS").is_some() {
+        std::fs::write(path, &fresh).unwrap();
+    }
+    let committed = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        committed == fresh,
+        "docs/openapi.json is stale: run this with HOLDPOINT_BLESS=1"
+    );
+    let used: BTreeMap<String, Value> = serde_json::from_str(&committed).unwrap();
+    assert!(used["paths"]["/v1/approvals/{id}/decision"]["post"].is_object());
+}

@@ -1,0 +1,426 @@
+//! The embedded approval service: pending approvals, votes, grants.
+//!
+//! One process holds the client's socket, owns the approval and keeps the order:
+//! a step is judged, written to the journal, applied, and only then told. All
+//! steps of one approval take turns; different approvals do not wait for each
+//! other, so their records share syncs. Each step that writes runs as a task of
+//! its own: a reviewer or a client that hangs up cannot leave it half done.
+//!
+//! Where the journal fails, whatever would release a command does not happen,
+//! and whatever ends an approval happens anyway.
+//!
+//! Limits: memory of this process only. After a restart nothing is resumed.
+
+mod ledger;
+mod slot;
+mod steps;
+mod table;
+mod view;
+mod waiter;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use holdpoint_core::Now;
+use holdpoint_core::approval::{ClaimError, Clearance, Draft, State, Vote, VoteError, VoteOutcome};
+use holdpoint_core::config::HoldConfig;
+use holdpoint_core::denial::{Denial, Kind};
+use holdpoint_core::display::escape_line;
+use holdpoint_core::gate::Opened;
+use holdpoint_core::id::{ApprovalId, CommandId, Digest, SessionId};
+use holdpoint_core::principal::Identity;
+use holdpoint_core::record::{Durability, Entry};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
+
+pub use ledger::{Later, Ledger, NotWritten};
+pub(crate) use slot::Known;
+pub(crate) use view::rfc3339;
+pub use view::{
+    Delivery, DenialView, IdentityView, JournalView, PrincipalView, ShownView, View, VoteView,
+};
+pub use waiter::Waiter;
+
+use crate::notify::{Message, Notice};
+use slot::Slot;
+use table::Table;
+
+/// Changes that a slow subscriber may fall behind before it misses some.
+const CHANGES: usize = 1_024;
+
+/// The sweeper looks at least this often, whatever it expects.
+const SWEEP: Duration = Duration::from_millis(500);
+
+/// Reads both clocks; a test's own in tests.
+pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
+
+/// The service; clones share it. Made inside of a runtime, which its tasks use.
+#[derive(Clone)]
+pub struct Approvals(Arc<Inner>);
+
+struct Inner {
+    config: HoldConfig,
+    ledger: Arc<dyn Ledger>,
+    clock: Clock,
+    table: Mutex<Table>,
+    /// The soonest deadline moved forward.
+    sooner: Notify,
+    notices: Option<mpsc::Sender<Notice>>,
+    changes: broadcast::Sender<Arc<View>>,
+    runtime: tokio::runtime::Handle,
+}
+
+/// Why a vote was not counted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VoteRefused {
+    #[error("there is no approval `{0}`, or it was settled long ago")]
+    Unknown(ApprovalId),
+    #[error("{why}")]
+    Refused {
+        why: VoteError,
+        /// What the approval is.
+        state: State,
+    },
+    /// Nothing happened; the same vote may be cast again.
+    #[error("the vote was not counted: {0}")]
+    NotWritten(#[from] NotWritten),
+}
+
+impl Approvals {
+    /// `notices` is the inbox of [`crate::notify::spawn`], where reviewers are to be told.
+    pub fn new(
+        config: HoldConfig,
+        ledger: Arc<dyn Ledger>,
+        clock: Clock,
+        notices: Option<mpsc::Sender<Notice>>,
+    ) -> Self {
+        let approvals = Self(Arc::new(Inner {
+            config,
+            ledger,
+            clock,
+            table: Mutex::default(),
+            sooner: Notify::new(),
+            notices,
+            changes: broadcast::Sender::new(CHANGES),
+            runtime: tokio::runtime::Handle::current(),
+        }));
+        approvals.start_sweeper();
+        approvals
+    }
+
+    /// Answers [`holdpoint_core::gate::Action::Open`]. There is a [`Waiter`]
+    /// with `Opened::Waiting` and only then.
+    pub async fn open(&self, draft: Draft, now: Now) -> (Opened, Option<Waiter>) {
+        let this = self.clone();
+        let id = draft.id.clone();
+        let session = draft.session.clone();
+        let task = self.0.runtime.spawn(async move {
+            let (opened, slot) = this.open_now(draft, now).await;
+            // Made here, so that it leaves by itself where nobody takes it.
+            (
+                opened,
+                slot.map(|slot| Waiter::new(this.clone(), &slot, session)),
+            )
+        });
+        task.await.unwrap_or_else(|error| {
+            tracing::error!(approval.id = %id, %error, "opening an approval failed");
+            let denial = unavailable("HP-LIMIT", "no approval can be opened now");
+            (Opened::Refused(denial), None)
+        })
+    }
+
+    async fn open_now(&self, draft: Draft, now: Now) -> (Opened, Option<Arc<Slot>>) {
+        let now = self.latest(now);
+        loop {
+            if let Some(denied) = self.table().denial(&draft.digest, now.mono_ns) {
+                return (Opened::Refused(sticky(&denied, now)), None);
+            }
+            let candidates = self.table().with_digest(&draft.digest);
+            for slot in &candidates {
+                if let Some(opened) = self.reuse(slot, &draft, now).await {
+                    let slot = matches!(opened, Opened::Waiting { .. }).then(|| Arc::clone(slot));
+                    return (opened, slot);
+                }
+            }
+            // Nothing was held while those were looked at: somebody may have
+            // opened the same, or a reviewer may have denied it.
+            match self.reserve(&draft, now, &candidates) {
+                Err(Crowded::Again) => {}
+                Err(Crowded::Refused(denial)) => return (Opened::Refused(denial), None),
+                Ok((slot, cell)) => return self.begin(slot, cell).await,
+            }
+        }
+    }
+
+    /// Uses up an approval: at most one call ever succeeds.
+    ///
+    /// # Errors
+    /// It is not approved, was used, is for another command, or its time is over.
+    pub async fn claim(
+        &self,
+        id: &ApprovalId,
+        digest: &Digest,
+        session: &SessionId,
+        command: CommandId,
+        now: Now,
+    ) -> Result<Clearance, ClaimError> {
+        let slot = self
+            .table()
+            .get(id)
+            .ok_or(ClaimError::NotApproved("unknown"))?;
+        let mut cell = slot.cell.lock().await;
+        let clearance = cell
+            .approval
+            .claim(digest, session, command, self.latest(now))?;
+        // From here to the end nothing is awaited: the claim cannot be half done.
+        cell.sessions.remove(session);
+        self.table().settled(&slot);
+        self.announce(&slot, &cell);
+        Ok(clearance)
+    }
+
+    /// A session no longer waits. With `grant` the approval stays open (or
+    /// approved) for the identical command; otherwise the last one to leave
+    /// withdraws it, unless it was used.
+    pub async fn leave(&self, id: &ApprovalId, session: &SessionId, grant: bool) {
+        let Some(slot) = self.table().get(id) else {
+            return;
+        };
+        let (this, session) = (self.clone(), session.clone());
+        let task = self
+            .0
+            .runtime
+            .spawn(async move { this.leave_now(&slot, &session, grant).await });
+        // A panic in there has been reported; the approval then ends at its deadline.
+        let _ = task.await;
+    }
+
+    /// Casts a vote. When this returns, what it says is in the journal.
+    ///
+    /// # Errors
+    /// The vote did not count.
+    pub async fn vote(&self, vote: Vote, now: Now) -> Result<VoteOutcome, VoteRefused> {
+        let id = vote.approval.clone();
+        let Some(slot) = self.table().get(&id) else {
+            return Err(VoteRefused::Unknown(id));
+        };
+        let this = self.clone();
+        let task = self
+            .0
+            .runtime
+            .spawn(async move { this.vote_now(&slot, vote, now).await });
+        task.await.unwrap_or_else(|error| {
+            tracing::error!(approval.id = %id, %error, "counting a vote failed");
+            Err(NotWritten("counting it failed, see the log".to_owned()).into())
+        })
+    }
+
+    /// Ends every live approval that `identity` stands behind. Gives how many.
+    pub async fn revoke_principal(&self, identity: &Identity) -> usize {
+        let mut slots = Vec::new();
+        for slot in self.live() {
+            let cell = slot.cell.lock().await;
+            let behind = cell
+                .approval
+                .draft()
+                .principal
+                .behind()
+                .any(|one| one == identity);
+            drop(cell);
+            if behind {
+                slots.push(slot);
+            }
+        }
+        self.end_all(slots, State::Revoked).await
+    }
+
+    /// For the end of the process: opens nothing more, orphans all that is live.
+    pub async fn orphan_all(&self) {
+        self.table().closed = true;
+        let live = self.live();
+        self.end_all(live, State::Orphaned).await;
+    }
+
+    /// All at once, so that their records share a sync. Gives how many this call ended.
+    async fn end_all(&self, slots: Vec<Arc<Slot>>, state: State) -> usize {
+        let tasks: Vec<_> = slots
+            .into_iter()
+            .map(|slot| {
+                let (this, state) = (self.clone(), state.clone());
+                self.0
+                    .runtime
+                    .spawn(async move { this.end(&slot, state).await })
+            })
+            .collect();
+        let mut ended = 0;
+        for task in tasks {
+            ended += usize::from(task.await.unwrap_or(false));
+        }
+        ended
+    }
+
+    /// All that are remembered, the newest first.
+    pub fn list(&self) -> Vec<Arc<View>> {
+        let mut views: Vec<_> = self.table().all().iter().map(|slot| slot.view()).collect();
+        views.sort_by(|a, b| (&b.opened_at, &b.id).cmp(&(&a.opened_at, &a.id)));
+        views
+    }
+
+    pub fn get(&self, id: &ApprovalId) -> Option<Arc<View>> {
+        self.table().get(id).map(|slot| slot.view())
+    }
+
+    /// Follows one approval.
+    pub(crate) fn watch(&self, id: &ApprovalId) -> Option<watch::Receiver<Known>> {
+        self.table().get(id).map(|slot| slot.known.subscribe())
+    }
+
+    /// Every change from now on. A subscriber that falls behind misses some and is told.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<View>> {
+        self.0.changes.subscribe()
+    }
+
+    pub fn pending(&self) -> usize {
+        self.table().pending()
+    }
+
+    /// What became of a message to reviewers.
+    pub(crate) async fn delivered(&self, id: &ApprovalId, delivery: Delivery) {
+        let Some(slot) = self.table().get(id) else {
+            return;
+        };
+        let mut cell = slot.cell.lock().await;
+        cell.delivered(delivery);
+        self.announce(&slot, &cell);
+    }
+
+    /// Writes to the journal for those who serve this service, such as the notifier.
+    pub(crate) async fn record(
+        &self,
+        session: Option<SessionId>,
+        entry: Entry,
+        durability: Durability,
+    ) -> Result<(), NotWritten> {
+        let record = holdpoint_core::record::NewRecord {
+            session,
+            at: (self.0.clock)(),
+            entry,
+            blob: bytes::Bytes::new(),
+        };
+        self.0.ledger.write(record, durability).await
+    }
+
+    /// Ends what is over. Runs by itself at each deadline.
+    pub async fn sweep(&self) {
+        let now = (self.0.clock)();
+        let due = {
+            let mut table = self.table();
+            table.forget_denials(now.mono_ns);
+            table.take_due(now.mono_ns)
+        };
+        let tasks: Vec<_> = due
+            .into_iter()
+            .map(|slot| {
+                let this = self.clone();
+                self.0
+                    .runtime
+                    .spawn(async move { this.expire(&slot).await })
+            })
+            .collect();
+        for task in tasks {
+            let _ = task.await;
+        }
+    }
+
+    fn start_sweeper(&self) {
+        let inner = Arc::downgrade(&self.0);
+        self.0.runtime.spawn(async move {
+            // Does not keep the service alive.
+            while let Some(inner) = inner.upgrade() {
+                let this = Self(inner);
+                this.sweep().await;
+                let wait = {
+                    let now = (this.0.clock)().mono_ns;
+                    let next = this.table().next_due();
+                    next.map_or(SWEEP, |at| {
+                        Duration::from_nanos(at.saturating_sub(now)).min(SWEEP)
+                    })
+                };
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = this.0.sooner.notified() => {}
+                }
+            }
+        });
+    }
+
+    fn live(&self) -> Vec<Arc<Slot>> {
+        self.table().live()
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The caller's reading or ours, whichever is later: it may have waited for its turn.
+    fn latest(&self, now: Now) -> Now {
+        let ours = (self.0.clock)();
+        if ours.mono_ns > now.mono_ns {
+            ours
+        } else {
+            now
+        }
+    }
+
+    fn announce(&self, slot: &Slot, cell: &slot::Cell) -> Arc<View> {
+        let view = slot.publish(cell, self.0.ledger.head());
+        // Nobody may be listening.
+        let _ = self.0.changes.send(Arc::clone(&view));
+        view
+    }
+
+    fn notify(&self, message: Message, view: Arc<View>, id: &ApprovalId, session: &SessionId) {
+        let Some(notices) = &self.0.notices else {
+            return;
+        };
+        let notice = Notice {
+            message,
+            view,
+            approval: id.clone(),
+            session: session.clone(),
+        };
+        if notices.try_send(notice).is_err() {
+            tracing::error!(approval.id = %id, "reviewers are not told: too many messages wait");
+        }
+    }
+}
+
+enum Crowded {
+    Again,
+    Refused(Denial),
+}
+
+fn unavailable(code: &str, message: &str) -> Denial {
+    Denial::new(Kind::Unavailable, code, message)
+}
+
+fn sticky(denied: &table::Denied, now: Now) -> Denial {
+    let seconds = denied
+        .until_mono_ns
+        .saturating_sub(now.mono_ns)
+        .div_ceil(1_000_000_000);
+    Denial::new(
+        Kind::Denied,
+        "HP-DENIED",
+        format!("denied by {}: {}", escape_line(denied.label.as_bytes()), denied.reason),
+    )
+    .detail(format!(
+        "not executed; approval {} was denied, and that answer stands for this command for {seconds} s",
+        denied.approval
+    ))
+    .hint("do something else; do not rephrase it to get around the answer")
+}

@@ -1,0 +1,323 @@
+//! What happens to one approval, in the order judged, written, applied, told.
+
+use std::sync::Arc;
+
+use holdpoint_core::Now;
+use holdpoint_core::approval::{Approval, Draft, State, Vote, VoteError, VoteOutcome};
+use holdpoint_core::gate::Opened;
+use holdpoint_core::id::SessionId;
+use holdpoint_core::principal::Identity;
+use holdpoint_core::record::{Durability, Entry};
+use tokio::sync::OwnedMutexGuard;
+
+use super::slot::{Cell, Slot};
+use super::table::Denied;
+use super::{Approvals, Crowded, NotWritten, VoteRefused, unavailable};
+use crate::crash;
+use crate::notify::Message;
+
+impl Approvals {
+    /// Joins a pending approval or points at a grant; `None` where this one does not serve.
+    pub(super) async fn reuse(&self, slot: &Slot, draft: &Draft, now: Now) -> Option<Opened> {
+        let mut cell = slot.cell.lock().await;
+        let now = self.latest(now);
+        if !cell.recorded || !cell.approval.serves(draft) {
+            return None;
+        }
+        let over = cell.approval.deadline().is_some_and(|at| now.mono_ns >= at);
+        match cell.approval.state() {
+            _ if over => None,
+            // Those who still wait for it come first; this command asks anew.
+            State::Approved { .. } if cell.sessions.is_empty() => {
+                Some(Opened::Granted(slot.id.clone()))
+            }
+            State::Pending => {
+                let joined = Entry::Joined {
+                    command: draft.command,
+                    approval: slot.id.clone(),
+                };
+                let session = Some(draft.session.clone());
+                if let Err(error) = self.record(session, joined, Durability::Written).await {
+                    return Some(Opened::Refused(journal(&error)));
+                }
+                cell.sessions.insert(draft.session.clone());
+                self.announce(slot, &cell);
+                Some(Opened::Waiting {
+                    approval: slot.id.clone(),
+                    joined: true,
+                    expires_mono_ns: cell.approval.expires_mono_ns(),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes a place in the table, unless something changed since `seen`.
+    pub(super) fn reserve(
+        &self,
+        draft: &Draft,
+        now: Now,
+        seen: &[Arc<Slot>],
+    ) -> Result<(Arc<Slot>, OwnedMutexGuard<Cell>), Crowded> {
+        let config = &self.0.config;
+        let mut table = self.table();
+        let same = table.with_digest(&draft.digest);
+        let news = |slot: &Arc<Slot>| !seen.iter().any(|one| one.id == slot.id);
+        if same.iter().any(news) || table.denial(&draft.digest, now.mono_ns).is_some() {
+            return Err(Crowded::Again);
+        }
+        let refused = |code, message: &str| Err(Crowded::Refused(unavailable(code, message)));
+        if table.closed {
+            return refused("HP-SHUTDOWN", "the gateway is stopping");
+        }
+        if table.get(&draft.id).is_some() {
+            return refused(
+                "HP-LIMIT",
+                "the approval's id is taken: send the command again",
+            );
+        }
+        if table.pending() >= config.max_pending {
+            return refused("HP-LIMIT", "too many commands wait for approval");
+        }
+        let own = table.pending_of(&draft.principal.identity);
+        if own >= config.max_pending_per_principal {
+            return Err(Crowded::Refused(
+                unavailable(
+                    "HP-LIMIT",
+                    &format!("{own} of your commands wait for approval already"),
+                )
+                .hint("wait until those are decided, or cancel them"),
+            ));
+        }
+        let mut draft = draft.clone();
+        draft.hold.expires_in = draft.hold.expires_in.min(config.max_hold);
+        let approval = Approval::open(draft.clone(), now).with_grant_ttl(config.grant_ttl);
+        let due = approval.expires_mono_ns();
+        let slot = Arc::new(Slot::new(draft, approval, now, self.0.ledger.head()));
+        // Locked before anyone can see it, so that nothing happens to it before
+        // it is recorded.
+        let Ok(cell) = Arc::clone(&slot.cell).try_lock_owned() else {
+            return Err(Crowded::Again);
+        };
+        table.insert(&slot, due);
+        self.0.sooner.notify_one();
+        Ok((slot, cell))
+    }
+
+    /// Records the hold, then tells reviewers. Whoever wants to join waits meanwhile.
+    pub(super) async fn begin(
+        &self,
+        slot: Arc<Slot>,
+        mut cell: OwnedMutexGuard<Cell>,
+    ) -> (Opened, Option<Arc<Slot>>) {
+        let draft = cell.approval.draft().clone();
+        let session = draft.session.clone();
+        let hold = Entry::Hold(Box::new(draft));
+        crash::point("P0");
+        if let Err(error) = self
+            .record(Some(session.clone()), hold, Durability::Synced)
+            .await
+        {
+            // Never recorded, so it never was: nobody was told of it.
+            self.table().remove(&slot);
+            return (Opened::Refused(journal(&error)), None);
+        }
+        cell.recorded = true;
+        crash::point("P1");
+        let view = self.announce(&slot, &cell);
+        self.notify(Message::Pending, view, &slot.id, &session);
+        let opened = Opened::Waiting {
+            approval: slot.id.clone(),
+            joined: false,
+            expires_mono_ns: cell.approval.expires_mono_ns(),
+        };
+        drop(cell);
+        (opened, Some(slot))
+    }
+
+    pub(super) async fn vote_now(
+        &self,
+        slot: &Slot,
+        vote: Vote,
+        now: Now,
+    ) -> Result<VoteOutcome, VoteRefused> {
+        let mut cell = slot.cell.lock().await;
+        if !cell.recorded {
+            return Err(VoteRefused::Unknown(vote.approval));
+        }
+        // One reading for judging and counting, taken now that it is our turn.
+        let now = self.latest(now);
+        let outcome = match cell.approval.judge(&vote, now) {
+            Ok(outcome) => outcome,
+            Err(VoteError::Final(_)) if cast_before(&cell.approval, &vote) => {
+                return Ok(VoteOutcome::Repeated);
+            }
+            Err(why) => return Err(self.refuse(&cell, vote, why).await),
+        };
+        let session = cell.approval.draft().session.clone();
+        let entry = Entry::Vote {
+            vote: vote.clone(),
+            refused: None,
+        };
+        crash::point("P2");
+        match &outcome {
+            VoteOutcome::Repeated => return Ok(outcome),
+            VoteOutcome::Counted { .. } => {
+                self.record(Some(session.clone()), entry, Durability::Synced)
+                    .await?;
+            }
+            VoteOutcome::Settled(state) => {
+                // The second record's sync takes the first one along.
+                self.record(Some(session.clone()), entry, Durability::Written)
+                    .await?;
+                let settled = settled(slot, state);
+                self.record(Some(session.clone()), settled, Durability::Synced)
+                    .await?;
+                crash::point("P3");
+            }
+        }
+        let outcome = cell
+            .approval
+            .vote(vote, now)
+            .map_err(|why| VoteRefused::Refused {
+                why,
+                state: cell.approval.state().clone(),
+            })?;
+        if let VoteOutcome::Settled(state) = &outcome {
+            self.apply(slot, &mut cell, state, now);
+        } else {
+            self.announce(slot, &cell);
+        }
+        Ok(outcome)
+    }
+
+    async fn refuse(&self, cell: &Cell, vote: Vote, why: VoteError) -> VoteRefused {
+        let entry = Entry::Vote {
+            vote,
+            refused: Some(why.to_string()),
+        };
+        let session = Some(cell.approval.draft().session.clone());
+        if let Err(error) = self.record(session, entry, Durability::Written).await {
+            tracing::error!(%error, "a refused vote is not in the journal");
+        }
+        VoteRefused::Refused {
+            why,
+            state: cell.approval.state().clone(),
+        }
+    }
+
+    pub(super) async fn leave_now(&self, slot: &Slot, session: &SessionId, grant: bool) {
+        let mut cell = slot.cell.lock().await;
+        if !cell.sessions.remove(session) || cell.approval.state().is_terminal() {
+            return;
+        }
+        if grant || !cell.sessions.is_empty() {
+            self.announce(slot, &cell);
+            return;
+        }
+        self.end_locked(slot, &mut cell, State::Withdrawn).await;
+    }
+
+    /// Ends it at its deadline, or asks to be woken at the next one.
+    pub(super) async fn expire(&self, slot: &Slot) {
+        let mut cell = slot.cell.lock().await;
+        let now = (self.0.clock)();
+        match cell.approval.deadline() {
+            None => {}
+            Some(at) if now.mono_ns >= at => {
+                self.end_locked(slot, &mut cell, State::Expired).await;
+            }
+            Some(at) => self.table().due_at(at, &slot.id),
+        }
+    }
+
+    /// Gives whether it was this call that ended it.
+    pub(super) async fn end(&self, slot: &Slot, state: State) -> bool {
+        let mut cell = slot.cell.lock().await;
+        self.end_locked(slot, &mut cell, state).await
+    }
+
+    /// Ending without a reviewer's approval needs nobody's consent, the journal's
+    /// neither: where it fails, the approval is over all the same.
+    async fn end_locked(&self, slot: &Slot, cell: &mut Cell, state: State) -> bool {
+        if cell.approval.state().is_terminal() || !cell.recorded {
+            return false;
+        }
+        let session = Some(cell.approval.draft().session.clone());
+        let entry = settled(slot, &state);
+        if let Err(error) = self.record(session, entry, Durability::Synced).await {
+            tracing::error!(approval.id = %slot.id, %error, "an end is not in the journal");
+        }
+        let now = (self.0.clock)();
+        let ended = match state {
+            State::Expired => cell.approval.tick(now),
+            State::Withdrawn => cell.approval.withdraw(),
+            State::Revoked => cell.approval.revoke(),
+            _ => cell.approval.orphan(),
+        };
+        if let Some(state) = &ended {
+            self.apply(slot, cell, state, now);
+        }
+        ended.is_some()
+    }
+
+    /// The journal has it: keep the table in step and tell everyone.
+    fn apply(&self, slot: &Slot, cell: &mut Cell, state: &State, now: Now) {
+        let session = cell.approval.draft().session.clone();
+        match state {
+            State::Approved { .. } => {
+                cell.approved(now, self.0.config.grant_ttl);
+                let mut table = self.table();
+                table.decided(slot);
+                if let Some(at) = cell.approval.deadline() {
+                    table.due_at(at, &slot.id);
+                    self.0.sooner.notify_one();
+                }
+            }
+            State::Denied { label, reason, .. } => {
+                let mut table = self.table();
+                let denied = Denied {
+                    approval: slot.id.clone(),
+                    until_mono_ns: now.deadline(self.0.config.deny_cooldown),
+                    label: label.clone(),
+                    reason: reason.clone(),
+                };
+                table.denied(slot.digest, denied);
+                table.settled(slot);
+            }
+            _ => self.table().settled(slot),
+        }
+        let view = self.announce(slot, cell);
+        self.notify(Message::Settled, view, &slot.id, &session);
+    }
+}
+
+/// Whether this very vote is among those that led to the end.
+fn cast_before(approval: &Approval, vote: &Vote) -> bool {
+    vote.digest == approval.draft().digest
+        && approval.votes().iter().any(|cast| {
+            cast.reviewer.identity == vote.reviewer.identity && cast.verdict == vote.verdict
+        })
+}
+
+fn settled(slot: &Slot, state: &State) -> Entry {
+    let (by, reason): (Vec<Identity>, _) = match state {
+        State::Approved { by } => (by.clone(), None),
+        State::Denied { by, reason, .. } => (vec![by.clone()], Some(reason.clone())),
+        _ => (Vec::new(), None),
+    };
+    Entry::Settled {
+        approval: slot.id.clone(),
+        state: state.word().to_owned(),
+        by,
+        reason,
+    }
+}
+
+fn journal(error: &NotWritten) -> holdpoint_core::denial::Denial {
+    tracing::error!(%error, "a hold is not in the journal");
+    unavailable(
+        "HP-JOURNAL",
+        "the journal cannot be written, so nothing may run",
+    )
+}

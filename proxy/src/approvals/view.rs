@@ -1,0 +1,281 @@
+//! An approval as reviewers and their programs read it.
+//!
+//! Plain words and strings, so that the API, webhooks and the command line show
+//! the same. The command's text is whole: escaped, never cut.
+
+use std::time::Duration;
+
+use holdpoint_core::approval::{Approval, Shown, State, Verdict};
+use holdpoint_core::decision::Reviewers;
+use holdpoint_core::display::escape_line;
+use holdpoint_core::principal::{Identity, Kind, Principal};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use utoipa::ToSchema;
+
+use crate::recorder::Head;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct View {
+    pub id: String,
+    /// `pending`, `approved`, `used`, `denied`, `expired`, `withdrawn`, `orphaned`, `revoked`.
+    pub state: String,
+    /// Of the whole command, hex. A decision echoes it.
+    pub digest: String,
+    pub session: String,
+    /// Within the session, from 1.
+    pub command: u64,
+    pub target: String,
+    pub principal: PrincipalView,
+    /// The rule that holds the command, `file:rule`.
+    pub rule: String,
+    /// Version of the rules.
+    pub policy: String,
+    /// Why the rule holds, in its author's words.
+    pub reason: Option<String>,
+    /// Who may decide: `group NAME` or `SUBJECT at ISSUER`.
+    pub reviewers: Vec<String>,
+    /// How many distinct people must approve.
+    pub quorum: u32,
+    /// How many have.
+    pub approvals: u32,
+    pub votes: Vec<VoteView>,
+    pub shown: ShownView,
+    pub opened_at: String,
+    /// When the time to decide is over.
+    pub expires_at: String,
+    /// Once approved and not used: until when the command may run.
+    pub usable_until: Option<String>,
+    /// Sessions that wait on their open connection.
+    pub waiting: usize,
+    /// What a denial said.
+    pub denial: Option<DenialView>,
+    pub journal: JournalView,
+    /// What became of messages to reviewers.
+    pub deliveries: Vec<Delivery>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PrincipalView {
+    pub issuer: String,
+    pub subject: String,
+    /// `agent` or `person`.
+    pub kind: String,
+    pub label: String,
+    pub client_id: Option<String>,
+    pub actors: Vec<IdentityView>,
+    pub owners: Vec<IdentityView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IdentityView {
+    pub issuer: String,
+    pub subject: String,
+}
+
+/// What is asked to run. Every text is escaped, and none is cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ShownView {
+    pub text: String,
+    pub parameters: Vec<String>,
+    /// Session settings that change what the text means: name and value.
+    pub context: Vec<Vec<String>>,
+    pub class: String,
+    pub effects: Vec<String>,
+    pub objects: Vec<String>,
+    /// Whether the parser is sure of these.
+    pub proven: bool,
+    pub in_transaction: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VoteView {
+    pub reviewer: IdentityView,
+    pub label: String,
+    /// `approve` or `deny`.
+    pub decision: String,
+    pub reason: Option<String>,
+    /// `api`, `cli`, `integration:NAME`.
+    pub channel: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DenialView {
+    pub by: IdentityView,
+    pub label: String,
+    pub reason: String,
+}
+
+/// The journal's head when this was written: compare it with a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JournalView {
+    pub size: u64,
+    /// First 8 bytes of the root, hex.
+    pub root8: String,
+}
+
+/// One channel's message about this approval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Delivery {
+    pub channel: String,
+    /// `approval.pending` or `approval.settled`.
+    pub message: String,
+    pub attempts: u32,
+    pub accepted: bool,
+    /// Why not, where it was given up.
+    pub error: Option<String>,
+}
+
+/// Wall times of an approval, taken when they became known.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    pub(super) opened_ns: u64,
+    pub(super) expires_ns: u64,
+    pub(super) usable_until_ns: Option<u64>,
+}
+
+impl Times {
+    pub(super) fn opened(wall_ns: u64, expires_in: Duration) -> Self {
+        Self {
+            opened_ns: wall_ns,
+            expires_ns: later(wall_ns, expires_in),
+            usable_until_ns: None,
+        }
+    }
+}
+
+pub(super) fn later(wall_ns: u64, after: Duration) -> u64 {
+    wall_ns.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX))
+}
+
+impl View {
+    pub(super) fn of(
+        approval: &Approval,
+        times: Times,
+        waiting: usize,
+        deliveries: &[Delivery],
+        head: Head,
+    ) -> Self {
+        let draft = approval.draft();
+        let (approvals, quorum) = approval.progress();
+        let approved = matches!(approval.state(), State::Approved { .. });
+        Self {
+            id: draft.id.to_string(),
+            state: approval.state().word().to_owned(),
+            digest: draft.digest.to_string(),
+            session: draft.session.to_string(),
+            command: draft.command.0,
+            target: draft.target.clone(),
+            principal: (&draft.principal).into(),
+            rule: draft.rule.clone(),
+            policy: draft.policy.clone(),
+            reason: draft.hold.reason.clone(),
+            reviewers: draft.hold.reviewers.iter().map(reviewers).collect(),
+            quorum,
+            approvals,
+            votes: approval.votes().iter().map(VoteView::of).collect(),
+            shown: (&draft.shown).into(),
+            opened_at: rfc3339(times.opened_ns),
+            expires_at: rfc3339(times.expires_ns),
+            usable_until: times.usable_until_ns.filter(|_| approved).map(rfc3339),
+            waiting,
+            denial: match approval.state() {
+                State::Denied { by, label, reason } => Some(DenialView {
+                    by: by.into(),
+                    label: escape_line(label.as_bytes()),
+                    reason: reason.clone(),
+                }),
+                _ => None,
+            },
+            journal: JournalView {
+                size: head.size,
+                root8: hex::encode(&head.root.0[..8]),
+            },
+            deliveries: deliveries.to_vec(),
+        }
+    }
+
+    /// Whether the reviewers' part is over.
+    pub fn is_decided(&self) -> bool {
+        self.state != "pending"
+    }
+}
+
+impl VoteView {
+    fn of(vote: &holdpoint_core::approval::Vote) -> Self {
+        Self {
+            reviewer: (&vote.reviewer.identity).into(),
+            label: escape_line(vote.reviewer.label.as_bytes()),
+            decision: match vote.verdict {
+                Verdict::Approve => "approve",
+                Verdict::Deny => "deny",
+            }
+            .to_owned(),
+            reason: vote.reason.clone(),
+            channel: vote.channel.clone(),
+        }
+    }
+}
+
+impl From<&Identity> for IdentityView {
+    fn from(identity: &Identity) -> Self {
+        Self {
+            issuer: identity.issuer.clone(),
+            subject: identity.subject.clone(),
+        }
+    }
+}
+
+impl From<&Principal> for PrincipalView {
+    fn from(principal: &Principal) -> Self {
+        Self {
+            issuer: principal.identity.issuer.clone(),
+            subject: principal.identity.subject.clone(),
+            kind: match principal.kind {
+                Kind::Agent => "agent",
+                Kind::Person => "person",
+            }
+            .to_owned(),
+            label: escape_line(principal.label.as_bytes()),
+            client_id: principal.client_id.clone(),
+            actors: principal.actors.iter().map(Into::into).collect(),
+            owners: principal.owners.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&Shown> for ShownView {
+    fn from(shown: &Shown) -> Self {
+        Self {
+            text: shown.text.clone(),
+            parameters: shown.parameters.clone(),
+            context: shown
+                .context
+                .iter()
+                .map(|(name, value)| vec![name.clone(), value.clone()])
+                .collect(),
+            class: shown.class.clone(),
+            effects: shown.effects.clone(),
+            objects: shown.objects.clone(),
+            proven: shown.proven,
+            in_transaction: shown.in_transaction,
+        }
+    }
+}
+
+fn reviewers(set: &Reviewers) -> String {
+    match set {
+        Reviewers::Group(group) => format!("group {group}"),
+        Reviewers::Person { issuer, subject } => format!("{subject} at {issuer}"),
+    }
+}
+
+/// Whole seconds, UTC.
+pub(crate) fn rfc3339(wall_ns: u64) -> String {
+    let seconds = i64::try_from(wall_ns / 1_000_000_000).unwrap_or(i64::MAX);
+    OffsetDateTime::from_unix_timestamp(seconds)
+        .ok()
+        .and_then(|at| at.format(&Rfc3339).ok())
+        .unwrap_or_else(|| "9999-12-31T23:59:59Z".to_owned())
+}

@@ -1,0 +1,445 @@
+//! `holdpoint approvals`: the reviewer's side.
+//!
+//! What is decided is what was shown: the command is fetched, printed whole, and
+//! its digest goes back with the vote.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use holdpoint_core::display::{escape, escape_line};
+use holdpoint_core::id::ApprovalId;
+
+use super::client::{Client, LoginNeeded, ServerArgs};
+use crate::api::{Choice, Decided, Decision, Listed};
+use crate::approvals::View;
+
+const LOGIN_NEEDED: u8 = 3;
+
+/// Between looks of `watch`.
+const LOOK: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ApprovalsCommand {
+    /// List approvals
+    List(ListArgs),
+    /// Show one approval with the whole command
+    Show(ShowArgs),
+    /// Let a held command run
+    Approve(ApproveArgs),
+    /// Refuse a held command; the agent is told the reason
+    Deny(DenyArgs),
+    /// Print approvals as they come, and ring
+    Watch(WatchArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Those in another state too
+    #[arg(long)]
+    all: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShowArgs {
+    /// The approval, such as `hp-0123456789BC`
+    id: ApprovalId,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ApproveArgs {
+    id: ApprovalId,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Do not ask; for scripts
+    #[arg(long)]
+    yes: bool,
+    /// Refuse unless the command has this digest, or one that begins so
+    #[arg(long, value_name = "HEX")]
+    digest: Option<String>,
+    /// A note for the record
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DenyArgs {
+    id: ApprovalId,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Why; the agent is told
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Do not ask; for scripts
+    #[arg(long)]
+    yes: bool,
+    /// Refuse unless the command has this digest, or one that begins so
+    #[arg(long, value_name = "HEX")]
+    digest: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct WatchArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Do not ring the terminal's bell
+    #[arg(long)]
+    quiet: bool,
+    /// Print JSON, one line a change
+    #[arg(long)]
+    json: bool,
+}
+
+impl ApprovalsCommand {
+    /// # Errors
+    /// The gateway cannot be asked, or refuses.
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        let done = runtime.block_on(async {
+            match self {
+                Self::List(args) => list(&args).await,
+                Self::Show(args) => show(&args).await,
+                Self::Approve(args) => {
+                    let decision = Vote {
+                        choice: Choice::Approve,
+                        reason: args.reason,
+                        digest: args.digest,
+                        yes: args.yes,
+                        json: args.json,
+                    };
+                    decide(&args.server, &args.id, decision).await
+                }
+                Self::Deny(args) => {
+                    let decision = Vote {
+                        choice: Choice::Deny,
+                        reason: Some(args.reason),
+                        digest: args.digest,
+                        yes: args.yes,
+                        json: args.json,
+                    };
+                    decide(&args.server, &args.id, decision).await
+                }
+                Self::Watch(args) => watch(&args).await,
+            }
+        });
+        login_or(done)
+    }
+}
+
+/// Exit code 3 where a login is what is missing.
+pub(super) fn login_or(done: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    match done {
+        Err(error) if error.is::<LoginNeeded>() => {
+            eprintln!("error: {error}");
+            Ok(ExitCode::from(LOGIN_NEEDED))
+        }
+        done => done,
+    }
+}
+
+async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::new(&args.server)?;
+    let path = if args.all {
+        "/v1/approvals"
+    } else {
+        "/v1/approvals?state=pending"
+    };
+    let listed: Listed = client.get(path).await?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &listed.approvals)?;
+        writeln!(out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if listed.approvals.is_empty() {
+        eprintln!("nothing to decide");
+    }
+    for view in &listed.approvals {
+        writeln!(out, "{}", summary(view))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One line; `show` has the rest. A decision is never taken over this line alone.
+fn summary(view: &View) -> String {
+    let text = escape_line(view.shown.text.as_bytes());
+    let head: String = text.chars().take(60).collect();
+    let more = if head.len() < text.len() { " …" } else { "" };
+    format!(
+        "{}  {:9}  {}  {}  {}/{}  until {}  {head}{more}",
+        view.id,
+        view.state,
+        safe(&view.target),
+        safe(&view.principal.label),
+        view.approvals,
+        view.quorum,
+        view.expires_at,
+    )
+}
+
+async fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::new(&args.server)?;
+    let view: View = client.get(&format!("/v1/approvals/{}", args.id)).await?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &view)?;
+        writeln!(out)?;
+    } else {
+        write_view(&mut out, &view)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Vote {
+    choice: Choice,
+    reason: Option<String>,
+    digest: Option<String>,
+    yes: bool,
+    json: bool,
+}
+
+async fn decide(server: &ServerArgs, id: &ApprovalId, vote: Vote) -> anyhow::Result<ExitCode> {
+    let client = Client::new(server)?;
+    let view: View = client.get(&format!("/v1/approvals/{id}")).await?;
+    // On standard error: with `--json` the result alone is on standard output.
+    write_view(&mut io::stderr().lock(), &view)?;
+    if let Some(expected) = &vote.digest {
+        let expected = expected.to_ascii_lowercase();
+        if expected.len() < 8 || !view.digest.starts_with(&expected) {
+            bail!("`--digest` is not the digest of this command; nothing was decided");
+        }
+    }
+    if !vote.yes && !confirmed(&view, vote.choice)? {
+        bail!("nothing was decided");
+    }
+    let body = Decision {
+        decision: vote.choice,
+        digest: view.digest.clone(),
+        reason: vote.reason,
+    };
+    let decided: Decided = client
+        .post(&format!("/v1/approvals/{id}/decision"), &body)
+        .await?;
+    let mut out = io::stdout().lock();
+    if vote.json {
+        serde_json::to_writer_pretty(&mut out, &decided)?;
+        writeln!(out)?;
+    } else if decided.outcome == "counted" {
+        writeln!(
+            out,
+            "{id}: counted, {} of {}",
+            decided.approvals, decided.quorum
+        )?;
+    } else {
+        writeln!(out, "{id}: {}", decided.state)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks for the first digits of the digest, which nobody types by reflex.
+fn confirmed(view: &View, choice: Choice) -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() {
+        bail!("standard input is no terminal: give `--yes`, and `--digest` to be sure");
+    }
+    let start = view.digest.get(..4).unwrap_or_default();
+    let word = match choice {
+        Choice::Approve => "approve",
+        Choice::Deny => "deny",
+    };
+    eprint!("To {word} it, type the first four digits of its digest ({start}): ");
+    io::stderr().flush()?;
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    Ok(!start.is_empty() && line.trim().eq_ignore_ascii_case(start))
+}
+
+async fn watch(args: &WatchArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::new(&args.server)?;
+    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    let mut first = true;
+    loop {
+        let listed: Listed = client.get("/v1/approvals").await?;
+        let mut out = io::stdout().lock();
+        for view in listed.approvals.iter().rev() {
+            let before = known.insert(view.id.clone(), view.state.clone());
+            // What was settled before this began is no news.
+            let news = before.as_ref() != Some(&view.state) && !(first && view.is_decided());
+            if !news {
+                continue;
+            }
+            if args.json {
+                serde_json::to_writer(&mut out, view)?;
+                writeln!(out)?;
+            } else {
+                let ring = !args.quiet && !view.is_decided() && io::stdout().is_terminal();
+                writeln!(out, "{}{}", if ring { "\x07" } else { "" }, summary(view))?;
+            }
+        }
+        out.flush()?;
+        drop(out);
+        known.retain(|id, _| listed.approvals.iter().any(|view| view.id == *id));
+        first = false;
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+/// Everything a decision needs. The gateway has escaped the command; it is
+/// escaped again only where that shows what a hostile gateway did not.
+fn write_view(out: &mut impl io::Write, view: &View) -> io::Result<()> {
+    let principal = &view.principal;
+    writeln!(
+        out,
+        "approval    {} ({})",
+        safe(&view.id),
+        safe(&view.state)
+    )?;
+    writeln!(out, "target      {}", safe(&view.target))?;
+    writeln!(
+        out,
+        "asked by    {} {} ({} at {})",
+        safe(&principal.kind),
+        safe(&principal.label),
+        safe(&principal.subject),
+        safe(&principal.issuer),
+    )?;
+    for owner in &principal.owners {
+        writeln!(
+            out,
+            "  owner     {} at {}",
+            safe(&owner.subject),
+            safe(&owner.issuer)
+        )?;
+    }
+    for actor in &principal.actors {
+        writeln!(
+            out,
+            "  through   {} at {}",
+            safe(&actor.subject),
+            safe(&actor.issuer)
+        )?;
+    }
+    writeln!(out, "rule        {}", safe(&view.rule))?;
+    if let Some(reason) = &view.reason {
+        writeln!(out, "  because   {}", safe(reason))?;
+    }
+    writeln!(out, "approvals   {} of {}", view.approvals, view.quorum)?;
+    for set in &view.reviewers {
+        writeln!(out, "  by        {}", safe(set))?;
+    }
+    writeln!(out, "until       {}", safe(&view.expires_at))?;
+    let shown = &view.shown;
+    let sure = if shown.proven {
+        ""
+    } else {
+        " (the parser is not sure)"
+    };
+    writeln!(out, "does        {}{sure}", safe(&shown.class))?;
+    for object in &shown.objects {
+        writeln!(out, "  object    {}", safe(object))?;
+    }
+    for effect in &shown.effects {
+        writeln!(out, "  effect    {}", safe(effect))?;
+    }
+    if shown.in_transaction {
+        writeln!(out, "  inside of an open transaction")?;
+    }
+    for pair in &shown.context {
+        writeln!(out, "  setting   {}", safe(&pair.join(" = ")))?;
+    }
+    for delivery in view.deliveries.iter().filter(|delivery| !delivery.accepted) {
+        let why = delivery.error.as_deref().unwrap_or("under way");
+        writeln!(
+            out,
+            "not told    {}: {}",
+            safe(&delivery.channel),
+            safe(why)
+        )?;
+    }
+    if let Some(denial) = &view.denial {
+        writeln!(
+            out,
+            "denied by   {}: {}",
+            safe(&denial.label),
+            safe(&denial.reason)
+        )?;
+    }
+    writeln!(
+        out,
+        "journal     {}/{}",
+        view.journal.size,
+        safe(&view.journal.root8)
+    )?;
+    writeln!(out, "digest      {}", safe(&view.digest))?;
+    let (lines, bytes) = (shown.text.lines().count(), shown.text.len());
+    writeln!(out, "command     {lines} lines, {bytes} bytes, all of it:")?;
+    for line in shown.text.split('\n') {
+        writeln!(out, "  | {}", terminal(line))?;
+    }
+    for parameter in &shown.parameters {
+        writeln!(out, "  {}", safe(parameter))?;
+    }
+    Ok(())
+}
+
+/// Text that is on one line and harmless to a terminal. What is so already stays as it is.
+fn safe(text: &str) -> String {
+    let line = |text: &str| text.chars().any(|c| c == '\n' || c == '\t');
+    if line(text) {
+        escape_line(text.as_bytes())
+    } else {
+        terminal(text)
+    }
+}
+
+/// The text as it is where escaping would change backslashes only.
+fn terminal(text: &str) -> String {
+    let escaped = escape(text.as_bytes());
+    let bare = |text: &str| text.chars().filter(|c| *c != '\\').collect::<String>();
+    if bare(&escaped) == bare(text) {
+        text.to_owned()
+    } else {
+        escaped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_that_is_escaped_already_is_printed_as_it_is() {
+        let text = "SELECT '\\u{202e}', '\\\\x41'";
+        assert_eq!(terminal(text), text);
+    }
+
+    #[test]
+    fn a_gateway_that_does_not_escape_cannot_move_the_cursor() {
+        assert_eq!(terminal("a\x1b[2Jb"), "a\\u{1b}[2Jb");
+        assert_eq!(safe("a\nb"), "a\\u{a}b");
+    }
+}
