@@ -1,0 +1,173 @@
+//! The plugins in force: those that this binary carries, and an operator's own.
+//!
+//! Loading compiles, which takes seconds for a component that is not in the cache,
+//! so it happens at start and at reload, never for a connection.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use holdpoint_core::config::{self, Config};
+use holdpoint_core::id::Digest;
+use holdpoint_core::record::PluginUsed;
+use holdpoint_host::{Engine, EngineError, Limits, LoadError, Plugin};
+
+include!(concat!(env!("OUT_DIR"), "/shipped.rs"));
+
+/// Where compiled components are kept, below the state directory.
+const CACHE: &str = "plugins";
+
+#[derive(Debug, thiserror::Error)]
+pub enum PluginsError {
+    #[error(
+        "there is no plugin `{name}`: this binary carries {shipped}; another one needs `[plugin.{name}]` with its `path`"
+    )]
+    Missing { name: String, shipped: String },
+    #[error("cannot read plugin `{name}` from `{}`: {cause}", path.display())]
+    Read {
+        name: String,
+        path: PathBuf,
+        cause: std::io::Error,
+    },
+    #[error("`plugin.{name}.sha256` is not a SHA-256 in hex")]
+    Pin { name: String },
+    #[error("plugin `{name}`: {cause}")]
+    Load { name: String, cause: LoadError },
+    #[error("plugin `{name}` calls itself `{said}`: name its settings and targets so")]
+    Name { name: String, said: String },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// By name. Immutable: a reload makes another one.
+#[derive(Clone, Default)]
+pub struct Plugins(BTreeMap<String, Plugin>);
+
+impl Plugins {
+    /// Loads what the targets need and what the configuration names.
+    ///
+    /// # Errors
+    /// One of them is missing or cannot be used; none is in force then.
+    pub fn load(config: &Config) -> Result<Self, PluginsError> {
+        let mut names: BTreeSet<&String> = config
+            .targets
+            .values()
+            .map(|target| &target.protocol)
+            .collect();
+        names.extend(config.plugins.keys());
+        let cache = config.state.join(CACHE);
+        let mut loaded = BTreeMap::new();
+        for name in names {
+            let plugin = load(name, config.plugins.get(name), Some(&cache))?;
+            tracing::info!(plugin = %name, digest = %plugin.digest(), version = %plugin.descriptor().version, "plugin loaded");
+            loaded.insert(name.clone(), plugin);
+        }
+        Ok(Self(loaded))
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Plugin> {
+        self.0.get(name)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// For the record.
+    pub fn used(&self) -> Vec<PluginUsed> {
+        self.0.values().map(used).collect()
+    }
+}
+
+/// How a plugin is named in records.
+pub fn used(plugin: &Plugin) -> PluginUsed {
+    PluginUsed {
+        name: plugin.name().to_owned(),
+        version: plugin.descriptor().version.clone(),
+        digest: plugin.digest().to_string(),
+    }
+}
+
+/// A plugin that this binary carries, outside of any gateway. Its compiled form is
+/// kept in the user's cache directory, where there is one.
+///
+/// # Errors
+/// There is none of that name.
+pub fn shipped(name: &str) -> Result<Plugin, PluginsError> {
+    load(name, None, user_cache().as_deref())
+}
+
+fn load(
+    name: &str,
+    wanted: Option<&config::Plugin>,
+    cache: Option<&Path>,
+) -> Result<Plugin, PluginsError> {
+    let mut limits = Limits::default();
+    let mut pinned = None;
+    if let Some(wanted) = wanted {
+        limits.call = wanted.cpu_budget;
+        limits.memory = usize::try_from(wanted.memory).unwrap_or(usize::MAX);
+        pinned = match &wanted.sha256 {
+            Some(text) => Some(text.parse::<Digest>().map_err(|_| PluginsError::Pin {
+                name: name.to_owned(),
+            })?),
+            None => None,
+        };
+    }
+    let bytes: Arc<[u8]> = match wanted.and_then(|wanted| wanted.path.as_ref()) {
+        Some(path) => fs::read(path)
+            .map_err(|cause| PluginsError::Read {
+                name: name.to_owned(),
+                path: path.clone(),
+                cause,
+            })?
+            .into(),
+        None => {
+            let found = SHIPPED.iter().find(|(shipped, ..)| *shipped == name);
+            let (_, bytes, _) = found.ok_or_else(|| missing(name))?;
+            Arc::from(*bytes)
+        }
+    };
+    let plugin = Engine::new(limits, cache.map(Path::to_path_buf))?
+        .load(&bytes, pinned)
+        .map_err(|cause| PluginsError::Load {
+            name: name.to_owned(),
+            cause,
+        })?;
+    if plugin.name() != name {
+        return Err(PluginsError::Name {
+            name: name.to_owned(),
+            said: plugin.name().to_owned(),
+        });
+    }
+    Ok(plugin)
+}
+
+fn missing(name: &str) -> PluginsError {
+    let shipped: Vec<_> = SHIPPED
+        .iter()
+        .map(|(name, ..)| format!("`{name}`"))
+        .collect();
+    let shipped = if shipped.is_empty() {
+        "none".to_owned()
+    } else {
+        shipped.join(", ")
+    };
+    PluginsError::Missing {
+        name: name.to_owned(),
+        shipped,
+    }
+}
+
+fn user_cache() -> Option<PathBuf> {
+    let base = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
+    base.is_absolute()
+        .then(|| base.join("holdpoint").join(CACHE))
+}

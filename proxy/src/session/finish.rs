@@ -1,0 +1,139 @@
+//! The end of a session, whatever it came from.
+//!
+//! Held commands are withdrawn first. Then the client is told, if it can be; what
+//! was promised to it still leaves, in order. The record's last line comes when nothing
+//! more can happen.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdpoint_core::gate::Input;
+use holdpoint_core::record::{Close, Durability, Entry, NewRecord};
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::timeout;
+
+use super::Session;
+use super::end::End;
+use super::journal::After;
+
+/// For a client that does not read what it is told.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Session {
+    pub(super) async fn finish(mut self, end: End) {
+        self.log_end(&end);
+        self.todo.clear();
+        self.withdraw(&end);
+        if let Some(denial) = end.denial()
+            && !self.upstream_wire.mid_frame()
+        {
+            let bytes = self.plugin.terminate(&denial);
+            self.author_client(bytes.into());
+        }
+        self.commit();
+        if end.blames_plugin() && self.journal.opened {
+            let entry = Entry::Plugin {
+                message: end.to_string(),
+                digest: self.protocol.used().digest,
+            };
+            self.record(entry, Bytes::new(), Durability::Written, After::Nothing);
+        }
+        let goodbye = matches!(end, End::Goodbye);
+        if timeout(PATIENCE, self.keep_promises(goodbye))
+            .await
+            .is_err()
+        {
+            tracing::debug!("the client did not take its last bytes in time");
+        }
+        self.close_record(&end).await;
+        if let Some(upstream) = self.upstream.take() {
+            // What is not out by now stays here, unless the client said goodbye itself.
+            if goodbye {
+                let _ = timeout(PATIENCE, upstream.close()).await;
+            }
+        }
+        let _ = timeout(PATIENCE, self.client.shutdown()).await;
+    }
+
+    fn log_end(&self, end: &End) {
+        let (reason, cause) = (end.reason(), end);
+        let commands = self.gate.as_ref().map_or(0, |gate| gate.submitted());
+        match end {
+            End::Plugin(_)
+            | End::Misbehaved(_)
+            | End::Gate(_)
+            | End::Ledger(_)
+            | End::Random(_) => {
+                tracing::error!(reason, %cause, commands, "session over");
+            }
+            _ => tracing::info!(reason, %cause, commands, "session over"),
+        }
+    }
+
+    /// From here on nothing is forwarded.
+    fn withdraw(&mut self, end: &End) {
+        let now = self.parts.clock.now();
+        let Some(gate) = &mut self.gate else { return };
+        let reason = end.withdrawal();
+        if let Err(error) = gate.input(Input::Withdrawn { reason }, now) {
+            tracing::debug!(%error, "nothing to withdraw");
+        }
+        while let Some(action) = self.gate.as_mut().and_then(|gate| gate.poll()) {
+            self.quiet_action(action);
+        }
+    }
+
+    /// Waits for the records on their way, and writes what they release.
+    async fn keep_promises(&mut self, goodbye: bool) {
+        while !self.journal.is_empty() {
+            match poll_fn(|cx| self.journal.poll(cx)).await {
+                Ok(After::Client(bytes)) => self.client_out.push(bytes),
+                Ok(After::Pass(frames)) if goodbye => {
+                    if let Some(upstream) = &mut self.upstream {
+                        upstream.pass(frames);
+                    }
+                }
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        while let Some(answer) = self.desk.pop_front() {
+            answer.await;
+        }
+        let _ = poll_fn(|cx| self.client_out.poll_flush(cx, &mut self.client)).await;
+    }
+
+    async fn close_record(&mut self, end: &End) {
+        if !self.journal.opened {
+            return;
+        }
+        let now = self.parts.clock.now();
+        let ledger = &self.parts.ledger;
+        let mut commands = 0;
+        if let Some(gate) = &mut self.gate {
+            for record in gate.close(now) {
+                // Answered by what follows: records keep their order.
+                drop(ledger.submit(record, Durability::Written));
+            }
+            commands = gate.submitted();
+        }
+        let entry = Entry::Close(Close {
+            reason: end.reason().to_owned(),
+            commands,
+            // The writer knows these two.
+            records: 0,
+            head: String::new(),
+        });
+        let session = Some(self.place.id().clone());
+        let record = NewRecord {
+            session,
+            at: now,
+            entry,
+            blob: Bytes::new(),
+        };
+        if let Err(error) = ledger.submit(record, Durability::Synced).await {
+            tracing::error!(%error, "the session's end is not recorded");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What a session waits for.
+
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::task::{Context, Poll};
+
+use holdpoint_core::gate::Settlement;
+use tokio::time::Instant;
+
+use super::Session;
+use super::drive::Answer;
+use super::journal::After;
+use super::parts::LedgerError;
+use super::registry::Signal;
+
+/// Bytes on their way to one side above which the other side is not read.
+const WINDOW: usize = 1 << 20;
+
+pub(super) enum Event {
+    Signal(Signal),
+    Recorded(Result<After, LedgerError>),
+    Desk(Answer),
+    Settled(Settlement),
+    /// So many commands are with the kernel, whole.
+    Sent(usize),
+    ClientBroke(io::Error),
+    UpstreamBroke(io::Error),
+    /// 0 bytes: the client left.
+    Client(usize),
+    Upstream(usize),
+    Time,
+}
+
+impl Session {
+    /// The next thing that happens. Nothing is lost by dropping it.
+    pub(super) async fn next(&mut self) -> Event {
+        self.set_timer();
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Poll::Ready(Some(signal)) = self.signals.poll_recv(cx) {
+            return Poll::Ready(Event::Signal(signal));
+        }
+        if let Poll::Ready(answer) = self.journal.poll(cx) {
+            return Poll::Ready(Event::Recorded(answer));
+        }
+        if let Some(first) = self.desk.front_mut()
+            && let Poll::Ready(answer) = first.as_mut().poll(cx)
+        {
+            self.desk.pop_front();
+            return Poll::Ready(Event::Desk(answer));
+        }
+        if let Some(waiter) = &mut self.waiter
+            && let Poll::Ready(settlement) = waiter.as_mut().poll(cx)
+        {
+            self.waiter = None;
+            return Poll::Ready(Event::Settled(settlement));
+        }
+        if let Some(upstream) = &mut self.upstream {
+            match upstream.poll_flush(cx) {
+                Poll::Ready(Err(error)) => return Poll::Ready(Event::UpstreamBroke(error)),
+                Poll::Ready(Ok(())) => {
+                    let sent = upstream.sent();
+                    if sent > 0 {
+                        return Poll::Ready(Event::Sent(sent));
+                    }
+                }
+                Poll::Pending => {}
+            }
+        }
+        if !self.client_out.is_empty()
+            && let Poll::Ready(Err(error)) = self.client_out.poll_flush(cx, &mut self.client)
+        {
+            return Poll::Ready(Event::ClientBroke(error));
+        }
+        if self.reads_upstream()
+            && let Some(upstream) = &mut self.upstream
+            && let Poll::Ready(read) = self.upstream_wire.poll_read(cx, upstream.io())
+        {
+            return Poll::Ready(read.map_or_else(Event::UpstreamBroke, Event::Upstream));
+        }
+        if self.reads_client()
+            && let Poll::Ready(read) = self.client_wire.poll_read(cx, &mut self.client)
+        {
+            return Poll::Ready(read.map_or_else(Event::ClientBroke, Event::Client));
+        }
+        self.timer.as_mut().poll(cx).map(|()| Event::Time)
+    }
+
+    fn reads_upstream(&self) -> bool {
+        self.client_out.len() + self.journal.bytes() < WINDOW
+    }
+
+    /// While a command is undecided the client is read only to notice that it leaves;
+    /// what else it sends is kept, up to a bound.
+    fn reads_client(&self) -> bool {
+        if !self.ready || !self.shows_client() {
+            return self.client_wire.len() < self.parts.limits.held_ahead.max(1);
+        }
+        let backlog = self
+            .upstream
+            .as_ref()
+            .map_or(0, |upstream| upstream.backlog());
+        backlog < WINDOW && self.client_line.bytes() <= self.parts.limits.max_command as usize
+    }
+
+    /// The earliest of all deadlines.
+    fn set_timer(&mut self) {
+        let clock = self.parts.clock;
+        let gate = self.gate.as_ref().and_then(|gate| gate.deadline());
+        let gate = gate.map(|at| clock.instant(at));
+        let handshake = (!self.ready).then_some(self.handshake_by);
+        let next = [gate, handshake, self.over_by].into_iter().flatten().min();
+        // A session has an end once it is ready, so there is always one.
+        let next = next.unwrap_or(self.handshake_by);
+        if self.timer.deadline() != next {
+            self.timer.as_mut().reset(next);
+        }
+    }
+
+    pub(super) fn is_past(&self, deadline: Option<Instant>) -> bool {
+        deadline.is_some_and(|at| Instant::now() >= at)
+    }
+}

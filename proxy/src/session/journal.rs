@@ -1,0 +1,169 @@
+//! Records on their way, and what may happen once each is safe.
+//!
+//! They are answered in the order in which they were asked for, whatever their
+//! durability, so that bytes for the client keep their order too.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use holdpoint_core::record::{Durability, Entry, NewRecord};
+
+use super::Session;
+use super::line::Chunk;
+use super::parts::{Later, LedgerError};
+use crate::upstream::Unjudged;
+
+/// What waits for a record.
+pub(super) enum After {
+    /// The gate waits for it.
+    Gate,
+    /// Bytes for the client.
+    Client(Bytes),
+    /// Frames of the client that need no permit.
+    Pass(Unjudged),
+    Nothing,
+}
+
+struct Pending {
+    ticket: Later<Result<(), LedgerError>>,
+    after: After,
+}
+
+/// Bytes for the client that are not recorded yet.
+pub(super) enum Outgoing {
+    Response(Chunk),
+    Authored(Bytes),
+}
+
+#[derive(Default)]
+pub(super) struct Journal {
+    /// The session's first record is safe, so others may follow.
+    pub(super) opened: bool,
+    pending: VecDeque<Pending>,
+    /// Records that the gate waits for.
+    gate: usize,
+    /// Bytes that wait for the client.
+    bytes: usize,
+    outgoing: Vec<Outgoing>,
+    /// Authored bytes that wait for the end of the frame that is passing.
+    deferred: Vec<Bytes>,
+}
+
+impl Journal {
+    pub(super) fn push(&mut self, ticket: Later<Result<(), LedgerError>>, after: After) {
+        match &after {
+            After::Gate => self.gate += 1,
+            After::Client(bytes) => self.bytes += bytes.len(),
+            After::Pass(_) | After::Nothing => {}
+        }
+        self.pending.push_back(Pending { ticket, after });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Bytes for the client that wait for their records.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The oldest record's answer.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<After, LedgerError>> {
+        let Some(first) = self.pending.front_mut() else {
+            return Poll::Pending;
+        };
+        let answer = match first.ticket.as_mut().poll(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(answer) => answer,
+        };
+        let Some(Pending { after, .. }) = self.pending.pop_front() else {
+            return Poll::Pending;
+        };
+        match &after {
+            After::Gate => self.gate -= 1,
+            After::Client(bytes) => self.bytes -= bytes.len(),
+            After::Pass(_) | After::Nothing => {}
+        }
+        Poll::Ready(answer.map(|()| after))
+    }
+
+    /// All that the gate asked for is safe.
+    pub(super) fn gate_is_answered(&self) -> bool {
+        self.gate == 0
+    }
+
+    pub(super) fn respond(&mut self, chunk: Chunk) {
+        if let Some(Outgoing::Response(last)) = self.outgoing.last_mut()
+            && last.join(&chunk)
+        {
+            return;
+        }
+        self.outgoing.push(Outgoing::Response(chunk));
+    }
+
+    /// `mid_frame`: the client has part of a frame, behind which this must wait.
+    pub(super) fn author(&mut self, bytes: Bytes, mid_frame: bool) {
+        if mid_frame {
+            self.deferred.push(bytes);
+        } else {
+            self.outgoing.push(Outgoing::Authored(bytes));
+        }
+    }
+
+    /// The frame that was passing has ended.
+    pub(super) fn frame_ended(&mut self) {
+        self.outgoing
+            .extend(self.deferred.drain(..).map(Outgoing::Authored));
+    }
+}
+
+impl Session {
+    /// Asks for a record of this session.
+    pub(super) fn record(
+        &mut self,
+        entry: Entry,
+        blob: Bytes,
+        durability: Durability,
+        after: After,
+    ) {
+        let record = NewRecord {
+            session: Some(self.place.id().clone()),
+            at: self.parts.clock.now(),
+            entry,
+            blob,
+        };
+        let ticket = self.parts.ledger.submit(record, durability);
+        self.journal.push(ticket, after);
+    }
+
+    /// Records what was put together for the client; it leaves once that is done.
+    pub(super) fn commit(&mut self) {
+        let durability = if self.parts.sync_responses {
+            Durability::Synced
+        } else {
+            Durability::Written
+        };
+        let mut outgoing = std::mem::take(&mut self.journal.outgoing);
+        for part in outgoing.drain(..) {
+            let (entry, bytes) = match part {
+                Outgoing::Response(chunk) => (Entry::Response, chunk.bytes()),
+                Outgoing::Authored(bytes) => (
+                    Entry::Authored {
+                        to: "client".to_owned(),
+                    },
+                    bytes,
+                ),
+            };
+            // Before there is a principal there is no session in the journal:
+            // whoever knocks must not fill it.
+            if self.journal.opened {
+                self.record(entry, bytes.clone(), durability, After::Client(bytes));
+            } else {
+                self.client_out.push(bytes);
+            }
+        }
+        self.journal.outgoing = outgoing;
+    }
+}
