@@ -1,0 +1,202 @@
+//! The admin listener, and who tells reviewers.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use holdpoint_core::config::{Admin, Config, SecretRef};
+use holdpoint_core::principal::{Identity, Principal};
+use tokio::sync::mpsc;
+
+use super::Shared;
+use crate::api::{self, About, ApiParts, Integrations, Place, SessionView};
+use crate::approvals::{Approvals, PrincipalView, rfc3339};
+use crate::notify::{self, Notice, WebhookSender};
+use crate::recorder::State;
+use crate::secrets::{self, Secrets};
+use crate::session::Sessions;
+use crate::transport::ServerTls;
+
+/// A listener of our own answers at once, or not at all.
+const KNOCK: Duration = Duration::from_millis(200);
+
+/// Starts the task that tells reviewers of what is held.
+pub(super) fn start_notifying(
+    config: &Config,
+    inbox: mpsc::Receiver<Notice>,
+    secrets: &Secrets,
+    approvals: &Approvals,
+) -> anyhow::Result<()> {
+    let mut senders = Vec::new();
+    for webhook in &config.review.webhooks {
+        let secret = secrets
+            .webhook(&webhook.name)
+            .with_context(|| format!("webhook `{}` has no secret", webhook.name))?;
+        senders.push(WebhookSender::new(webhook, &secret)?);
+    }
+    notify::spawn(
+        inbox,
+        senders,
+        config.review.public_url.clone(),
+        approvals.clone(),
+    );
+    Ok(())
+}
+
+/// Binds the admin listener and serves it on the control runtime.
+pub(super) async fn start(
+    admin: &Admin,
+    config: &Config,
+    vault: &Secrets,
+    shared: &Shared,
+) -> anyhow::Result<()> {
+    let tls = match &admin.tls {
+        None => None,
+        Some((cert, key)) => {
+            secrets::resolve(&SecretRef::File(key.clone())).context("the admin listener")?;
+            Some(
+                ServerTls::load(cert, key, None)
+                    .context("the admin listener")?
+                    .config(),
+            )
+        }
+    };
+    let listener = tokio::net::TcpListener::bind(admin.listen)
+        .await
+        .with_context(|| format!("cannot listen on {} for the admin API", admin.listen))?;
+    let recorder = shared.recorder.clone();
+    let sessions = Arc::clone(&shared.sessions);
+    let clock = shared.clock;
+    let listening = Listening::new(config);
+    let ready = {
+        let (recorder, sessions) = (recorder.clone(), Arc::clone(&sessions));
+        move || match recorder.health().state {
+            _ if sessions.is_draining() => Err("stopping".to_owned()),
+            _ if !listening.all() => Err("a listener does not accept yet".to_owned()),
+            State::Ok | State::Degraded(_) => Ok(()),
+            State::Full(why) | State::Failed(why) => Err(why),
+            State::Stopped => Err("the journal is closed".to_owned()),
+        }
+    };
+    let counters = move || {
+        let (opened, refused) = sessions.totals();
+        let health = recorder.health();
+        vec![
+            ("sessions_opened_total".to_owned(), opened),
+            ("sessions_refused_total".to_owned(), refused),
+            ("journal_records_total".to_owned(), health.records),
+            ("journal_syncs_total".to_owned(), health.syncs),
+        ]
+    };
+    let router = api::router(ApiParts {
+        approvals: shared.approvals.clone(),
+        tokens: Arc::new(shared.authenticator.clone()),
+        integrations: integrations(config, vault)?,
+        sessions: Arc::new(Live(Arc::clone(&shared.sessions), config.clone())),
+        about: About::new(places(config), shared.issuers.clone()),
+        ready: Arc::new(ready),
+        counters: Arc::new(counters),
+        clock: Arc::new(move || clock.now()),
+    });
+    tracing::info!(address = %admin.listen, tls = tls.is_some(), "admin API listening");
+    tokio::spawn(async move {
+        if let Err(error) = api::serve(listener, router, tls, std::future::pending()).await {
+            tracing::error!(%error, "the admin API is gone");
+        }
+    });
+    Ok(())
+}
+
+fn integrations(config: &Config, secrets: &Secrets) -> anyhow::Result<Integrations> {
+    let known = config
+        .review
+        .integrations
+        .iter()
+        .filter_map(|(name, integration)| {
+            Some((
+                name.clone(),
+                integration.clone(),
+                secrets.integration(name)?,
+            ))
+        });
+    Integrations::new(known).map_err(anyhow::Error::msg)
+}
+
+fn places(config: &Config) -> Vec<Place> {
+    let place = |listener: &holdpoint_core::config::Listener| {
+        let target = config.targets.get(&listener.target)?;
+        let ip = listener.listen.ip();
+        Some(Place {
+            name: listener.target.clone(),
+            protocol: target.protocol.clone(),
+            // On all addresses: wherever this document was found.
+            host: (!ip.is_unspecified()).then(|| ip.to_string()),
+            port: listener.listen.port(),
+        })
+    };
+    config.listeners.values().filter_map(place).collect()
+}
+
+/// The sessions of this process, for the API.
+struct Live(Arc<Sessions>, Config);
+
+impl api::Sessions for Live {
+    fn list(&self) -> Vec<SessionView> {
+        let view = |info: crate::session::SessionInfo| {
+            let principal: &Principal = info.principal.as_ref()?;
+            let target = self.1.targets.get(&info.target);
+            Some(SessionView {
+                id: info.id.to_string(),
+                principal: PrincipalView::from(principal),
+                protocol: target
+                    .map(|target| target.protocol.clone())
+                    .unwrap_or_default(),
+                target: info.target,
+                source: info.source,
+                opened_at: rfc3339(info.since.wall_ns),
+                commands: info.commands,
+            })
+        };
+        self.0.list().into_iter().filter_map(view).collect()
+    }
+
+    fn revoke(&self, identity: &Identity) -> usize {
+        self.0
+            .revoke(|principal| principal.behind().any(|one| one == identity))
+    }
+}
+
+/// Whether all listeners accept: pingora binds them in tasks of its own, and says
+/// nothing when it has.
+struct Listening {
+    left: Mutex<Vec<SocketAddr>>,
+}
+
+impl Listening {
+    fn new(config: &Config) -> Self {
+        let mut left: Vec<_> = config
+            .listeners
+            .values()
+            .map(|listener| listener.listen)
+            .collect();
+        for address in &mut left {
+            match address.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+                IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+                _ => {}
+            }
+        }
+        Self {
+            left: Mutex::new(left),
+        }
+    }
+
+    /// Knocks at those that have not answered before; each is knocked at until it
+    /// does, and never again.
+    fn all(&self) -> bool {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.retain(|address| TcpStream::connect_timeout(address, KNOCK).is_err());
+        left.is_empty()
+    }
+}

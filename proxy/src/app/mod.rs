@@ -1,0 +1,314 @@
+//! The composition root: configuration in, running gateway out. Read this first.
+//!
+//! Two kinds of runtime. The *control* runtime lives as long as the process and
+//! carries what outlives any listener: identities, approvals, notifications, the
+//! admin API, reloads. pingora's own runtime carries the listeners and their
+//! sessions. The journal is written by a thread of its own.
+//!
+//! Ends in order on SIGTERM or SIGINT: nobody new is let in, held commands are
+//! answered, running ones may finish within `limits.drain`, then the journal closes
+//! with a checkpoint over everything.
+
+mod admin;
+mod revoked;
+mod seams;
+mod stop;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use holdpoint_core::config::{Config, Sync};
+use holdpoint_core::gate::HoldLimits;
+use holdpoint_core::policy::Judge;
+use holdpoint_core::record::Start;
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
+use pingora::server::configuration::ServerConf;
+use pingora::server::{RunArgs, Server};
+use pingora::services::listening::Service;
+use tokio::runtime::Runtime;
+
+use crate::approvals::Approvals;
+use crate::clock::Clock;
+use crate::identity::{Authenticator, DevIssuer};
+use crate::listener::Listener;
+use crate::notify;
+use crate::recorder::{Loss, Recorder};
+use crate::reload::{Candidate, InForce, Reloader};
+use crate::session::{Cancels, Parts, Rules, Sessions};
+
+/// Makes ring the process's TLS provider. Call it first: whichever library makes
+/// a TLS configuration before would choose for everybody.
+pub fn install_crypto() {
+    // An error means that it is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// The gateway, built but not serving yet: nothing is bound.
+pub struct App {
+    control: Runtime,
+    server: Server,
+    stop: stop::Stop,
+    shared: Shared,
+}
+
+/// What outlives any listener.
+struct Shared {
+    clock: Clock,
+    recorder: Recorder,
+    authenticator: Authenticator,
+    /// Whose tokens are accepted.
+    issuers: Vec<String>,
+    /// Answers until it is dropped.
+    #[expect(dead_code, reason = "held for its drop")]
+    dev_issuer: Option<DevIssuer>,
+    approvals: Approvals,
+    sessions: Arc<Sessions>,
+}
+
+impl App {
+    /// Opens everything that the configuration names, and binds the admin listener.
+    ///
+    /// # Errors
+    /// Something cannot be opened; the message says what and how to mend it.
+    pub fn build(config: Config, path: &Path, accept_loss: bool) -> anyhow::Result<Self> {
+        let control = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("control")
+            .enable_all()
+            .build()
+            .context("cannot start the control runtime")?;
+        let inside = control.enter();
+        private_dir(&config.state)?;
+        no_core_dumps();
+        let clock = Clock::new();
+
+        let candidate = Candidate::read(&config)?;
+        for warning in candidate.warnings() {
+            tracing::warn!("{warning}");
+        }
+        let start = Start {
+            node: config.node.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            policy: candidate.policy.version().to_owned(),
+            plugins: candidate.plugins.used(),
+        };
+        let loss = if accept_loss {
+            Loss::Accept
+        } else {
+            Loss::Refuse
+        };
+        let recorder =
+            Recorder::open(&config.journal, &config.node, start, loss).context("the journal")?;
+
+        let (authenticator, issuers, dev_issuer) = control.block_on(identities(&config))?;
+        let (notices, inbox) = notify::channel();
+        let approvals = Approvals::new(
+            config.hold.clone(),
+            Arc::new(recorder.clone()),
+            Arc::new(move || clock.now()),
+            Some(notices),
+        );
+        admin::start_notifying(&config, inbox, &candidate.secrets, &approvals)?;
+
+        let judge: Arc<dyn Judge> = Arc::clone(&candidate.policy) as Arc<dyn Judge>;
+        let rules: Rules = Arc::new(ArcSwap::from_pointee(judge));
+        let sessions = Arc::new(Sessions::default());
+        let parts = Arc::new(Parts {
+            clock,
+            ledger: Arc::new(recorder.clone()),
+            gatekeeper: Arc::new(authenticator.clone()),
+            desk: Arc::new(approvals.clone()),
+            custody: Arc::new(candidate.secrets.clone()),
+            rules: Arc::clone(&rules),
+            sessions: Arc::clone(&sessions),
+            cancels: Arc::new(Cancels::default()),
+            limits: config.limits.clone(),
+            hold: hold_limits(&config),
+            clock_skew: config.identity.clock_skew,
+            max_session: config.identity.max_session,
+            on_token_expiry: config.identity.on_token_expiry,
+            relaxed: config.journal.sync == Sync::Relaxed,
+            sync_responses: config.journal.sync == Sync::All,
+        });
+
+        let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
+        let mut in_force = InForce::new(
+            rules,
+            Arc::clone(&sessions),
+            candidate.secrets.clone(),
+            seams::protocol,
+        );
+        for (name, entry) in candidate.entries() {
+            let listener = config
+                .listeners
+                .get(name)
+                .with_context(|| format!("no listener `{name}`"))?;
+            let (route, protocol) = in_force.add(name, entry);
+            let app = Listener {
+                parts: Arc::clone(&parts),
+                route,
+                protocol,
+            };
+            let mut service = Service::new(format!("listener {name}"), app);
+            service.add_listener(
+                ListenerConfig::tcp(listener.listen.to_string())
+                    .l4_buffer(L4BufferSettings::unbuffered()),
+            );
+            server.add_service(service);
+            tracing::info!(listener = %name, address = %listener.listen, target = %listener.target, "listening");
+        }
+
+        let shared = Shared {
+            clock,
+            recorder,
+            authenticator,
+            issuers,
+            dev_issuer,
+            approvals,
+            sessions,
+        };
+        if let Some(admin) = &config.admin {
+            control.block_on(admin::start(admin, &config, &candidate.secrets, &shared))?;
+        }
+        revoked::end(&shared.authenticator, &shared.approvals, &shared.sessions);
+        let drain = config.limits.drain;
+        let recorder = shared.recorder.clone();
+        Reloader::new(path.to_path_buf(), config, in_force, recorder, clock).start()?;
+        tracing::info!("rules {} in force", candidate.policy.version());
+        drop(inside);
+        let stop = stop::Stop::new(
+            Arc::clone(&shared.sessions),
+            shared.approvals.clone(),
+            drain,
+        );
+        Ok(Self {
+            control,
+            server,
+            stop,
+            shared,
+        })
+    }
+
+    /// Serves until it is told to stop, and ends in order.
+    ///
+    /// # Errors
+    /// The journal could not be closed: its last checkpoint may be missing.
+    pub fn run(self) -> anyhow::Result<()> {
+        let Self {
+            control,
+            server,
+            stop,
+            shared,
+        } = self;
+        let Shared {
+            recorder,
+            approvals,
+            sessions,
+            ..
+        } = shared;
+        server.run(RunArgs {
+            shutdown_signal: Box::new(stop),
+        });
+        control.block_on(async {
+            // What is still pending has no owner any more.
+            approvals.orphan_all().await;
+            recorder
+                .close()
+                .await
+                .context("the journal did not close in order")
+        })?;
+        let (opened, refused) = sessions.totals();
+        tracing::info!(opened, refused, "stopped");
+        control.shutdown_timeout(std::time::Duration::from_secs(2));
+        Ok(())
+    }
+}
+
+/// The authenticator, the issuers whose tokens it accepts, and our own if there is one.
+async fn identities(
+    config: &Config,
+) -> anyhow::Result<(Authenticator, Vec<String>, Option<DevIssuer>)> {
+    let mut identity = config.identity.clone();
+    let mut dev_issuer = None;
+    if let Some(dev) = &config.dev_issuer {
+        let issuer = DevIssuer::start(dev)
+            .await
+            .context("the development issuer")?;
+        identity = issuer.identity(&identity)?;
+        dev_issuer = Some(issuer);
+    }
+    let authenticator = Authenticator::open(&identity, &config.state)?;
+    for report in authenticator.warm().await {
+        match report.keys {
+            Ok(keys) => tracing::info!(issuer = %report.name, keys, "issuer's keys are here"),
+            // Tokens of this issuer are refused until its keys come.
+            Err(error) => {
+                tracing::warn!(issuer = %report.name, %error, "issuer cannot be reached yet")
+            }
+        }
+    }
+    let issuers = identity
+        .issuers
+        .into_iter()
+        .map(|issuer| issuer.issuer)
+        .collect();
+    Ok((authenticator, issuers, dev_issuer))
+}
+
+fn hold_limits(config: &Config) -> HoldLimits {
+    HoldLimits {
+        inline_wait_agent: config.hold.inline_wait_agent,
+        inline_wait_person: config.hold.inline_wait_person,
+        max_hold: config.hold.max_hold,
+        max_hold_in_transaction: config.hold.max_hold_in_transaction,
+        heartbeat: config.hold.heartbeat,
+    }
+}
+
+/// pingora waits a fixed time and then leaves; our own stop waits for sessions, so
+/// its times are short.
+fn server_conf(config: &Config) -> ServerConf {
+    ServerConf {
+        threads: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(5),
+        upgrade_sock: config.state.join("upgrade.sock").display().to_string(),
+        pid_file: config.state.join("holdpoint.pid").display().to_string(),
+        ..ServerConf::default()
+    }
+}
+
+/// A directory that only we may enter.
+fn private_dir(path: &PathBuf) -> anyhow::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("cannot make the state directory `{}`", path.display()))?;
+    let mode = std::fs::metadata(path)?.mode();
+    if mode & 0o077 != 0 {
+        anyhow::bail!(
+            "others may enter the state directory `{0}`: chmod 700 {0}",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+/// Memory holds credentials: no core file of it, and no debugger of the same user.
+fn no_core_dumps() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "core dumps stay on");
+    }
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "this process can be dumped");
+    }
+}

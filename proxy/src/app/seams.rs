@@ -1,0 +1,167 @@
+//! Where sessions meet the gateway's services: each seam of `session::parts`, and
+//! what stands behind it.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use holdpoint_core::Now;
+use holdpoint_core::approval::{ClaimError, Clearance, Draft};
+use holdpoint_core::denial::Denial;
+use holdpoint_core::framing::Side;
+use holdpoint_core::gate::Opened;
+use holdpoint_core::id::{ApprovalId, SessionId};
+use holdpoint_core::plugin::{
+    Action, Descriptor, Frame, IdentityOutcome, PluginError, Setup, UpstreamAuth, Verdict,
+};
+use holdpoint_core::principal::Principal;
+use holdpoint_core::record::{Durability, NewRecord, PluginUsed};
+use holdpoint_core::secret::Secret;
+
+use crate::approvals::Approvals;
+use crate::credential::Credential;
+use crate::identity::Authenticator;
+use crate::plugins;
+use crate::recorder::Recorder;
+use crate::secrets::Secrets;
+use crate::session::{
+    Claim, Custody, Desk, Gatekeeper, Instance, Later, Ledger, LedgerError, Protocol, Waiter,
+};
+
+impl Ledger for Recorder {
+    fn submit(&self, record: NewRecord, durability: Durability) -> Later<Result<(), LedgerError>> {
+        let recorder = self.clone();
+        let mut done: Later<Result<(), LedgerError>> = Box::pin(async move {
+            let wrong = |error: crate::recorder::JournalError| LedgerError(error.to_string());
+            let pending = Recorder::submit(&recorder, record, durability)
+                .await
+                .map_err(wrong)?;
+            pending.await.map(|_| ()).map_err(wrong)
+        });
+        // Gets its place in line now. Where the queue is full it gets a place in the
+        // line before that one, which keeps the order too.
+        match Pin::new(&mut done).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => Box::pin(async move { answer }),
+            Poll::Pending => done,
+        }
+    }
+}
+
+impl Gatekeeper for Authenticator {
+    fn connect(&self, token: Secret, now: Now) -> Later<Result<Principal, Denial>> {
+        let authenticator = self.clone();
+        Box::pin(async move {
+            Authenticator::connect(&authenticator, token.expose(), now)
+                .await
+                .map_err(|error| {
+                    tracing::info!(cause = %error, "token refused");
+                    error.denial()
+                })
+        })
+    }
+
+    fn is_revoked(&self, principal: &Principal) -> bool {
+        Authenticator::is_revoked(self, principal)
+    }
+}
+
+impl Desk for Approvals {
+    fn open(&self, draft: Draft, now: Now) -> Later<(Opened, Option<Waiter>)> {
+        let approvals = self.clone();
+        Box::pin(async move {
+            let (opened, waiter) = Approvals::open(&approvals, draft, now).await;
+            let waiter = waiter.map(|mut waiter| -> Waiter {
+                // The gate says by a claim or a leave what becomes of it, also when this
+                // is dropped.
+                waiter.disarm();
+                Box::pin(async move { waiter.settled().await })
+            });
+            (opened, waiter)
+        })
+    }
+
+    fn claim(&self, claim: Claim, now: Now) -> Later<Result<Clearance, ClaimError>> {
+        let approvals = self.clone();
+        Box::pin(async move {
+            let Claim {
+                approval,
+                digest,
+                session,
+                command,
+            } = claim;
+            Approvals::claim(&approvals, &approval, &digest, &session, command, now).await
+        })
+    }
+
+    fn leave(&self, approval: ApprovalId, session: SessionId, grant: bool) -> Later<()> {
+        let approvals = self.clone();
+        Box::pin(async move { Approvals::leave(&approvals, &approval, &session, grant).await })
+    }
+}
+
+impl Custody for Secrets {
+    fn password(&self, target: &str) -> Option<Secret> {
+        self.get(target)
+    }
+
+    fn auth(&self, target: &str, account: &str) -> Box<dyn UpstreamAuth> {
+        Box::new(Credential::new(account, self.get(target)))
+    }
+}
+
+/// A plugin in force, as sessions see it.
+pub(super) struct Loaded(pub(super) holdpoint_host::Plugin);
+
+impl Protocol for Loaded {
+    fn descriptor(&self) -> &Descriptor {
+        self.0.descriptor()
+    }
+
+    fn used(&self) -> PluginUsed {
+        plugins::used(&self.0)
+    }
+
+    fn instance(
+        &self,
+        setup: Setup,
+        auth: Box<dyn UpstreamAuth>,
+    ) -> Result<Box<dyn Instance>, PluginError> {
+        Ok(Box::new(self.0.session(setup, auth)?))
+    }
+}
+
+impl Instance for holdpoint_host::Session {
+    fn open(&mut self) -> Result<Vec<Action>, PluginError> {
+        self.open()
+    }
+
+    fn on_tls(&mut self, side: Side) -> Result<Vec<Action>, PluginError> {
+        self.on_tls(side)
+    }
+
+    fn on_frames(&mut self, side: Side, frames: &[Frame]) -> Result<Vec<Action>, PluginError> {
+        self.on_frames(side, frames)
+    }
+
+    fn on_identity(&mut self, outcome: &IdentityOutcome) -> Result<Vec<Action>, PluginError> {
+        self.on_identity(outcome)
+    }
+
+    fn on_verdict(&mut self, verdict: &Verdict) -> Result<Vec<Action>, PluginError> {
+        self.on_verdict(verdict)
+    }
+
+    fn notice(&mut self, text: &str) -> Result<Vec<u8>, PluginError> {
+        self.notice(text)
+    }
+
+    fn terminate(&mut self, denial: &Denial) -> Vec<u8> {
+        self.terminate(denial)
+    }
+}
+
+/// For the listeners.
+pub(super) fn protocol(plugin: &holdpoint_host::Plugin) -> Arc<dyn Protocol> {
+    Arc::new(Loaded(plugin.clone()))
+}

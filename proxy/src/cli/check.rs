@@ -1,0 +1,37 @@
+//! `holdpoint check`: open all that the configuration names, bind nothing.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::style::Style;
+use super::{ConfigArgs, Outcome};
+use crate::reload::{Candidate, read_config};
+
+#[derive(Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+impl CheckArgs {
+    pub(crate) fn run(self) -> Outcome {
+        let style = Style::stderr();
+        let config = read_config(&self.config.config)?;
+        let candidate = Candidate::read(&config)?;
+        println!("{config}");
+        for warning in candidate.warnings() {
+            eprintln!("{}: {warning}", style.yellow("warning"));
+        }
+        eprintln!(
+            "{} rules of {} files, version {}; {} plugins, {} certificates, {} secrets",
+            style.green("ok:"),
+            config.policies.len(),
+            candidate.policy.version(),
+            candidate.plugins.len(),
+            config.listeners.len(),
+            candidate.secrets.count(),
+        );
+        Ok(ExitCode::SUCCESS)
+    }
+}

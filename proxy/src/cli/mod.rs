@@ -1,0 +1,145 @@
+//! The command line, one file a subcommand.
+//!
+//! Results go to standard output, everything else to standard error, so that
+//! output can be piped. Exit codes: 0 done, 1 failed, 2 usage, 3 login needed,
+//! 4 still pending, 5 denied, 6 expired.
+
+mod approvals;
+mod check;
+mod classify;
+mod client;
+mod demo;
+mod policy;
+mod psql;
+mod serve;
+mod sessions;
+mod style;
+mod token;
+mod verify;
+mod wait;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use holdpoint_core::config::Config;
+
+/// Puts a person's approval between AI agents and infrastructure.
+#[derive(Parser)]
+#[command(
+    name = "holdpoint",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway
+    Serve(serve::ServeArgs),
+    /// Try everything on this machine: issuer, PostgreSQL, gateway, reviewer
+    Demo(demo::DemoArgs),
+    /// Read the configuration and open all that it names; bind nothing
+    Check(check::CheckArgs),
+    /// Say what commands do: JSON lines in, JSON lines out
+    Classify(classify::ClassifyArgs),
+    /// Test and explain rules
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// Print an access token
+    Token(token::TokenArgs),
+    /// Run psql against a target
+    Psql(psql::PsqlArgs),
+    /// Wait until a held command is decided
+    Wait(wait::WaitArgs),
+    /// List and decide what is held
+    #[command(subcommand)]
+    Approvals(approvals::ApprovalsCommand),
+    /// Read recorded sessions
+    #[command(subcommand)]
+    Sessions(sessions::SessionsCommand),
+    /// Check that a journal is whole and unaltered
+    Verify(verify::VerifyArgs),
+}
+
+/// Which configuration to read.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigArgs {
+    /// Configuration file
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        default_value = "holdpoint.toml",
+        env = "HOLDPOINT_CONFIG"
+    )]
+    pub config: PathBuf,
+}
+
+impl ConfigArgs {
+    /// # Errors
+    /// The file cannot be read, others may write it, or it is wrong; the message
+    /// shows the place.
+    pub fn load(&self) -> anyhow::Result<Config> {
+        load(&self.config)
+    }
+}
+
+fn load(path: &Path) -> anyhow::Result<Config> {
+    crate::reload::read_config(path)
+}
+
+/// What a subcommand came to.
+pub type Outcome = anyhow::Result<ExitCode>;
+
+/// Parses the arguments and runs the subcommand.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    crate::app::install_crypto();
+    let outcome = match cli.command {
+        Command::Serve(args) => args.run(),
+        Command::Demo(args) => args.run(),
+        Command::Check(args) => args.run(),
+        Command::Classify(args) => args.run(),
+        Command::Policy(command) => command.run(),
+        Command::Token(args) => args.run(),
+        Command::Psql(args) => args.run(),
+        Command::Wait(args) => args.run(),
+        Command::Approvals(command) => command.run(),
+        Command::Sessions(command) => command.run(),
+        Command::Verify(args) => args.run(),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            // A reader that has enough, such as `head`, is no failure of ours.
+            if broken_pipe(&error) {
+                return ExitCode::SUCCESS;
+            }
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// A runtime for subcommands that speak to a server.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}

@@ -1,0 +1,246 @@
+//! `holdpoint policy`: how rules change safely.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use holdpoint_core::command::Command;
+use holdpoint_core::policy::{Ask, CaseFile, Explanation, Policy, Said, run_cases};
+use holdpoint_host::Plugin;
+
+use super::Outcome;
+use super::classify::ordinary_agent;
+use super::style::Style;
+use crate::plugins::shipped;
+use crate::reload::{read_rules, read_text};
+
+#[derive(Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Run the cases beside the rules
+    Test(TestArgs),
+    /// Say why a command is decided as it is
+    Explain(ExplainArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct TestArgs {
+    /// Case files (default: all in policies/tests)
+    cases: Vec<PathBuf>,
+    /// Rule files, in place of those that the case files name
+    #[arg(long, value_name = "FILE")]
+    policy: Vec<PathBuf>,
+    /// Print each case
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct ExplainArgs {
+    /// The command's text, such as a SQL statement
+    text: String,
+    /// Rule files
+    #[arg(long, value_name = "FILE", required = true)]
+    policy: Vec<PathBuf>,
+    /// The protocol plugin
+    #[arg(long, default_value = "postgres")]
+    plugin: String,
+    /// A group of the agent; may be given several times
+    #[arg(long)]
+    group: Vec<String>,
+    #[arg(long, default_value = "target")]
+    target: String,
+    /// A tag of the target; may be given several times
+    #[arg(long)]
+    tag: Vec<String>,
+    #[arg(long)]
+    json: bool,
+}
+
+impl PolicyCommand {
+    pub(crate) fn run(self) -> Outcome {
+        match self {
+            Self::Test(args) => args.run(),
+            Self::Explain(args) => args.run(),
+        }
+    }
+}
+
+impl TestArgs {
+    fn run(self) -> Outcome {
+        let style = Style::stdout();
+        let cases = if self.cases.is_empty() {
+            beside_the_rules()?
+        } else {
+            self.cases.clone()
+        };
+        // Loaded when the first case needs one.
+        let mut plugins: BTreeMap<String, Plugin> = BTreeMap::new();
+        let mut classify =
+            |protocol: &str, fields: &[(String, Vec<u8>)]| -> Result<Command, String> {
+                if !plugins.contains_key(protocol) {
+                    let plugin = shipped(protocol).map_err(|error| error.to_string())?;
+                    plugins.insert(protocol.to_owned(), plugin);
+                }
+                plugins[protocol]
+                    .classify(fields)
+                    .map_err(|error| error.to_string())
+            };
+        let (mut passed, mut failed) = (0, 0);
+        for path in &cases {
+            let file = CaseFile::parse(&read_text(path)?, &path.display().to_string())?;
+            let policy = self.rules_for(path, &file)?;
+            for result in run_cases(&policy, &file, &mut classify) {
+                match result.failure {
+                    None => {
+                        passed += 1;
+                        if self.verbose {
+                            println!("{} {}", style.green("ok    "), result.name);
+                        }
+                    }
+                    Some(why) => {
+                        failed += 1;
+                        println!(
+                            "{} {}: {}",
+                            style.red("FAILED"),
+                            path.display(),
+                            result.name
+                        );
+                        println!("       {why}");
+                    }
+                }
+            }
+        }
+        println!("{passed} passed, {failed} failed");
+        if passed + failed == 0 {
+            bail!("no case was found");
+        }
+        Ok(if failed == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+
+    fn rules_for(&self, path: &Path, file: &CaseFile) -> anyhow::Result<Policy> {
+        let beside = path.parent().unwrap_or(Path::new("."));
+        let rules: Vec<_> = if self.policy.is_empty() {
+            file.policies.iter().map(|name| beside.join(name)).collect()
+        } else {
+            self.policy.clone()
+        };
+        if rules.is_empty() {
+            bail!(
+                "`{}` names no `policies`, and no --policy was given",
+                path.display()
+            );
+        }
+        read_rules(&rules, &BTreeMap::new())
+    }
+}
+
+fn beside_the_rules() -> anyhow::Result<Vec<PathBuf>> {
+    let place = Path::new("policies/tests");
+    let entries = place.read_dir().with_context(|| {
+        format!(
+            "no case file was given, and `{}` cannot be read",
+            place.display()
+        )
+    })?;
+    let mut found: Vec<_> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
+        .collect();
+    found.sort();
+    Ok(found)
+}
+
+impl ExplainArgs {
+    fn run(self) -> Outcome {
+        let rules = read_rules(&self.policy, &BTreeMap::new())?;
+        let plugin = shipped(&self.plugin)?;
+        let field = if plugin.name() == "postgres" {
+            "sql"
+        } else {
+            "command"
+        };
+        let command = plugin.classify(&[(field.to_owned(), self.text.into_bytes())])?;
+        let mut principal = ordinary_agent();
+        if !self.group.is_empty() {
+            principal.groups = self.group;
+        }
+        let explanation = rules.explain(&Ask {
+            command: &command,
+            principal: &principal,
+            target: &self.target,
+            tags: &self.tag,
+            protocol: plugin.name(),
+            classes: &plugin.descriptor().classes,
+            now: 0,
+        });
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&explanation)?);
+        } else {
+            print(&explanation, &command, Style::stdout());
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn print(explanation: &Explanation, command: &Command, style: Style) {
+    if let Some(reject) = &command.reject {
+        println!(
+            "{}: the gateway refuses it whatever the rules say: {reject}",
+            style.red("rejected")
+        );
+    }
+    for (number, operation) in explanation.operations.iter().enumerate() {
+        let housekeeping = if operation.housekeeping {
+            ", session set-up"
+        } else {
+            ""
+        };
+        println!(
+            "{}",
+            style.bold(format!(
+                "operation {}: {}{housekeeping}",
+                number + 1,
+                operation.class
+            ))
+        );
+        for file in &operation.files {
+            for rule in &file.rules {
+                let said = match &rule.said {
+                    Said::Matches => style.green("matches".to_owned()),
+                    Said::Differs(what) => style.dim(format!("differs: {what}")),
+                    Said::Unknown(why) => style.yellow(format!("unknown: {why}")),
+                    Said::Housekeeping => style.dim("does not hold session set-up".to_owned()),
+                };
+                let monitor = if rule.monitor { " (monitor)" } else { "" };
+                println!("  {} → {}{monitor}: {said}", rule.rule, rule.outcome);
+            }
+            if file.decides.is_none() {
+                println!("  {}", style.dim("(this file says nothing)"));
+            }
+        }
+    }
+    println!(
+        "{} {} by `{}`",
+        style.bold("decision:"),
+        word(explanation),
+        explanation.decision.rule
+    );
+}
+
+fn word(explanation: &Explanation) -> &'static str {
+    match explanation.decision.outcome {
+        holdpoint_core::decision::Outcome::Allow => "allow",
+        holdpoint_core::decision::Outcome::Hold(_) => "hold",
+        holdpoint_core::decision::Outcome::Deny { .. } => "deny",
+    }
+}

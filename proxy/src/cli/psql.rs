@@ -1,0 +1,89 @@
+//! `holdpoint psql`: the real psql, told where the gateway is and given a token.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use super::client::{Client, ServerArgs};
+use super::{Outcome, runtime};
+
+#[derive(Args)]
+pub(crate) struct PsqlArgs {
+    /// The target, as the gateway calls it
+    target: String,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Database to name in the connection (default: the target's)
+    #[arg(long)]
+    database: Option<String>,
+    /// Print the settings instead of running psql; the token is left out
+    #[arg(long)]
+    print: bool,
+    /// Arguments for psql itself
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<String>,
+}
+
+impl PsqlArgs {
+    pub(crate) fn run(self) -> Outcome {
+        let client = Client::new(&self.server)?;
+        let place = runtime()?.block_on(client.target(&self.target))?;
+        if place.protocol != "postgres" {
+            bail!(
+                "target `{}` speaks {}, not PostgreSQL",
+                self.target,
+                place.protocol
+            );
+        }
+        let mut settings = vec![
+            ("PGHOST", place.host),
+            ("PGPORT", place.port.to_string()),
+            ("PGUSER", "agent".to_owned()),
+            (
+                "PGDATABASE",
+                self.database.unwrap_or_else(|| self.target.clone()),
+            ),
+            ("PGSSLMODE", "verify-full".to_owned()),
+            ("PGAPPNAME", "holdpoint psql".to_owned()),
+        ];
+        let ca = match self.server.ca.clone() {
+            Some(path) => std::path::absolute(path)?.display().to_string(),
+            None => "system".to_owned(),
+        };
+        settings.push(("PGSSLROOTCERT", ca));
+        if self.print {
+            for (name, value) in settings {
+                println!("{name}={value}");
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        let program = find_psql().context(
+            "`psql` is not on PATH: install PostgreSQL's client (Debian: postgresql-client)",
+        )?;
+        // In the environment, where `ps` does not show it; psql reads it there.
+        let mut command = Command::new(program);
+        command
+            .args(&self.args)
+            .envs(settings)
+            .env("PGPASSWORD", client.token()?);
+        for foreign in [
+            "PGSERVICE",
+            "PGPASSFILE",
+            "PGHOSTADDR",
+            "PGOPTIONS",
+            "PGREQUIREAUTH",
+        ] {
+            command.env_remove(foreign);
+        }
+        Err(anyhow::Error::new(command.exec()).context("cannot run psql"))
+    }
+}
+
+fn find_psql() -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|dir| dir.join("psql"))
+        .find(|path| path.is_file())
+}

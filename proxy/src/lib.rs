@@ -1,0 +1,21 @@
+//! holdpoint: the gateway's IO and wiring. What decides lives in `holdpoint-core`,
+//! what runs plugins in `holdpoint-host`; [`app`] puts the parts together.
+
+pub mod api;
+pub mod app;
+pub mod approvals;
+pub mod cli;
+pub mod clock;
+mod crash;
+pub mod credential;
+pub mod identity;
+pub mod listener;
+pub mod notify;
+pub mod plugins;
+pub mod recorder;
+pub mod reload;
+pub mod secrets;
+pub mod session;
+pub mod telemetry;
+pub mod transport;
+pub mod upstream;
