@@ -1,0 +1,17 @@
+//! All end-to-end tests, in one binary.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+mod bad_input;
+mod crash;
+mod demo;
+mod journal;
+mod layering;
+mod policies;
+mod postgres;
+mod reload;
