@@ -13,16 +13,16 @@ help: ## Show this list
 
 demo: ## Everything on loopback in a temporary directory (ARGS=--auto plays both sides)
 	@scripts/setup demo
-	@$(CARGO) run --quiet -p holdpoint -- demo $(ARGS)
+	@$(CARGO) run --quiet --bin holdpoint -- demo $(ARGS)
 
 test: ## All tests, end to end ones included (ARGS is passed to `cargo test`)
 	@scripts/setup test
-	@$(CARGO) build -p holdpoint
+	@$(CARGO) build --bin holdpoint
 	@$(CARGO) test --workspace $(ARGS)
 
 bench: ## Micro and load benchmarks, side by side with direct and PgBouncer
 	@scripts/setup bench
-	@$(CARGO) build --release -p holdpoint
+	@$(CARGO) build --release --bin holdpoint
 	@$(CARGO) bench -p holdpoint-benches $(ARGS)
 
 lint: ## Formatting, clippy, and cargo-deny where it is installed
