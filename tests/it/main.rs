@@ -15,3 +15,4 @@ mod layering;
 mod policies;
 mod postgres;
 mod reload;
+mod upstream;

@@ -43,6 +43,10 @@ pub struct Settings {
     pub journal: String,
     /// `[identity]`, without its head.
     pub identity: String,
+    /// `tls` of the target.
+    pub upstream_tls: String,
+    /// Members of the target's `settings`, each with a comma in front.
+    pub target_settings: String,
     /// Environment of the child.
     pub env: BTreeMap<String, String>,
     /// `HOLDPOINT_LOG` of the child.
@@ -59,6 +63,8 @@ impl Default for Settings {
             more: String::new(),
             journal: "segment = \"4MiB\"\n".to_owned(),
             identity: String::new(),
+            upstream_tls: "\"off\"".to_owned(),
+            target_settings: String::new(),
             env: BTreeMap::new(),
             log: "holdpoint=trace,info".to_owned(),
             tapped: true,
@@ -125,10 +131,10 @@ owners = ["tests|olivia"]
 [target.shop]
 protocol = "postgres"
 address = "{upstream}"
-tls = "off"
+tls = {upstream_tls}
 user = "{user}"
 password = "file:upstream-password"
-settings = {{ database = "{database}" }}
+settings = {{ database = "{database}"{target_settings} }}
 [listener.shop]
 listen = "{address}"
 target = "shop"
@@ -158,6 +164,8 @@ dir = "journal"
             } else {
                 database.address
             },
+            upstream_tls = settings.upstream_tls,
+            target_settings = settings.target_settings,
             user = database.user,
             database = database.name,
             cert = leaf.cert.display(),

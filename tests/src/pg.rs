@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use crate::certs::Leaf;
 use crate::needs::postgres_program;
 use crate::{Psql, TestDir, random};
 
@@ -65,6 +66,11 @@ impl PgServer {
 
     /// A server of its own, with this authentication method for everybody.
     pub fn start(auth: &str) -> Option<Self> {
+        Self::start_with(auth, None)
+    }
+
+    /// As [`PgServer::start`], and with TLS where there is a certificate for it.
+    pub fn start_with(auth: &str, tls: Option<&Leaf>) -> Option<Self> {
         let postgres = postgres_program("postgres")?;
         let initdb = postgres_program("initdb")?;
         let account = Account::for_servers();
@@ -110,6 +116,15 @@ impl PgServer {
               shared_buffers = 16MB\nmax_connections = 200\nlog_statement = all\n",
         )
         .unwrap();
+
+        if let Some(leaf) = tls {
+            for (from, name) in [(&leaf.cert, "server.crt"), (&leaf.key, "server.key")] {
+                let to = data.join(name);
+                fs::copy(from, &to).unwrap();
+                account.own(&to);
+            }
+            conf.write_all(b"ssl = on\n").unwrap();
+        }
 
         // A port that was free a moment ago may be taken by now.
         for _ in 0..5 {
