@@ -107,19 +107,21 @@ fn load(
     wanted: Option<&config::Plugin>,
     cache: Option<&Path>,
 ) -> Result<Plugin, PluginsError> {
-    let mut limits = Limits::default();
-    let mut pinned = None;
-    if let Some(wanted) = wanted {
-        limits.call = wanted.cpu_budget;
-        limits.memory = usize::try_from(wanted.memory).unwrap_or(usize::MAX);
-        pinned = match &wanted.sha256 {
-            Some(text) => Some(text.parse::<Digest>().map_err(|_| PluginsError::Pin {
-                name: name.to_owned(),
-            })?),
-            None => None,
-        };
-    }
-    let bytes: Arc<[u8]> = match wanted.and_then(|wanted| wanted.path.as_ref()) {
+    let wanted = wanted.cloned().unwrap_or_default();
+    let limits = Limits {
+        call: wanted.cpu_budget,
+        memory: usize::try_from(wanted.memory).unwrap_or(usize::MAX),
+        ..Limits::default()
+    };
+    let wrong = |_| PluginsError::Pin {
+        name: name.to_owned(),
+    };
+    let pinned = wanted
+        .sha256
+        .map(|text| text.parse::<Digest>())
+        .transpose()
+        .map_err(wrong)?;
+    let bytes: Arc<[u8]> = match &wanted.path {
         Some(path) => fs::read(path)
             .map_err(|cause| PluginsError::Read {
                 name: name.to_owned(),

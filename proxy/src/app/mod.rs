@@ -23,7 +23,7 @@ use holdpoint_core::config::{Config, Sync};
 use holdpoint_core::gate::HoldLimits;
 use holdpoint_core::policy::Judge;
 use holdpoint_core::record::Start;
-use pingora::listeners::{L4BufferSettings, ListenerConfig};
+use pingora::listeners::{L4BufferSettings, ListenerConfig, TcpSocketOptions};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::listening::Service;
@@ -152,8 +152,12 @@ impl App {
                 protocol,
             };
             let mut service = Service::new(format!("listener {name}"), app);
+            // A client that vanished without a word is noticed, also while it is held.
+            let mut socket = TcpSocketOptions::default();
+            socket.tcp_keepalive = Some(crate::upstream::KEEPALIVE);
             service.add_listener(
                 ListenerConfig::tcp(listener.listen.to_string())
+                    .tcp_socket_options(socket)
                     .l4_buffer(L4BufferSettings::unbuffered()),
             );
             server.add_service(service);
