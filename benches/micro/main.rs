@@ -25,7 +25,7 @@ use holdpoint_host::{Engine, Limits, Plugin};
 use holdpoint_tests::TestDir;
 
 /// 200 bytes, as an agent would write it.
-const STATEMENT: &str = "SELECT o.id, o.total, c.name FROM public.orders AS o JOIN public.customers AS c ON c.id = o.customer_id WHERE o.created_at > '2026-01-01' AND o.total > 100 ORDER BY o.created_at DESC, o.id LIMIT 500000";
+const STATEMENT: &str = "SELECT o.id, o.total, c.name FROM public.orders AS o JOIN public.customers AS c ON c.id = o.customer_id WHERE o.created_at > '2026-01-01' AND o.total > 100 ORDER BY o.created_at DESC, o.id LIMIT 50000";
 
 fn main() -> anyhow::Result<()> {
     assert_eq!(STATEMENT.len(), 200);
