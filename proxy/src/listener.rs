@@ -1,19 +1,41 @@
-//! Accepts connections and starts sessions, on pingora's listeners.
+//! Accepts connections and starts sessions, as a service of pingora's.
+//!
+//! The socket is bound, or taken over from a predecessor, before anything else of
+//! the gateway runs (`app::sockets`), so that a port that is taken shows at once and
+//! clients that come early wait instead of being refused.
 
+use std::net::TcpListener as StdListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use holdpoint_core::id::SessionId;
-use pingora::apps::ServerApp;
-use pingora::protocols::Stream;
-use pingora::server::ShutdownWatch;
+use pingora::protocols::l4::ext::set_tcp_keepalive;
+use pingora::server::{ListenFds, ShutdownWatch};
+use pingora::services::Service;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tracing::Instrument as _;
 
 use crate::session::{self, Accepted, Parts, Protocol, Route};
+use crate::upstream::KEEPALIVE;
+
+/// After an accept that failed, which is for want of descriptors or memory.
+const BREATH: Duration = Duration::from_millis(50);
 
 /// One listener: what is accepted here leads to one target.
 pub struct Listener {
+    pub name: String,
+    /// Taken when the service starts.
+    pub socket: Option<StdListener>,
+    /// False from when nobody new is let in.
+    pub open: watch::Receiver<bool>,
+    pub door: Arc<Door>,
+}
+
+/// What a connection meets behind the socket.
+pub struct Door {
     pub parts: Arc<Parts>,
     pub route: Arc<ArcSwap<Route>>,
     /// The plugin for new sessions; those that are open keep theirs.
@@ -21,35 +43,71 @@ pub struct Listener {
 }
 
 #[async_trait]
-impl ServerApp for Listener {
-    async fn process_new(
-        self: &Arc<Self>,
-        stream: Stream,
-        _stop: &ShutdownWatch,
-    ) -> Option<Stream> {
-        let digest = stream.get_socket_digest();
-        let source =
-            digest.and_then(|digest| digest.peer_addr().and_then(|at| at.as_inet().copied()));
+impl Service for Listener {
+    async fn start_service(
+        &mut self,
+        _fds: Option<ListenFds>,
+        mut stop: ShutdownWatch,
+        _listeners_per_fd: usize,
+    ) {
+        let Some(socket) = self.socket.take() else {
+            return;
+        };
+        let socket = match TcpListener::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::error!(listener = %self.name, %error, "cannot accept");
+                return;
+            }
+        };
+        let mut open = self.open.clone();
+        loop {
+            tokio::select! {
+                biased;
+                () = async { drop(open.wait_for(|open| !open).await) } => return,
+                _ = stop.changed() => return,
+                accepted = socket.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        tokio::spawn(Arc::clone(&self.door).enter(stream));
+                    }
+                    Err(error) => {
+                        tracing::warn!(listener = %self.name, %error, "cannot accept");
+                        tokio::time::sleep(BREATH).await;
+                    }
+                },
+            }
+        }
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Door {
+    async fn enter(self: Arc<Self>, stream: TcpStream) {
+        // Small answers should not wait for each other, and a client that vanished
+        // without a word is noticed, also while it is held.
+        let _ = stream.set_nodelay(true);
+        let _ = set_tcp_keepalive(&stream, &KEEPALIVE);
+        let source = stream.peer_addr().ok();
         let mut random = [0; 16];
         if let Err(error) = getrandom::fill(&mut random) {
             tracing::error!(%error, "no randomness, so no session");
-            return None;
+            return;
         }
         let id = SessionId::from_random(u128::from_ne_bytes(random));
         let route = self.route.load_full();
         let names = (route.listener.as_str(), route.name.as_str());
         let limit = self.parts.limits.max_sessions;
-        let entered =
-            self.parts
-                .sessions
-                .enter(id.clone(), names, source, limit, self.parts.clock.now());
+        let now = self.parts.clock.now();
+        let entered = self
+            .parts
+            .sessions
+            .enter(id.clone(), names, source, limit, now);
         let Some((place, signals)) = entered else {
-            tracing::warn!(
-                listener = names.0,
-                limit,
-                "turned away: too many sessions, or stopping"
-            );
-            return None;
+            tracing::warn!(listener = names.0, limit, "turned away: too many sessions");
+            return;
         };
         let span = tracing::info_span!(
             "session",
@@ -69,6 +127,5 @@ impl ServerApp for Listener {
         session::serve(Arc::clone(&self.parts), route, protocol, accepted)
             .instrument(span)
             .await;
-        None
     }
 }

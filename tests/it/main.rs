@@ -15,4 +15,5 @@ mod layering;
 mod policies;
 mod postgres;
 mod reload;
+mod upgrade;
 mod upstream;

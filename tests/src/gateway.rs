@@ -195,22 +195,33 @@ dir = "journal"
 
     /// Starts the process; it may end at once.
     pub fn spawn(&self) {
+        *self.child.lock().unwrap() = Some(self.start_serving(&[]));
+    }
+
+    /// Starts a process that takes over from the one that runs, if one does. That one
+    /// is given: its end is the caller's to await.
+    pub fn upgrade(&self) -> Option<Child> {
+        let successor = self.start_serving(&["--upgrade"]);
+        self.child.lock().unwrap().replace(successor)
+    }
+
+    fn start_serving(&self, more: &[&str]) -> Child {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.log_path())
             .unwrap();
-        let child = Command::new(binary())
+        Command::new(binary())
             .args(["serve", "--config"])
             .arg(self.dir.join("holdpoint.toml"))
+            .args(more)
             .env("HOLDPOINT_LOG", &self.log_level)
             .envs(&self.env)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
-            .unwrap();
-        *self.child.lock().unwrap() = Some(child);
+            .unwrap()
     }
 
     pub async fn wait_ready(&self) {

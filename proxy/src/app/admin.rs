@@ -1,8 +1,7 @@
 //! The admin listener, and who tells reviewers.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::net::TcpListener;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use holdpoint_core::config::{Admin, Config, SecretRef};
@@ -17,9 +16,6 @@ use crate::recorder::State;
 use crate::secrets::{self, Secrets};
 use crate::session::Sessions;
 use crate::transport::ServerTls;
-
-/// A listener of our own answers at once, or not at all.
-const KNOCK: Duration = Duration::from_millis(200);
 
 /// Starts the task that tells reviewers of what is held.
 pub(super) fn start_notifying(
@@ -44,9 +40,10 @@ pub(super) fn start_notifying(
     Ok(())
 }
 
-/// Binds the admin listener and serves it on the control runtime.
+/// Serves the admin listener on the control runtime.
 pub(super) async fn start(
     admin: &Admin,
+    socket: TcpListener,
     config: &Config,
     vault: &Secrets,
     shared: &Shared,
@@ -62,18 +59,14 @@ pub(super) async fn start(
             )
         }
     };
-    let listener = tokio::net::TcpListener::bind(admin.listen)
-        .await
-        .with_context(|| format!("cannot listen on {} for the admin API", admin.listen))?;
+    let listener = tokio::net::TcpListener::from_std(socket).context("the admin listener")?;
     let recorder = shared.recorder.clone();
     let sessions = Arc::clone(&shared.sessions);
     let clock = shared.clock;
-    let listening = Listening::new(config);
     let ready = {
         let (recorder, sessions) = (recorder.clone(), Arc::clone(&sessions));
         move || match recorder.health().state {
             _ if sessions.is_draining() => Err("stopping".to_owned()),
-            _ if !listening.all() => Err("a listener does not accept yet".to_owned()),
             State::Ok | State::Degraded(_) => Ok(()),
             State::Full(why) | State::Failed(why) => Err(why),
             State::Stopped => Err("the journal is closed".to_owned()),
@@ -164,39 +157,5 @@ impl api::Sessions for Live {
     fn revoke(&self, identity: &Identity) -> usize {
         self.0
             .revoke(|principal| principal.behind().any(|one| one == identity))
-    }
-}
-
-/// Whether all listeners accept: pingora binds them in tasks of its own, and says
-/// nothing when it has.
-struct Listening {
-    left: Mutex<Vec<SocketAddr>>,
-}
-
-impl Listening {
-    fn new(config: &Config) -> Self {
-        let mut left: Vec<_> = config
-            .listeners
-            .values()
-            .map(|listener| listener.listen)
-            .collect();
-        for address in &mut left {
-            match address.ip() {
-                IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-                IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-                _ => {}
-            }
-        }
-        Self {
-            left: Mutex::new(left),
-        }
-    }
-
-    /// Knocks at those that have not answered before; each is knocked at until it
-    /// does, and never again.
-    fn all(&self) -> bool {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        left.retain(|address| TcpStream::connect_timeout(address, KNOCK).is_err());
-        left.is_empty()
     }
 }

@@ -7,15 +7,17 @@
 //!
 //! Ends in order on SIGTERM or SIGINT: nobody new is let in, held commands are
 //! answered, running ones may finish within `limits.drain`, then the journal closes
-//! with a checkpoint over everything.
+//! with a checkpoint over everything. On SIGQUIT a successor gets the listening
+//! sockets first ([`sockets`]).
 
 mod admin;
 mod revoked;
 mod seams;
+mod sockets;
 mod stop;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -23,20 +25,20 @@ use holdpoint_core::config::{Config, Sync};
 use holdpoint_core::gate::HoldLimits;
 use holdpoint_core::policy::Judge;
 use holdpoint_core::record::Start;
-use pingora::listeners::{L4BufferSettings, ListenerConfig, TcpSocketOptions};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
-use pingora::services::listening::Service;
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 use crate::approvals::Approvals;
 use crate::clock::Clock;
 use crate::identity::{Authenticator, DevIssuer};
-use crate::listener::Listener;
+use crate::listener::{Door, Listener};
 use crate::notify;
 use crate::recorder::{Loss, Recorder};
 use crate::reload::{Candidate, InForce, Reloader};
 use crate::session::{Cancels, Parts, Rules, Sessions};
+use sockets::Sockets;
 
 /// Makes ring the process's TLS provider. Call it first: whichever library makes
 /// a TLS configuration before would choose for everybody.
@@ -45,7 +47,16 @@ pub fn install_crypto() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// The gateway, built but not serving yet: nothing is bound.
+/// How a gateway starts.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Startup {
+    /// Go on although records are missing that a checkpoint covers.
+    pub accept_loss: bool,
+    /// Take the sockets over from the gateway that runs.
+    pub upgrade: bool,
+}
+
+/// The gateway, built but not serving yet: who connects waits.
 pub struct App {
     control: Runtime,
     server: Server,
@@ -68,11 +79,11 @@ struct Shared {
 }
 
 impl App {
-    /// Opens everything that the configuration names, and binds the admin listener.
+    /// Opens everything that the configuration names, and starts the admin API.
     ///
     /// # Errors
     /// Something cannot be opened; the message says what and how to mend it.
-    pub fn build(config: Config, path: &Path, accept_loss: bool) -> anyhow::Result<Self> {
+    pub fn build(config: Config, path: &Path, startup: Startup) -> anyhow::Result<Self> {
         let control = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("control")
@@ -94,7 +105,15 @@ impl App {
             policy: candidate.policy.version().to_owned(),
             plugins: candidate.plugins.used(),
         };
-        let loss = if accept_loss {
+        let sockets = if startup.upgrade {
+            let sockets = Sockets::take_over(&config)?;
+            let patience = config.limits.drain + 2 * stop::LAST_WORDS;
+            sockets::wait_for_journal(&config, patience)?;
+            sockets
+        } else {
+            Sockets::bind(&config)?
+        };
+        let loss = if startup.accept_loss {
             Loss::Accept
         } else {
             Loss::Refuse
@@ -133,6 +152,7 @@ impl App {
             sync_responses: config.journal.sync == Sync::All,
         });
 
+        let (opened, open) = watch::channel(true);
         let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
         let mut in_force = InForce::new(
             rules,
@@ -146,21 +166,16 @@ impl App {
                 .get(name)
                 .with_context(|| format!("no listener `{name}`"))?;
             let (route, protocol) = in_force.add(name, entry);
-            let app = Listener {
-                parts: Arc::clone(&parts),
-                route,
-                protocol,
-            };
-            let mut service = Service::new(format!("listener {name}"), app);
-            // A client that vanished without a word is noticed, also while it is held.
-            let mut socket = TcpSocketOptions::default();
-            socket.tcp_keepalive = Some(crate::upstream::KEEPALIVE);
-            service.add_listener(
-                ListenerConfig::tcp(listener.listen.to_string())
-                    .tcp_socket_options(socket)
-                    .l4_buffer(L4BufferSettings::unbuffered()),
-            );
-            server.add_service(service);
+            server.add_service(Listener {
+                name: format!("listener {name}"),
+                socket: Some(sockets.get(listener.listen)?),
+                open: open.clone(),
+                door: Arc::new(Door {
+                    parts: Arc::clone(&parts),
+                    route,
+                    protocol,
+                }),
+            });
             tracing::info!(listener = %name, address = %listener.listen, target = %listener.target, "listening");
         }
 
@@ -173,20 +188,26 @@ impl App {
             approvals,
             sessions,
         };
+        let asked = Mutex::new(Some(stop::Asked::listen()));
         if let Some(admin) = &config.admin {
-            control.block_on(admin::start(admin, &config, &candidate.secrets, &shared))?;
+            let socket = sockets.get(admin.listen)?;
+            let vault = &candidate.secrets;
+            control.block_on(admin::start(admin, socket, &config, vault, &shared))?;
         }
         revoked::end(&shared.authenticator, &shared.approvals, &shared.sessions);
-        let drain = config.limits.drain;
+        let stop = stop::Stop {
+            sessions: Arc::clone(&shared.sessions),
+            approvals: shared.approvals.clone(),
+            drain: config.limits.drain,
+            state: config.state.clone(),
+            sockets: Arc::new(Mutex::new(Some(sockets))),
+            open: opened,
+            asked,
+        };
         let recorder = shared.recorder.clone();
         Reloader::new(path.to_path_buf(), config, in_force, recorder, clock).start()?;
         tracing::info!("rules {} in force", candidate.policy.version());
         drop(inside);
-        let stop = stop::Stop::new(
-            Arc::clone(&shared.sessions),
-            shared.approvals.clone(),
-            drain,
-        );
         Ok(Self {
             control,
             server,
@@ -278,7 +299,6 @@ fn server_conf(config: &Config) -> ServerConf {
         threads: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(5),
-        upgrade_sock: config.state.join("upgrade.sock").display().to_string(),
         pid_file: config.state.join("holdpoint.pid").display().to_string(),
         ..ServerConf::default()
     }

@@ -30,7 +30,7 @@ impl Dir {
         make_private(path)?;
         let handle = File::open(path).map_err(|e| JournalError::io("open", path, &e))?;
         let lock_path = path.join(LOCK);
-        let lock = OpenOptions::new()
+        let mut lock = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
@@ -50,6 +50,10 @@ impl Dir {
                 Err(error) => return Err(JournalError::io("lock", &lock_path, &error)),
             }
         }
+        // Whom a successor asks to make room.
+        lock.set_len(0)
+            .and_then(|()| writeln!(lock, "{}", std::process::id()))
+            .map_err(|e| JournalError::io("write", &lock_path, &e))?;
         Ok(Self {
             path: path.to_owned(),
             handle,
@@ -116,6 +120,18 @@ pub fn is_live(journal: &Path) -> bool {
         flock(&lock, FlockOperation::NonBlockingLockShared),
         Err(rustix::io::Errno::WOULDBLOCK)
     )
+}
+
+/// The process that writes to this journal now.
+pub fn writer_pid(journal: &Path) -> Option<i32> {
+    if !is_live(journal) {
+        return None;
+    }
+    fs::read_to_string(journal.join(LOCK))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 fn make_private(path: &Path) -> Result<(), JournalError> {

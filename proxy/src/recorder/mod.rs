@@ -39,7 +39,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 pub use crate::clock::now;
 pub use check::{Progress, check_journal};
 pub use checkpoints::{CheckpointFile, read_checkpoints};
-pub use dir::{is_live, read_verifier};
+pub use dir::{is_live, read_verifier, writer_pid};
 pub use error::JournalError;
 pub use read::{Raw, ReadError, Reader};
 pub use recover::Loss;

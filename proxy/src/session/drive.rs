@@ -92,11 +92,8 @@ impl Session {
             Signal::Killed => Err(End::Killed),
             Signal::Shutdown => Err(End::Shutdown),
             // A held command cannot outlive the process; one at the target can end.
-            Signal::Drain if self.undecided.is_some() || !self.ready => Err(End::Shutdown),
-            Signal::Drain => {
-                self.draining = true;
-                Ok(())
-            }
+            Signal::Drain if self.undecided.is_some() => Err(End::Shutdown),
+            Signal::Drain => Ok(()),
         }
     }
 

@@ -111,7 +111,10 @@ impl Session {
         let gate = self.gate.as_ref().and_then(|gate| gate.deadline());
         let gate = gate.map(|at| clock.instant(at));
         let handshake = (!self.ready).then_some(self.handshake_by);
-        let next = [gate, handshake, self.over_by].into_iter().flatten().min();
+        let begun = self.gate.as_ref().is_some_and(|gate| gate.submitted() > 0);
+        let drain = self.drain_by.filter(|_| !begun);
+        let next = [gate, handshake, self.over_by, drain];
+        let next = next.into_iter().flatten().min();
         // A session has an end once it is ready, so there is always one.
         let next = next.unwrap_or(self.handshake_by);
         if self.timer.deadline() != next {

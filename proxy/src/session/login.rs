@@ -39,7 +39,9 @@ pub(super) async fn within<T>(
                 Signal::Cancel | Signal::Rules => {}
                 Signal::Revoked => return Err(End::Revoked),
                 Signal::Killed => return Err(End::Killed),
-                Signal::Drain | Signal::Shutdown => return Err(End::Shutdown),
+                Signal::Shutdown => return Err(End::Shutdown),
+                // The session sees it by itself, once it gets to run.
+                Signal::Drain => {}
             },
         }
     }

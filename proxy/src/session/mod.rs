@@ -32,6 +32,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use holdpoint_core::framing::Side;
@@ -59,6 +60,9 @@ pub use parts::{
     Rules, Waiter,
 };
 pub use registry::{Place, SessionInfo, Sessions, Signal};
+
+/// Once the gateway stops, for a client to send its first command.
+const FIRST_COMMAND: Duration = Duration::from_secs(1);
 
 /// The first byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -114,7 +118,8 @@ struct Session {
     journal: Journal,
     cancel: Option<(Registered, Bytes)>,
     random: Random,
-    draining: bool,
+    /// The gateway stops: whoever has not begun by then is sent away too.
+    drain_by: Option<Instant>,
     handshake_by: Instant,
     over_by: Option<Instant>,
     timer: Pin<Box<Sleep>>,
@@ -224,7 +229,7 @@ impl Session {
             journal: Journal::default(),
             cancel: None,
             random: Random::default(),
-            draining: false,
+            drain_by: None,
             handshake_by,
             over_by: None,
             timer: Box::pin(sleep_until(handshake_by)),
@@ -246,7 +251,7 @@ impl Session {
         loop {
             self.act().await?;
             self.show().await?;
-            if self.draining && self.at_rest() {
+            if self.is_drained() {
                 return Err(End::Shutdown);
             }
             let event = self.next().await;
@@ -254,12 +259,22 @@ impl Session {
         }
     }
 
-    /// Nothing is with the target that could still be answered.
-    fn at_rest(&self) -> bool {
-        self.gate
-            .as_ref()
-            .is_none_or(|gate| gate.idle() && gate.outstanding() == 0)
-            && self.journal.is_empty()
+    /// Stopping, and nothing is with the target that could still be answered. Who
+    /// came just before that may have one command answered.
+    fn is_drained(&mut self) -> bool {
+        if !self.place.is_draining() {
+            return false;
+        }
+        let soon = || Instant::now() + FIRST_COMMAND;
+        let by = *self.drain_by.get_or_insert_with(soon);
+        let (begun, rests) = match &self.gate {
+            Some(gate) => (
+                gate.submitted() > 0,
+                gate.idle() && gate.outstanding() == 0 && self.journal.is_empty(),
+            ),
+            None => (false, self.journal.is_empty()),
+        };
+        rests && (begun || self.is_past(Some(by)))
     }
 
     fn plugin_name(&self) -> &str {

@@ -70,7 +70,7 @@ pub struct Place {
 }
 
 impl Sessions {
-    /// Room for one more session, or `None`: too many are open, or we are stopping.
+    /// Room for one more session, or `None`: too many are open.
     pub fn enter(
         self: &Arc<Self>,
         id: SessionId,
@@ -80,7 +80,7 @@ impl Sessions {
         now: Now,
     ) -> Option<(Place, Receiver<Signal>)> {
         let mut open = self.lock();
-        if open.len() >= limit || self.is_draining() {
+        if open.len() >= limit {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
@@ -169,7 +169,7 @@ impl Sessions {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Lets nobody in any more and asks all to end.
+    /// Asks all to end; who comes after that learns it at once.
     pub fn drain(&self, signal: Signal) {
         let open = self.lock();
         self.draining.store(true, Ordering::Relaxed);
@@ -207,6 +207,11 @@ fn tell(session: &Sender<Signal>, signal: Signal) {
 impl Place {
     pub fn id(&self) -> &SessionId {
         &self.id
+    }
+
+    /// The gateway stops.
+    pub(super) fn is_draining(&self) -> bool {
+        self.sessions.is_draining()
     }
 
     pub(super) fn signals(&self) -> Sender<Signal> {
