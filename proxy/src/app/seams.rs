@@ -1,10 +1,7 @@
 //! Where sessions meet the gateway's services: each seam of `session::parts`, and
 //! what stands behind it.
 
-use std::future::Future as _;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
 use holdpoint_core::Now;
 use holdpoint_core::approval::{ClaimError, Clearance, Draft};
@@ -23,27 +20,23 @@ use crate::approvals::Approvals;
 use crate::credential::Credential;
 use crate::identity::Authenticator;
 use crate::plugins;
-use crate::recorder::Recorder;
+use crate::recorder::{JournalError, Recorder, Written};
 use crate::secrets::Secrets;
 use crate::session::{
-    Claim, Custody, Desk, Gatekeeper, Instance, Later, Ledger, LedgerError, Protocol, Waiter,
+    Claim, Custody, Desk, Gatekeeper, Instance, Later, Ledger, LedgerError, Protocol, Ticket,
+    Waiter,
 };
 
 impl Ledger for Recorder {
-    fn submit(&self, record: NewRecord, durability: Durability) -> Later<Result<(), LedgerError>> {
-        let recorder = self.clone();
-        let mut done: Later<Result<(), LedgerError>> = Box::pin(async move {
-            let wrong = |error: crate::recorder::JournalError| LedgerError(error.to_string());
-            let pending = Recorder::submit(&recorder, record, durability)
-                .await
-                .map_err(wrong)?;
-            pending.await.map(|_| ()).map_err(wrong)
-        });
-        // Gets its place in line now. Where the queue is full it gets a place in the
-        // line before that one, which keeps the order too.
-        match Pin::new(&mut done).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(answer) => Box::pin(async move { answer }),
-            Poll::Pending => done,
+    fn submit(&self, record: NewRecord, durability: Durability) -> Ticket {
+        let said = |answer: Result<Written, JournalError>| {
+            answer
+                .map(|_| ())
+                .map_err(|error| LedgerError(error.to_string()))
+        };
+        match Recorder::submit(self, record, durability).now() {
+            Ok(answer) => Ticket::Ready(Some(said(answer))),
+            Err(pending) => Ticket::Later(Box::pin(async move { said(pending.await) })),
         }
     }
 }

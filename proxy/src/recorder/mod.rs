@@ -1,9 +1,10 @@
 //! The journal's writer and reader.
 //!
-//! One OS thread owns the files; sessions hand it records over a bounded queue
-//! and wait for an answer. What came in while the last sync ran is written and
-//! synced together, so durability costs one sync for many sessions. The format
-//! and everything that is pure about it is in `holdpoint_core::record`.
+//! A record is encoded and handed to the kernel by whoever has it, under one lock
+//! ([`writer`]); a thread of its own syncs and signs ([`keeper`]). What came in while
+//! the last sync ran is synced together, so durability costs one sync for many
+//! sessions. The format and everything that is pure about it is in
+//! `holdpoint_core::record`.
 //!
 //! Any failure refuses: no space, a failed sync, a lock that another process
 //! holds. Nothing is ever overwritten, and a failed sync is never repeated,
@@ -13,6 +14,7 @@ mod check;
 mod checkpoints;
 mod dir;
 mod error;
+mod keeper;
 mod read;
 mod recover;
 mod segment;
@@ -23,18 +25,21 @@ mod tests;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use holdpoint_core::Now;
 use holdpoint_core::config::{JournalConfig, Sync};
 use holdpoint_core::decision::Outcome;
-use holdpoint_core::id::{Digest, SessionId};
+use holdpoint_core::id::Digest;
 use holdpoint_core::record::checkpoint::Verifier;
 use holdpoint_core::record::{Durability, Entry, NewRecord, Start};
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
+
+use dir::Dir;
+use keeper::{Keeper, Last, Waiting};
+use segment::Segment;
+use writer::{Writer, meta_of};
 
 pub use crate::clock::now;
 pub use check::{Progress, check_journal};
@@ -44,17 +49,24 @@ pub use error::JournalError;
 pub use read::{Raw, ReadError, Reader};
 pub use recover::Loss;
 
-/// Memory that queued records may take, in units of [`UNIT`] bytes.
-const QUEUE_UNITS: usize = 32 * 1024;
-const UNIT: usize = 1024;
-
-/// A handle on the writer; cheap to clone.
+/// A handle on the journal; cheap to clone.
 #[derive(Clone)]
 pub struct Recorder {
-    jobs: std::sync::mpsc::SyncSender<Job>,
-    room: Arc<Semaphore>,
     shared: Arc<Shared>,
     sync: Sync,
+    _alive: Arc<Alive>,
+}
+
+/// Tells the keeper when the last handle is gone.
+struct Alive(Arc<Shared>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        if let Ok(mut desk) = self.0.desk() {
+            desk.last.get_or_insert(Last::Leave);
+            self.0.wake.notify_one();
+        }
+    }
 }
 
 /// A record that is at its durability.
@@ -100,13 +112,37 @@ pub struct Health {
     pub segment: u64,
 }
 
-/// What the writer's thread tells everybody.
+/// What all handles and the keeper's thread share.
 struct Shared {
+    desk: Mutex<Desk>,
+    wake: Condvar,
     public: Mutex<(Head, Health)>,
     verifier: Verifier,
 }
 
+struct Desk {
+    /// Gone once the journal is closed, and with it the lock on the directory.
+    writer: Option<Writer>,
+    /// Those whose records are to be synced.
+    waiting: Vec<Waiting>,
+    /// The keeper sleeps, so whoever has work for it wakes it.
+    asleep: bool,
+    last: Option<Last>,
+}
+
+impl Desk {
+    fn writer(&mut self) -> Result<&mut Writer, JournalError> {
+        self.writer.as_mut().ok_or(JournalError::Stopped)
+    }
+}
+
 impl Shared {
+    fn desk(&self) -> Result<MutexGuard<'_, Desk>, JournalError> {
+        // Half a record may be in the buffer then.
+        let poisoned = |_| JournalError::Failed("a thread panicked while it wrote".to_owned());
+        self.desk.lock().map_err(poisoned)
+    }
+
     fn update(&self, change: impl FnOnce(&mut Head, &mut Health)) {
         let mut public = self.public.lock().unwrap_or_else(PoisonError::into_inner);
         let (head, health) = &mut *public;
@@ -121,25 +157,6 @@ impl Shared {
     }
 }
 
-enum Job {
-    Record(Box<RecordJob>),
-    Stop(oneshot::Sender<Result<(), JournalError>>),
-}
-
-struct RecordJob {
-    session: Option<SessionId>,
-    at: Now,
-    entry: Entry,
-    /// The entry's JSON, made by the caller to keep the writer's thread free;
-    /// empty for a close, which the writer completes.
-    meta: Vec<u8>,
-    blob: Bytes,
-    durability: Durability,
-    ack: oneshot::Sender<Result<Written, JournalError>>,
-    /// Given back when the record was written.
-    _room: OwnedSemaphorePermit,
-}
-
 impl Recorder {
     /// Opens the journal, repairs what a crash left, and starts the writer's
     /// thread. Blocks while it reads the journal back.
@@ -152,16 +169,58 @@ impl Recorder {
         start: Start,
         loss: Loss,
     ) -> Result<Self, JournalError> {
-        let (mut writer, shared) = writer::Writer::open(config, node, loss)?;
-        writer.begin(start)?;
-        let (jobs, queue) = std::sync::mpsc::sync_channel(QUEUE_UNITS + 64);
+        let dir = Arc::new(Dir::lock(&config.dir)?);
+        let key = dir.key(&config.key, node)?;
+        let recovered = recover::recover(dir.path(), key.verifier(), loss)?;
+        let recover::Recovered {
+            tracker,
+            mut checkpoints,
+            segment,
+            gaps,
+        } = recovered;
+        let segment_len = config.segment.max(64 * 1024);
+        let segment = match segment {
+            Some(segment) => segment,
+            None => {
+                // Signed before the first record, so that a journal without a
+                // checkpoint is always one that lost it.
+                let note = key.sign(0, tracker.tree().root(), now().unix());
+                checkpoints.append(&note)?;
+                if segment::spare_len(dir.path()).is_none_or(|len| len < segment_len) {
+                    segment::make_spare(dir.path(), segment_len)
+                        .map_err(|e| JournalError::Full(e.to_string()))?;
+                }
+                Segment::take_spare(&dir, 1)?
+            }
+        };
+        let writer = Writer::new(dir, segment_len, tracker, segment);
+        let head = writer.head();
+        let health = Health {
+            state: State::Ok,
+            records: head.size,
+            syncs: 0,
+            segment: writer.segment(),
+        };
+        let desk = Desk {
+            writer: Some(writer),
+            waiting: Vec::new(),
+            asleep: false,
+            last: None,
+        };
+        let shared = Arc::new(Shared {
+            desk: Mutex::new(desk),
+            wake: Condvar::new(),
+            public: Mutex::new((head, health)),
+            verifier: key.verifier().clone(),
+        });
+        let mut keeper = Keeper::new(Arc::clone(&shared), key, checkpoints, head);
+        keeper.begin(start, gaps)?;
         std::thread::Builder::new()
             .name("journal".into())
-            .spawn(move || writer.run(&queue))
-            .map_err(|error| JournalError::io("start the writer's thread", &config.dir, &error))?;
+            .spawn(move || keeper.run())
+            .map_err(|error| JournalError::io("start the journal's thread", &config.dir, &error))?;
         Ok(Self {
-            jobs,
-            room: Arc::new(Semaphore::new(QUEUE_UNITS)),
+            _alive: Arc::new(Alive(Arc::clone(&shared))),
             shared,
             sync: config.sync,
         })
@@ -173,41 +232,48 @@ impl Recorder {
         record: NewRecord,
         durability: Durability,
     ) -> Result<Written, JournalError> {
-        self.submit(record, durability).await?.await
+        self.submit(record, durability).await
     }
 
-    /// Hands one record over and returns once it has its place in the order,
-    /// which is before it is durable: await the [`Pending`] for that.
+    /// Gives one record its place in the order, and hands it to the kernel.
     ///
-    /// Waits while the queue is full. If this call is dropped before it is
-    /// done, the record is not written; a dropped `Pending` changes nothing.
-    pub async fn submit(
-        &self,
-        record: NewRecord,
-        durability: Durability,
-    ) -> Result<Pending, JournalError> {
-        let meta = match &record.entry {
-            Entry::Close(_) => Vec::new(),
-            entry => serde_json::to_vec(entry).map_err(|e| JournalError::Entry(e.to_string()))?,
+    /// Blocks for a write of the record's length, and for tens of milliseconds where
+    /// a segment ends. What is given is ready at once for [`Durability::Written`];
+    /// dropping it changes nothing.
+    pub fn submit(&self, record: NewRecord, durability: Durability) -> Pending {
+        match self.place(record, durability) {
+            Ok(pending) => pending,
+            Err(error) => Pending(Answer::Done(Err(error))),
+        }
+    }
+
+    fn place(&self, record: NewRecord, durability: Durability) -> Result<Pending, JournalError> {
+        let durability = self.durability(&record.entry, durability);
+        let meta = meta_of(&record.entry)?;
+        let mut desk = self.shared.desk()?;
+        let writer = desk.writer()?;
+        let clean = writer.unsynced().is_none();
+        let seq = writer.put(record, meta)?;
+        let (answer, wake) = match durability {
+            Durability::Written => {
+                writer.flush()?;
+                // The first one that is not synced: the keeper has to know.
+                (Answer::Done(Ok(Written { seq })), clean)
+            }
+            Durability::Synced => {
+                let (ack, done) = oneshot::channel();
+                desk.waiting.push(Waiting { ack, seq });
+                (Answer::Waits(done), true)
+            }
         };
-        let units = (1 + (meta.len() + record.blob.len()) / UNIT).min(QUEUE_UNITS);
-        let room = Arc::clone(&self.room)
-            .acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX))
-            .await
-            .map_err(|_| JournalError::Stopped)?;
-        let (ack, done) = oneshot::channel();
-        let job = RecordJob {
-            session: record.session,
-            at: record.at,
-            durability: self.durability(&record.entry, durability),
-            entry: record.entry,
-            meta,
-            blob: record.blob,
-            ack,
-            _room: room,
-        };
-        self.send(Job::Record(Box::new(job)))?;
-        Ok(Pending(done))
+        let wake = wake && desk.asleep;
+        // Once is enough.
+        desk.asleep &= !wake;
+        drop(desk);
+        if wake {
+            self.shared.wake.notify_one();
+        }
+        Ok(Pending(answer))
     }
 
     /// The head of what is on stable storage.
@@ -231,20 +297,15 @@ impl Recorder {
     /// Without it, dropping the last handle leaves the journal as a crash would.
     pub async fn close(&self) -> Result<(), JournalError> {
         let (ack, done) = oneshot::channel();
-        self.send(Job::Stop(ack))?;
-        done.await.unwrap_or(Err(JournalError::Stopped))
-    }
-
-    fn send(&self, job: Job) -> Result<(), JournalError> {
-        // The semaphore bounds records below the channel's size, so this does not fill.
-        self.jobs.try_send(job).map_err(|_| self.why_stopped())
-    }
-
-    fn why_stopped(&self) -> JournalError {
-        match self.health().state {
-            State::Failed(why) => JournalError::Failed(why),
-            _ => JournalError::Stopped,
+        {
+            let mut desk = self.shared.desk()?;
+            if desk.writer.is_none() || desk.last.is_some() {
+                return Err(JournalError::Stopped);
+            }
+            desk.last = Some(Last::Close(ack));
+            self.shared.wake.notify_one();
         }
+        done.await.unwrap_or(Err(JournalError::Stopped))
     }
 
     /// `journal.sync` over what the caller asked for.
@@ -269,14 +330,35 @@ impl std::fmt::Debug for Recorder {
 
 /// A record on its way; ready when it is at its durability.
 #[must_use = "until this is ready the record may not be durable"]
-pub struct Pending(oneshot::Receiver<Result<Written, JournalError>>);
+pub struct Pending(Answer);
+
+enum Answer {
+    Done(Result<Written, JournalError>),
+    Waits(oneshot::Receiver<Result<Written, JournalError>>),
+}
+
+impl Pending {
+    /// The answer, if it is there already.
+    ///
+    /// # Errors
+    /// It is not: await this.
+    pub fn now(self) -> Result<Result<Written, JournalError>, Self> {
+        match self.0 {
+            Answer::Done(done) => Ok(done),
+            waits @ Answer::Waits(_) => Err(Self(waits)),
+        }
+    }
+}
 
 impl Future for Pending {
     type Output = Result<Written, JournalError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0)
-            .poll(cx)
-            .map(|done| done.unwrap_or(Err(JournalError::Stopped)))
+        match &mut self.0 {
+            Answer::Done(done) => Poll::Ready(done.clone()),
+            Answer::Waits(done) => Pin::new(done)
+                .poll(cx)
+                .map(|done| done.unwrap_or(Err(JournalError::Stopped))),
+        }
     }
 }

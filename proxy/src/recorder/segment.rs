@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
@@ -22,7 +23,8 @@ const ZEROS: &[u8] = &[0; 1 << 20];
 pub(super) struct Segment {
     pub(super) number: u64,
     pub(super) path: PathBuf,
-    pub(super) file: File,
+    /// Shared with whoever syncs it.
+    pub(super) file: Arc<File>,
     pub(super) len: u64,
     /// Where the next record goes.
     pub(super) at: u64,
@@ -123,7 +125,7 @@ impl Segment {
         Ok(Self {
             number,
             path,
-            file,
+            file: Arc::new(file),
             len,
             at: 0,
         })

@@ -5,6 +5,8 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
+use holdpoint_core::id::SessionId;
 use holdpoint_core::principal::{Identity, Kind as Who, Principal};
 use holdpoint_core::record::verify::Report;
 use holdpoint_core::record::{Close, Open, PluginUsed};

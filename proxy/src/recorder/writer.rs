@@ -1,62 +1,49 @@
-//! The thread that writes.
+//! Puts records into the journal's files, under the recorder's lock.
 //!
-//! A batch is everything that waited while the last one was synced: encoded
-//! into one buffer, one write, one sync if any record asks for it, then the
-//! answers. A record that asked only to be written is answered before the sync
-//! and synced within [`SYNC_AFTER`].
+//! Whoever has a record writes it: encoded and handed to the kernel by the caller's
+//! own thread, since waking another one costs more than the write. Syncs and
+//! signatures are the [`Keeper`](super::keeper::Keeper)'s, so that nobody holds the
+//! lock while the disk works, but for the end of a segment.
 
+use std::fs::File;
 use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use holdpoint_core::Now;
-use holdpoint_core::config::JournalConfig;
 use holdpoint_core::id::SessionId;
-use holdpoint_core::record::checkpoint::NodeKey;
 use holdpoint_core::record::frame::Frame;
 use holdpoint_core::record::tracker::Tracker;
-use holdpoint_core::record::{Durability, Entry, Start};
-use tokio::sync::oneshot;
+use holdpoint_core::record::{Entry, NewRecord};
 
-use super::checkpoints::Log;
 use super::dir::Dir;
-use super::recover::{Loss, recover};
+use super::keeper::fatal;
 use super::segment::{self, Segment};
-use super::{Head, Health, Job, JournalError, RecordJob, Shared, State, Written, now};
+use super::{Head, JournalError, State};
 
-/// What was only written is synced within this.
-const SYNC_AFTER: Duration = Duration::from_millis(100);
-const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
-const HEARTBEAT: Duration = Duration::from_secs(60);
 const RETRY_SPACE: Duration = Duration::from_secs(1);
-/// A batch's limits: past them the next one begins.
-const BATCH_JOBS: usize = 4096;
-const BATCH_BYTES: usize = 4 << 20;
+/// Records that wait for a sync may fill so much before they are written early.
+const BATCH_BYTES: usize = 1 << 20;
 /// The last part of a segment is kept for ends and denials while there is no spare.
 const RESERVE_PART: u64 = 16;
 
 pub(super) struct Writer {
     dir: Arc<Dir>,
     segment_len: u64,
-    key: NodeKey,
     tracker: Tracker,
     segment: Segment,
     spare: Spare,
-    checkpoints: Log,
     /// Encoded and not yet written; belongs at `segment.at`.
     buffer: Vec<u8>,
-    /// Since when something is written and not synced.
+    /// Since when something is not synced.
     unsynced: Option<Instant>,
-    /// Size and time of the last checkpoint.
-    signed: (u64, Instant),
     /// Why the disk is full, and how many records were refused since.
     full: Option<(String, u64)>,
     failed: Option<String>,
     sessions: u64,
-    /// To be written down by [`Writer::begin`].
-    gaps: Vec<(u64, String)>,
-    shared: Arc<Shared>,
 }
 
 enum Spare {
@@ -69,200 +56,171 @@ enum Spare {
     },
 }
 
-/// Whom to answer when the batch is at its durability.
-struct Waiting {
-    ack: oneshot::Sender<Result<Written, JournalError>>,
-    seq: u64,
-    durability: Durability,
-    _room: tokio::sync::OwnedSemaphorePermit,
+/// A stretch of the journal that is with the kernel, to be made durable.
+pub(super) struct Unsynced {
+    file: Arc<File>,
+    path: PathBuf,
+    pub(super) head: Head,
+}
+
+impl Unsynced {
+    /// Waits for the disk.
+    pub(super) fn sync(&self) -> Result<(), JournalError> {
+        self.file
+            .sync_data()
+            .map_err(|e| JournalError::io("sync", &self.path, &e))
+    }
 }
 
 impl Writer {
-    pub(super) fn open(
-        config: &JournalConfig,
-        node: &str,
-        loss: Loss,
-    ) -> Result<(Self, Arc<Shared>), JournalError> {
-        let dir = Arc::new(Dir::lock(&config.dir)?);
-        let key = dir.key(&config.key, node)?;
-        let mut recovered = recover(dir.path(), key.verifier(), loss)?;
-        let segment_len = config.segment.max(64 * 1024);
-        let segment = match recovered.segment.take() {
-            Some(segment) => segment,
-            None => {
-                // Signed before the first record, so that a journal without a
-                // checkpoint is always one that lost it.
-                let root = recovered.tracker.tree().root();
-                let note = key.sign(0, root, now().unix());
-                recovered.checkpoints.append(&note)?;
-                if segment::spare_len(dir.path()).is_none_or(|len| len < segment_len) {
-                    segment::make_spare(dir.path(), segment_len)
-                        .map_err(|e| JournalError::Full(e.to_string()))?;
-                }
-                Segment::take_spare(&dir, 1)?
-            }
-        };
+    pub(super) fn new(dir: Arc<Dir>, segment_len: u64, tracker: Tracker, segment: Segment) -> Self {
         let spare = match segment::spare_len(dir.path()) {
             Some(len) if len >= segment_len => Spare::Ready(len),
             _ => Spare::make(&dir, segment_len),
         };
-        let tree = recovered.tracker.tree();
-        let (head, health) = (
-            Head {
-                size: tree.size(),
-                root: tree.root(),
-            },
-            Health {
-                state: State::Ok,
-                records: tree.size(),
-                syncs: 0,
-                segment: segment.number,
-            },
-        );
-        let shared = Arc::new(Shared {
-            public: std::sync::Mutex::new((head, health)),
-            verifier: key.verifier().clone(),
-        });
-        let writer = Self {
+        Self {
             dir,
             segment_len,
-            key,
-            tracker: recovered.tracker,
+            tracker,
             segment,
             spare,
-            checkpoints: recovered.checkpoints,
             buffer: Vec::new(),
             unsynced: None,
-            signed: (u64::MAX, Instant::now()),
             full: None,
             failed: None,
             sessions: 0,
-            gaps: recovered.gaps,
-            shared: Arc::clone(&shared),
-        };
-        Ok((writer, shared))
-    }
-
-    /// Writes the process's first records: its start, and the ends of what its predecessor left open.
-    pub(super) fn begin(&mut self, start: Start) -> Result<(), JournalError> {
-        let at = now();
-        self.append(None, at, &Entry::Start(start))?;
-        for (bytes, reason) in std::mem::take(&mut self.gaps) {
-            self.append(None, at, &Entry::Gap { bytes, reason })?;
-        }
-        self.end_all("crash", at)?;
-        self.flush()?;
-        self.sync()?;
-        self.sign()
-    }
-
-    /// Runs until it is told to stop, or until nobody is left who could.
-    pub(super) fn run(mut self, queue: &Receiver<Job>) {
-        loop {
-            let stop = match queue.recv_timeout(self.next_due()) {
-                Ok(job) => self.batch(job, queue),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => {
-                    // Nobody closed it: leave what is open to the next start.
-                    let _ = self.guard(|writer| writer.flush_and_sign());
-                    return;
-                }
-            };
-            if let Some(done) = stop {
-                let result = self.stop();
-                self.shared
-                    .update(|_, health| health.state = State::Stopped);
-                // The lock is free before the caller goes on.
-                drop(self);
-                let _ = done.send(result);
-                return;
-            }
-            self.housekeeping();
         }
     }
 
-    /// Takes `first` and what else waits. Gives who asked to stop, if someone did.
-    fn batch(
-        &mut self,
-        first: Job,
-        queue: &Receiver<Job>,
-    ) -> Option<oneshot::Sender<Result<(), JournalError>>> {
-        let mut waiting = Vec::new();
-        let mut stop = None;
-        let mut next = Some(first);
-        let mut jobs = 0;
-        while let Some(job) = next.take() {
-            match job {
-                Job::Record(job) => self.stage(*job, &mut waiting),
-                Job::Stop(done) => {
-                    stop = Some(done);
-                    break;
-                }
-            }
-            jobs += 1;
-            if jobs < BATCH_JOBS && self.buffer.len() < BATCH_BYTES {
-                next = queue.try_recv().ok();
-            }
-        }
-        let written = self.guard(Self::flush);
-        let synced = waiting
-            .iter()
-            .any(|waiting| waiting.durability == Durability::Synced);
-        let mut later = Vec::with_capacity(waiting.len());
-        for one in waiting {
-            match &written {
-                Ok(()) if one.durability == Durability::Synced => later.push(one),
-                Ok(()) => one.answer(Ok(())),
-                Err(error) => one.answer(Err(error.clone())),
-            }
-        }
-        if synced {
-            let result = self.guard(Self::sync);
-            later.into_iter().for_each(|one| one.answer(result.clone()));
-        }
-        stop
-    }
-
-    /// Encodes one record, or answers why not.
-    fn stage(&mut self, job: RecordJob, waiting: &mut Vec<Waiting>) {
-        let RecordJob {
+    /// Gives a record its place. It is with the kernel after the next [`Writer::flush`].
+    ///
+    /// `meta` is the entry's JSON, made by the caller outside of the lock; empty for a
+    /// close, which is completed here.
+    pub(super) fn put(&mut self, record: NewRecord, meta: Vec<u8>) -> Result<u64, JournalError> {
+        let NewRecord {
             session,
             at,
             entry,
-            meta,
             blob,
-            durability,
-            ack,
-            _room,
-        } = job;
-        let result = self.guard(|writer| {
+        } = record;
+        self.guard(|writer| {
             writer.note_recovered_space(at)?;
-            writer.encode(session, at, entry, meta, &blob)
-        });
-        match result {
-            Ok(seq) => waiting.push(Waiting {
-                ack,
-                seq,
-                durability,
-                _room,
-            }),
-            Err(error) => {
-                let _ = ack.send(Err(error));
+            let seq = writer.encode(session, at, entry, meta, &blob)?;
+            if writer.buffer.len() > BATCH_BYTES {
+                writer.write_out()?;
             }
-        }
+            Ok(seq)
+        })
     }
 
-    fn append(
+    /// Appends an entry of our own.
+    pub(super) fn append(
         &mut self,
         session: Option<SessionId>,
         at: Now,
-        entry: &Entry,
+        entry: Entry,
     ) -> Result<u64, JournalError> {
-        let meta = match entry {
-            Entry::Close(_) => Vec::new(),
-            entry => serde_json::to_vec(entry).map_err(|e| JournalError::Entry(e.to_string()))?,
-        };
-        self.encode(session, at, entry.clone(), meta, &[])
+        let meta = meta_of(&entry)?;
+        self.put(
+            NewRecord {
+                session,
+                at,
+                entry,
+                blob: Bytes::new(),
+            },
+            meta,
+        )
+    }
+
+    /// Hands everything to the kernel.
+    pub(super) fn flush(&mut self) -> Result<(), JournalError> {
+        self.guard(Self::write_out)
+    }
+
+    /// Flushes, and gives what is to be synced so that all of it is durable; nothing
+    /// where all of it is.
+    pub(super) fn to_sync(&mut self) -> Result<Option<Unsynced>, JournalError> {
+        self.flush()?;
+        if self.unsynced.take().is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Unsynced {
+            file: Arc::clone(&self.segment.file),
+            path: self.segment.path.clone(),
+            head: self.head(),
+        }))
+    }
+
+    /// Nothing is written any more. A failed sync is never repeated: the kernel may
+    /// have dropped what it could not write.
+    pub(super) fn fail(&mut self, error: &JournalError) {
+        if let JournalError::Failed(why) = error {
+            self.failed.get_or_insert_with(|| why.clone());
+        }
+    }
+
+    /// Ends everything that is open, as far as the record knows.
+    pub(super) fn end_all(&mut self, reason: &str, at: Now) -> Result<(), JournalError> {
+        for (session, entry) in self.tracker.unfinished(reason) {
+            self.append(session, at, entry)?;
+        }
+        Ok(())
+    }
+
+    /// What is due by time, but for syncs and signatures.
+    pub(super) fn housekeeping(&mut self, at: Now) {
+        let _ = self.guard(|writer| writer.note_recovered_space(at));
+    }
+
+    /// When housekeeping has something to do.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match &self.spare {
+            _ if self.failed.is_some() => None,
+            Spare::Ready(_) => None,
+            Spare::Making(_) => Some(Instant::now() + Duration::from_millis(100)),
+            Spare::Missing { retry, .. } => Some(*retry),
+        }
+    }
+
+    /// Everything that has its place, durable or not.
+    pub(super) fn head(&self) -> Head {
+        let tree = self.tracker.tree();
+        Head {
+            size: tree.size(),
+            root: tree.root(),
+        }
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.tracker.next_seq()
+    }
+
+    pub(super) fn unsynced(&self) -> Option<Instant> {
+        self.unsynced
+    }
+
+    /// Sessions that were opened since the start.
+    pub(super) fn sessions(&self) -> u64 {
+        self.sessions
+    }
+
+    pub(super) fn segment(&self) -> u64 {
+        self.segment.number
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
+    pub(super) fn state(&self) -> State {
+        match (&self.failed, &self.full, &self.spare) {
+            (Some(why), ..) => State::Failed(why.clone()),
+            (None, Some((why, _)), _) => State::Full(why.clone()),
+            (None, None, Spare::Missing { why, .. }) => {
+                State::Degraded(format!("no space for the next segment: {why}"))
+            }
+            _ => State::Ok,
+        }
     }
 
     fn encode(
@@ -328,153 +286,31 @@ impl Writer {
         self.roll()
     }
 
+    /// Begins the next segment. The old one is durable first, or a crash could leave a
+    /// hole before records that are whole.
     fn roll(&mut self) -> Result<(), JournalError> {
-        self.flush_and_sign()?;
+        if let Some(rest) = self.to_sync()? {
+            rest.sync().map_err(fatal)?;
+        }
         let number = self.segment.number + 1;
-        self.segment = Segment::take_spare(&self.dir, number).map_err(Self::fatal)?;
+        self.segment = Segment::take_spare(&self.dir, number).map_err(fatal)?;
         self.spare = Spare::make(&self.dir, self.segment_len);
-        self.shared.update(|_, health| health.segment = number);
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), JournalError> {
+    fn write_out(&mut self) -> Result<(), JournalError> {
         if self.buffer.is_empty() {
             return Ok(());
         }
         self.segment
             .file
             .write_all_at(&self.buffer, self.segment.at)
-            .map_err(|e| Self::fatal(JournalError::io("write", &self.segment.path, &e)))?;
+            .map_err(|e| fatal(JournalError::io("write", &self.segment.path, &e)))?;
         self.segment.at += self.buffer.len() as u64;
         self.buffer.clear();
         self.buffer.shrink_to(2 * BATCH_BYTES);
         self.unsynced.get_or_insert_with(Instant::now);
         Ok(())
-    }
-
-    fn sync(&mut self) -> Result<(), JournalError> {
-        if self.unsynced.is_none() {
-            return Ok(());
-        }
-        self.segment
-            .file
-            .sync_data()
-            .map_err(|e| Self::fatal(JournalError::io("sync", &self.segment.path, &e)))?;
-        self.unsynced = None;
-        let tree = self.tracker.tree();
-        let (size, root) = (tree.size(), tree.root());
-        self.shared.update(|head, health| {
-            *head = Head { size, root };
-            health.records = size;
-            health.syncs += 1;
-        });
-        Ok(())
-    }
-
-    /// Signs the head. Everything must be synced: a checkpoint speaks of what is there.
-    fn sign(&mut self) -> Result<(), JournalError> {
-        let tree = self.tracker.tree();
-        let note = self.key.sign(tree.size(), tree.root(), now().unix());
-        let size = tree.size();
-        match self.checkpoints.append(&note) {
-            Ok(()) => {
-                self.signed = (size, Instant::now());
-                Ok(())
-            }
-            Err(JournalError::Full(why)) => {
-                // Tried again in a second; the records themselves have their space.
-                self.signed.1 = Instant::now();
-                self.degraded(format!("no space for a checkpoint: {why}"));
-                Ok(())
-            }
-            Err(error) => Err(Self::fatal(error)),
-        }
-    }
-
-    fn flush_and_sign(&mut self) -> Result<(), JournalError> {
-        self.flush()?;
-        self.sync()?;
-        if self.signed.0 == self.tracker.next_seq() {
-            return Ok(());
-        }
-        self.sign()
-    }
-
-    /// Ends everything that is open, as far as the record knows.
-    fn end_all(&mut self, reason: &str, at: Now) -> Result<(), JournalError> {
-        for (session, entry) in self.tracker.unfinished(reason) {
-            self.append(session, at, &entry)?;
-        }
-        Ok(())
-    }
-
-    fn stop(&mut self) -> Result<(), JournalError> {
-        let sessions = self.sessions;
-        self.guard(|writer| {
-            let at = now();
-            writer.end_all("shutdown", at)?;
-            writer.append(None, at, &Entry::Stop { sessions })?;
-            writer.flush_and_sign()
-        })
-    }
-
-    /// What is due by time: the late sync, the checkpoint, the spare, the state of health.
-    fn housekeeping(&mut self) {
-        let _ = self.guard(|writer| {
-            writer.note_recovered_space(now())?;
-            writer.flush()?;
-            if writer
-                .unsynced
-                .is_some_and(|since| since.elapsed() >= SYNC_AFTER)
-            {
-                writer.sync()?;
-            }
-            let age = writer.signed.1.elapsed();
-            let dirty = writer.signed.0 != writer.tracker.next_seq();
-            if (dirty && age >= CHECKPOINT_AFTER) || age >= HEARTBEAT {
-                writer.sync()?;
-                writer.sign()?;
-            }
-            Ok(())
-        });
-        let state = match (&self.failed, &self.full, &self.spare) {
-            (Some(why), ..) => State::Failed(why.clone()),
-            (None, Some((why, _)), _) => State::Full(why.clone()),
-            (None, None, Spare::Missing { why, .. }) => {
-                State::Degraded(format!("no space for the next segment: {why}"))
-            }
-            _ if self.signed.0 != self.tracker.next_seq()
-                && self.signed.1.elapsed() > 5 * CHECKPOINT_AFTER =>
-            {
-                State::Degraded("checkpoints are late".into())
-            }
-            _ => State::Ok,
-        };
-        self.shared.update(|_, health| {
-            if health.state != state {
-                health.state = state;
-            }
-        });
-    }
-
-    fn next_due(&self) -> Duration {
-        let sync = self.unsynced.map(|since| since + SYNC_AFTER);
-        let dirty = self.signed.0 != self.tracker.next_seq();
-        let sign = self.signed.1 + if dirty { CHECKPOINT_AFTER } else { HEARTBEAT };
-        let space = match &self.spare {
-            Spare::Ready(_) => None,
-            Spare::Making(_) => Some(Instant::now() + SYNC_AFTER),
-            Spare::Missing { retry, .. } => Some(*retry),
-        };
-        let due = [sync, Some(sign), space].into_iter().flatten().min();
-        let wait = due.map_or(HEARTBEAT, |due| {
-            due.saturating_duration_since(Instant::now())
-        });
-        if self.failed.is_some() {
-            HEARTBEAT
-        } else {
-            wait
-        }
     }
 
     fn poll_spare(&mut self, wait: bool) {
@@ -486,7 +322,7 @@ impl Writer {
                         made.recv().map_err(|_| ())
                     } else {
                         match made.try_recv() {
-                            Err(std::sync::mpsc::TryRecvError::Empty) => return,
+                            Err(TryRecvError::Empty) => return,
                             other => other.map_err(|_| ()),
                         }
                     };
@@ -518,19 +354,11 @@ impl Writer {
         }
         if let Some((why, refused)) = self.full.take() {
             let reason = format!("{refused} record(s) were refused while the disk was full: {why}");
-            self.append(None, at, &Entry::Gap { bytes: 0, reason })?;
+            let gap = Entry::Gap { bytes: 0, reason };
+            let meta = meta_of(&gap)?;
+            self.encode(None, at, gap, meta, &[])?;
         }
         Ok(())
-    }
-
-    fn degraded(&self, why: String) {
-        self.shared
-            .update(|_, health| health.state = State::Degraded(why));
-    }
-
-    /// Marks an error after which the files may not be what we think they are.
-    fn fatal(error: JournalError) -> JournalError {
-        JournalError::Failed(error.to_string())
     }
 
     /// Runs a step unless the journal failed, and remembers if it does now.
@@ -544,8 +372,6 @@ impl Writer {
         let result = step(self);
         if let Err(JournalError::Failed(why)) = &result {
             self.failed = Some(why.clone());
-            self.shared
-                .update(|_, health| health.state = State::Failed(why.clone()));
         }
         result
     }
@@ -570,9 +396,11 @@ impl Spare {
     }
 }
 
-impl Waiting {
-    fn answer(self, result: Result<(), JournalError>) {
-        let _ = self.ack.send(result.map(|()| Written { seq: self.seq }));
+/// An entry's JSON. A close has none yet: its counts come from the writer.
+pub(super) fn meta_of(entry: &Entry) -> Result<Vec<u8>, JournalError> {
+    match entry {
+        Entry::Close(_) => Ok(Vec::new()),
+        entry => serde_json::to_vec(entry).map_err(|e| JournalError::Entry(e.to_string())),
     }
 }
 

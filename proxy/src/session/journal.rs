@@ -4,6 +4,7 @@
 //! durability, so that bytes for the client keep their order too.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use holdpoint_core::record::{Durability, Entry, NewRecord};
 
 use super::Session;
 use super::line::Chunk;
-use super::parts::{Later, LedgerError};
+use super::parts::{LedgerError, Ticket};
 use crate::upstream::Unjudged;
 
 /// What waits for a record.
@@ -26,7 +27,7 @@ pub(super) enum After {
 }
 
 struct Pending {
-    ticket: Later<Result<(), LedgerError>>,
+    ticket: Ticket,
     after: After,
 }
 
@@ -51,7 +52,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    pub(super) fn push(&mut self, ticket: Later<Result<(), LedgerError>>, after: After) {
+    pub(super) fn push(&mut self, ticket: Ticket, after: After) {
         match &after {
             After::Gate => self.gate += 1,
             After::Client(bytes) => self.bytes += bytes.len(),
@@ -74,7 +75,7 @@ impl Journal {
         let Some(first) = self.pending.front_mut() else {
             return Poll::Pending;
         };
-        let answer = match first.ticket.as_mut().poll(cx) {
+        let answer = match Pin::new(&mut first.ticket).poll(cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(answer) => answer,
         };

@@ -57,7 +57,7 @@ use wire::Wire;
 pub use cancel::Cancels;
 pub use parts::{
     Claim, Custody, Desk, Gatekeeper, Instance, Later, Ledger, LedgerError, Parts, Protocol, Route,
-    Rules, Waiter,
+    Rules, Ticket, Waiter,
 };
 pub use registry::{Place, SessionInfo, Sessions, Signal};
 

@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use holdpoint_core::Now;
@@ -62,7 +63,26 @@ pub struct LedgerError(pub String);
 pub trait Ledger: Send + Sync {
     /// The record is in line when this returns; the answer comes once it is at
     /// its durability. An error means that nothing later will be written either.
-    fn submit(&self, record: NewRecord, durability: Durability) -> Later<Result<(), LedgerError>>;
+    fn submit(&self, record: NewRecord, durability: Durability) -> Ticket;
+}
+
+/// A record's answer. Most are there at once, which costs nothing.
+#[must_use = "the record may not be as safe yet as it was asked to be"]
+pub enum Ticket {
+    /// Taken when it is polled.
+    Ready(Option<Result<(), LedgerError>>),
+    Later(Later<Result<(), LedgerError>>),
+}
+
+impl Future for Ticket {
+    type Output = Result<(), LedgerError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Ready(answer) => answer.take().map_or(Poll::Pending, Poll::Ready),
+            Self::Later(later) => later.as_mut().poll(cx),
+        }
+    }
 }
 
 /// Tells who a token's bearer is.

@@ -256,16 +256,16 @@ impl FakeLedger {
 }
 
 impl Ledger for FakeLedger {
-    fn submit(&self, record: NewRecord, _: Durability) -> Later<Result<(), LedgerError>> {
+    fn submit(&self, record: NewRecord, _: Durability) -> Ticket {
         if *lock(&self.broken) {
-            return Box::pin(async { Err(LedgerError("broken on purpose".to_owned())) });
+            return Ticket::Ready(Some(Err(LedgerError("broken on purpose".to_owned()))));
         }
         lock(&self.records).push((record.entry, record.blob));
         let mut blocked = self.blocked.subscribe();
-        Box::pin(async move {
+        Ticket::Later(Box::pin(async move {
             let _ = blocked.wait_for(|blocked| !blocked).await;
             Ok(())
-        })
+        }))
     }
 }
 
