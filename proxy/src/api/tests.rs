@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::approvals::testing::{Desk, draft, identity, principal};
 use crate::approvals::{Later, Waiter};
-use crate::notify::http::Http;
+use crate::http_client::HttpClient;
 
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
@@ -74,7 +74,7 @@ impl Sessions for NoSessions {
 struct Gateway {
     desk: Desk,
     base: String,
-    http: Http,
+    http: HttpClient,
 }
 
 impl Gateway {
@@ -120,7 +120,7 @@ impl Gateway {
         Self {
             desk,
             base,
-            http: Http::new(None, 1 << 20).unwrap(),
+            http: HttpClient::new(None, 1 << 20).unwrap(),
         }
     }
 

@@ -11,8 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::{About, Problem};
-use crate::identity::checked;
-use crate::notify::http::Http;
+use crate::http_client::{HttpClient, USER_AGENT, checked};
 
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -34,7 +33,7 @@ pub(super) struct ServerArgs {
 pub(super) struct Client {
     base: String,
     host: String,
-    http: Http,
+    http: HttpClient,
 }
 
 /// Where a target is reached.
@@ -60,7 +59,7 @@ pub(super) struct Refused(pub Problem);
 /// # Errors
 /// Nobody answers there.
 pub(crate) async fn status(url: &str) -> anyhow::Result<StatusCode> {
-    let http = Http::new(None, MAX_ANSWER)?;
+    let http = HttpClient::new(None, MAX_ANSWER)?;
     let request = Request::get(url).body(Bytes::new())?;
     Ok(http.send(request, PATIENCE).await?.status)
 }
@@ -79,7 +78,7 @@ impl Client {
         Ok(Self {
             base,
             host,
-            http: Http::new(args.ca.as_deref(), MAX_ANSWER)?,
+            http: HttpClient::new(args.ca.as_deref(), MAX_ANSWER)?,
         })
     }
 
@@ -175,10 +174,7 @@ impl Client {
             .method(method)
             .uri(format!("{}{path}", self.base))
             .header(header::ACCEPT, "application/json")
-            .header(
-                header::USER_AGENT,
-                concat!("holdpoint/", env!("CARGO_PKG_VERSION")),
-            )
+            .header(header::USER_AGENT, USER_AGENT)
             .header("holdpoint-client", "cli");
         // The client speaks HTTP/1.1 and adds the host by itself.
         if let Some(token) = token {

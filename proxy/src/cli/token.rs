@@ -23,7 +23,8 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::identity::{HttpClient, checked, discover, is_loopback};
+use crate::http_client::{HttpClient, checked, is_loopback};
+use crate::identity::{MAX_BODY, discover};
 use crate::secrets;
 
 /// A token that ends within this many seconds is of no use to whoever asked.
@@ -150,7 +151,7 @@ impl TokenArgs {
 }
 
 async fn request(issuer: &str, form: String) -> anyhow::Result<Found> {
-    let http = HttpClient::new(None)?;
+    let http = HttpClient::new(None, MAX_BODY)?;
     let endpoint = discover(&http, issuer)
         .await?
         .token_endpoint
@@ -164,7 +165,7 @@ async fn request(issuer: &str, form: String) -> anyhow::Result<Found> {
         error_description: Option<String>,
     }
     let answer: Answer = serde_json::from_slice(&reply.body).unwrap_or_default();
-    match (reply.status, answer.access_token) {
+    match (reply.status.as_u16(), answer.access_token) {
         (200, Some(token)) => Ok(Found::Token(token.into())),
         (status, _) => {
             let error = answer

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
-use super::http::is_loopback;
+use crate::http_client::is_loopback;
 
 const AUDIENCE: &str = "api://holdpoint";
 const CONNECT: &str = "holdpoint.connect";
