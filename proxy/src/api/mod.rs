@@ -29,7 +29,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, Secur
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use about::{About, Place};
+pub use about::{About, LoginWay, Place};
 pub use approvals::{Choice, Decided, Decision, Listed, Status};
 pub use auth::Tokens;
 pub use integration::{AssertedReviewer, Integrations, SignedDecision};

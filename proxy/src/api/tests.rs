@@ -109,7 +109,11 @@ impl Gateway {
             tokens: Arc::new(Names),
             integrations,
             sessions: Arc::new(NoSessions::default()),
-            about: About::new(vec![place], vec!["https://issuer.example".to_owned()]),
+            about: About::new(
+                vec![place],
+                vec!["https://issuer.example".to_owned()],
+                Vec::new(),
+            ),
             ready: Arc::new(|| Ok(())),
             counters: Arc::new(|| vec![("commands_total".to_owned(), 7)]),
             clock: desk.hands.clock(),

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use holdpoint_core::config::{Config, Sync};
+use holdpoint_core::config::{Config, Issuer, Sync};
 use holdpoint_core::gate::HoldLimits;
 use holdpoint_core::policy::Judge;
 use holdpoint_core::record::Start;
@@ -59,7 +59,7 @@ struct Shared {
     recorder: Recorder,
     authenticator: Authenticator,
     /// Whose tokens are accepted.
-    issuers: Vec<String>,
+    issuers: Vec<Issuer>,
     /// Answers until it is dropped.
     #[expect(dead_code, reason = "held for its drop")]
     dev_issuer: Option<DevIssuer>,
@@ -233,7 +233,7 @@ impl App {
 /// The authenticator, the issuers whose tokens it accepts, and our own if there is one.
 async fn identities(
     config: &Config,
-) -> anyhow::Result<(Authenticator, Vec<String>, Option<DevIssuer>)> {
+) -> anyhow::Result<(Authenticator, Vec<Issuer>, Option<DevIssuer>)> {
     let mut identity = config.identity.clone();
     let mut dev_issuer = None;
     if let Some(dev) = &config.dev_issuer {
@@ -253,12 +253,7 @@ async fn identities(
             }
         }
     }
-    let issuers = identity
-        .issuers
-        .into_iter()
-        .map(|issuer| issuer.issuer)
-        .collect();
-    Ok((authenticator, issuers, dev_issuer))
+    Ok((authenticator, identity.issuers, dev_issuer))
 }
 
 fn hold_limits(config: &Config) -> HoldLimits {
