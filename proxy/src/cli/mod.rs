@@ -9,6 +9,7 @@ mod check;
 mod classify;
 mod client;
 mod demo;
+mod login;
 mod policy;
 mod psql;
 mod serve;
@@ -51,6 +52,10 @@ enum Command {
     /// Test and explain rules
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Sign in, for the commands that follow
+    Login(login::LoginArgs),
+    /// Remove the tokens of earlier logins from this machine
+    Logout(login::LogoutArgs),
     /// Print an access token
     Token(token::TokenArgs),
     /// Run psql against a target
@@ -107,6 +112,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => args.run(),
         Command::Classify(args) => args.run(),
         Command::Policy(command) => command.run(),
+        Command::Login(args) => args.run(),
+        Command::Logout(args) => args.run(),
         Command::Token(args) => args.run(),
         Command::Psql(args) => args.run(),
         Command::Wait(args) => args.run(),

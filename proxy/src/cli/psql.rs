@@ -7,7 +7,9 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, bail};
 use clap::Args;
 
+use super::approvals::login_or;
 use super::client::{Client, ServerArgs};
+use super::login::Purpose;
 use super::{Outcome, runtime};
 
 #[derive(Args)]
@@ -29,8 +31,13 @@ pub(crate) struct PsqlArgs {
 
 impl PsqlArgs {
     pub(crate) fn run(self) -> Outcome {
-        let client = Client::new(&self.server)?;
-        let place = runtime()?.block_on(client.target(&self.target))?;
+        login_or(self.exec())
+    }
+
+    fn exec(self) -> Outcome {
+        let client = Client::new(&self.server, Purpose::Connect)?;
+        let runtime = runtime()?;
+        let place = runtime.block_on(client.target(&self.target))?;
         if place.protocol != "postgres" {
             bail!(
                 "target `{}` speaks {}, not PostgreSQL",
@@ -68,7 +75,7 @@ impl PsqlArgs {
         command
             .args(&self.args)
             .envs(settings)
-            .env("PGPASSWORD", client.token()?);
+            .env("PGPASSWORD", runtime.block_on(client.token())?);
         for foreign in [
             "PGSERVICE",
             "PGPASSFILE",

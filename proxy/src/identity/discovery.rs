@@ -13,6 +13,8 @@ pub(crate) struct Metadata {
     pub(crate) token_endpoint: Option<String>,
     pub(crate) authorization_endpoint: Option<String>,
     pub(crate) device_authorization_endpoint: Option<String>,
+    /// What may be asked for, where the issuer says it.
+    pub(crate) scopes: Vec<String>,
     /// Redirects name their issuer (RFC 9207).
     pub(crate) names_itself: bool,
 }
@@ -99,6 +101,16 @@ fn read(url: String, body: &[u8], wanted: &str) -> Result<Metadata, DiscoveryErr
         token_endpoint: endpoint("token_endpoint")?,
         authorization_endpoint: endpoint("authorization_endpoint")?,
         device_authorization_endpoint: endpoint("device_authorization_endpoint")?,
+        scopes: document
+            .get("scopes_supported")
+            .and_then(Value::as_array)
+            .map(|all| {
+                all.iter()
+                    .filter_map(Value::as_str)
+                    .map(str::to_owned)
+                    .collect()
+            })
+            .unwrap_or_default(),
         names_itself: document.get("authorization_response_iss_parameter_supported")
             == Some(&Value::Bool(true)),
     })

@@ -345,7 +345,7 @@ impl Signed {
 }
 
 /// Over digests, so that the time it takes says nothing about the secret.
-pub(super) fn same(a: &str, b: &str) -> bool {
+pub(crate) fn same(a: &str, b: &str) -> bool {
     Digest::of(a.as_bytes()) == Digest::of(b.as_bytes())
 }
 

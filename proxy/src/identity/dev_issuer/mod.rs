@@ -30,6 +30,7 @@ use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
 use grants::Grants;
+pub(crate) use grants::same as same_secret;
 
 const AUDIENCE: &str = "api://holdpoint";
 const CONNECT: &str = "holdpoint.connect";
