@@ -10,9 +10,12 @@
 mod bad_input;
 mod crash;
 mod demo;
+mod interop;
 mod journal;
 mod layering;
+mod login;
 mod policies;
 mod postgres;
 mod reload;
+mod replay;
 mod upstream;

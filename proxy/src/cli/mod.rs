@@ -12,6 +12,7 @@ mod demo;
 mod login;
 mod policy;
 mod psql;
+mod replay;
 mod serve;
 mod sessions;
 mod style;
@@ -49,7 +50,7 @@ enum Command {
     Check(check::CheckArgs),
     /// Say what commands do: JSON lines in, JSON lines out
     Classify(classify::ClassifyArgs),
-    /// Test and explain rules
+    /// Test and explain rules, and replay what was recorded
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     /// Sign in, for the commands that follow

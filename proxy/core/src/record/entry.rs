@@ -138,6 +138,9 @@ pub struct PluginUsed {
 pub struct Open {
     pub principal: Principal,
     pub target: String,
+    /// The target's, as rules saw them; absent in records of older versions.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tags: Option<Vec<String>>,
     pub listener: String,
     /// The client's address and port.
     pub source: String,
