@@ -2,7 +2,7 @@
 //! out opens our doors, and `holdpoint login` gets along with it.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use holdpoint_tests::browser::Page;
 use holdpoint_tests::desk::{Desk, text};
@@ -13,6 +13,7 @@ use serde_json::Value;
 /// The provider; it ends when this is dropped.
 struct Provider {
     child: Child,
+    _out: BufReader<ChildStdout>,
     issuer: String,
     agent: String,
     secret: String,
@@ -30,8 +31,9 @@ impl Provider {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        let out = child.stdout.take().unwrap();
-        BufReader::new(out).read_line(&mut line).unwrap();
+        // Kept open: a provider that cannot write its log would end.
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
         let said: Value = serde_json::from_str(&line).expect("the provider starts");
         let text = |name: &str| said[name].as_str().unwrap().to_owned();
         Some(Self {
@@ -39,6 +41,7 @@ impl Provider {
             agent: text("agent"),
             secret: text("secret"),
             child,
+            _out: out,
         })
     }
 

@@ -18,4 +18,5 @@ mod policies;
 mod postgres;
 mod reload;
 mod replay;
+mod sessions;
 mod upstream;

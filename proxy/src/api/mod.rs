@@ -35,7 +35,7 @@ pub use auth::Tokens;
 pub use integration::{AssertedReviewer, Integrations, SignedDecision};
 pub use problem::Problem;
 pub use serve::{ServeError, serve};
-pub use sessions::{Revoke, Revoked, SessionView, Sessions, SessionsListed};
+pub use sessions::{Killed, Revoke, Revoked, SessionView, Sessions, SessionsListed};
 
 use crate::approvals::{Approvals, Clock};
 
@@ -146,6 +146,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(approvals::wait))
         .routes(routes!(sessions::list))
         .routes(routes!(sessions::revoke))
+        .routes(routes!(sessions::kill))
         .routes(routes!(described))
 }
 

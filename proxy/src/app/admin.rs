@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use holdpoint_core::config::{Admin, Config, Issuer, SecretRef};
+use holdpoint_core::id::SessionId;
 use holdpoint_core::principal::{Identity, Principal};
 use tokio::sync::mpsc;
 
@@ -179,6 +180,14 @@ impl api::Sessions for Live {
     fn revoke(&self, identity: &Identity) -> usize {
         self.0
             .revoke(|principal| principal.behind().any(|one| one == identity))
+    }
+
+    fn has(&self, id: &SessionId) -> bool {
+        self.0.list().iter().any(|info| info.id == *id)
+    }
+
+    fn kill(&self, id: &SessionId) -> bool {
+        self.0.kill(id)
     }
 }
 

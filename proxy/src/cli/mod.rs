@@ -9,6 +9,7 @@ mod check;
 mod classify;
 mod client;
 mod demo;
+mod env;
 mod login;
 mod policy;
 mod psql;
@@ -59,6 +60,8 @@ enum Command {
     Logout(login::LogoutArgs),
     /// Print an access token
     Token(token::TokenArgs),
+    /// Print what a client must know to reach a target, for a shell
+    Env(env::EnvArgs),
     /// Run psql against a target
     Psql(psql::PsqlArgs),
     /// Wait until a held command is decided
@@ -116,6 +119,7 @@ pub fn main() -> ExitCode {
         Command::Login(args) => args.run(),
         Command::Logout(args) => args.run(),
         Command::Token(args) => args.run(),
+        Command::Env(args) => args.run(),
         Command::Psql(args) => args.run(),
         Command::Wait(args) => args.run(),
         Command::Approvals(command) => command.run(),

@@ -110,6 +110,11 @@ pub enum Entry {
         bytes: u64,
         reason: String,
     },
+    /// Somebody asked for the end of one session. Of no session itself: it may have ended.
+    Killed {
+        session: SessionId,
+        by: Identity,
+    },
     Revoked {
         identity: Identity,
         by: Identity,

@@ -311,7 +311,7 @@ impl Kept {
     /// Close enough to its end that a command could outlive it.
     pub(in crate::cli) fn is_stale(&self, now: u64) -> bool {
         let life = self.expires.saturating_sub(self.issued);
-        self.left(now) < (life / 3).min(60)
+        self.left(now) <= (life / 3).min(60)
     }
 }
 
@@ -488,5 +488,8 @@ mod tests {
         short.expires = 30;
         assert!(!short.is_stale(19));
         assert!(short.is_stale(21));
+        // One that never was good is not good either.
+        short.expires = short.issued;
+        assert!(short.is_stale(0));
     }
 }

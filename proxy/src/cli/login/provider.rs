@@ -16,7 +16,7 @@ use bytes::Bytes;
 use holdpoint_core::secret::Secret;
 use openidconnect::core::{
     CoreAuthenticationFlow, CoreClient, CoreDeviceAuthorizationResponse, CoreJsonWebKeySet,
-    CoreTokenResponse,
+    CoreJwsSigningAlgorithm, CoreTokenResponse,
 };
 use openidconnect::url::Url;
 use openidconnect::{
@@ -35,6 +35,19 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where nothing says how long a token is good.
 const SOME_TIME: u64 = 300;
+
+/// What an ID token may be signed with: any algorithm whose key is the issuer's alone.
+const SIGNED_WITH: [CoreJwsSigningAlgorithm; 9] = [
+    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
+    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha384,
+    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha512,
+    CoreJwsSigningAlgorithm::RsaSsaPssSha256,
+    CoreJwsSigningAlgorithm::RsaSsaPssSha384,
+    CoreJwsSigningAlgorithm::RsaSsaPssSha512,
+    CoreJwsSigningAlgorithm::EcdsaP256Sha256,
+    CoreJwsSigningAlgorithm::EcdsaP384Sha384,
+    CoreJwsSigningAlgorithm::EdDsa,
+];
 
 /// Why an issuer gave no token.
 #[derive(Debug, thiserror::Error)]
@@ -287,7 +300,7 @@ impl Provider {
             IssuerUrl::new(self.way.issuer.clone())?,
             keys,
         );
-        let verifier = client.id_token_verifier();
+        let verifier = client.id_token_verifier().set_allowed_algs(SIGNED_WITH);
         let good = match nonce {
             Some(nonce) => token.claims(&verifier, nonce).map(|_| ()),
             // The device grant has no nonce.
