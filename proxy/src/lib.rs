@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 mod crash;
 pub mod credential;
+mod http_client;
 pub mod identity;
 pub mod listener;
 pub mod notify;

@@ -86,7 +86,8 @@ fn from_file(path: &Path) -> Result<Secret, SecretError> {
 }
 
 /// Looks at what was opened, not at the path: nobody can swap it in between.
-fn check_file(file: &File, path: &Path) -> Result<(), SecretError> {
+/// Refuses a file that is not ours, or that others may use.
+pub(crate) fn check_file(file: &File, path: &Path) -> Result<(), SecretError> {
     let about = file.metadata().map_err(|cause| SecretError::Read {
         path: path.to_owned(),
         cause,

@@ -10,10 +10,14 @@
 mod bad_input;
 mod crash;
 mod demo;
+mod interop;
 mod journal;
 mod layering;
+mod login;
 mod policies;
 mod postgres;
 mod reload;
+mod replay;
+mod sessions;
 mod upgrade;
 mod upstream;

@@ -43,6 +43,8 @@ pub struct Settings {
     pub journal: String,
     /// `[identity]`, without its head.
     pub identity: String,
+    /// The tables that say who is known, in place of the tests' own issuer.
+    pub known: Option<String>,
     /// `tls` of the target.
     pub upstream_tls: String,
     /// Members of the target's `settings`, each with a comma in front.
@@ -63,6 +65,7 @@ impl Default for Settings {
             more: String::new(),
             journal: "segment = \"4MiB\"\n".to_owned(),
             identity: String::new(),
+            known: None,
             upstream_tls: "\"off\"".to_owned(),
             target_settings: String::new(),
             env: BTreeMap::new(),
@@ -119,15 +122,7 @@ impl Gateway {
             r#"node = "test"
 [identity]
 {identity}
-[[identity.issuer]]
-name = "tests"
-issuer = "{issuer}"
-audiences = ["{AUDIENCE}"]
-algorithms = ["ES256"]
-[identity.agents.ada]
-name = "ada"
-groups = ["agents"]
-owners = ["tests|olivia"]
+{known}
 [target.shop]
 protocol = "postgres"
 address = "{upstream}"
@@ -149,7 +144,7 @@ url = "{hook}"
 secret = "file:webhook-secret"
 [review.integration.robot]
 secret = "file:webhook-secret"
-reviewers = ["group:reviewers", "person:tests|rita"]
+reviewers = ["group:reviewers"{rita}]
 [admin]
 listen = "{admin}"
 [journal]
@@ -158,7 +153,12 @@ dir = "journal"
 {more}
 "#,
             identity = settings.identity,
-            issuer = issuer.url(),
+            rita = if settings.known.is_none() {
+                r#", "person:tests|rita""#
+            } else {
+                ""
+            },
+            known = settings.known.unwrap_or_else(|| own_issuer(&issuer)),
             upstream = if settings.tapped {
                 tap.address()
             } else {
@@ -439,9 +439,26 @@ pub fn binary() -> PathBuf {
     path
 }
 
+/// The tests' own issuer, and the agent `ada` of it.
+fn own_issuer(issuer: &Issuer) -> String {
+    format!(
+        r#"[[identity.issuer]]
+name = "tests"
+issuer = "{}"
+audiences = ["{AUDIENCE}"]
+algorithms = ["ES256"]
+[identity.agents.ada]
+name = "ada"
+groups = ["agents"]
+owners = ["tests|olivia"]
+"#,
+        issuer.url()
+    )
+}
+
 /// Ports below those that the kernel gives out by itself, each handed out once: a
 /// gateway that starts late does not meet another test's listener on its own port.
-fn free_ports<const N: usize>() -> [SocketAddr; N] {
+pub fn free_ports<const N: usize>() -> [SocketAddr; N] {
     static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| {
         let spread = u16::try_from(std::process::id() % 1000).unwrap();
         AtomicU16::new(12_000 + spread * 10)

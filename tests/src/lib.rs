@@ -23,7 +23,9 @@
     reason = "a harness fails its test by panicking"
 )]
 
+pub mod browser;
 pub mod certs;
+pub mod desk;
 pub mod dir;
 pub mod gateway;
 pub mod issuer;
@@ -37,6 +39,7 @@ pub mod tap;
 pub mod webhook;
 pub mod wire;
 
+pub use browser::Browser;
 pub use dir::TestDir;
 pub use gateway::{Gateway, RULES, Settings};
 pub use issuer::Issuer;

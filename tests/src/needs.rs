@@ -38,6 +38,15 @@ pub fn python_drivers() -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
+/// Node and the packages of the independent issuer that `scripts/setup` installed.
+pub fn node_issuer() -> Option<(PathBuf, PathBuf)> {
+    let modules = workspace().join("target/node-drivers/node_modules");
+    modules
+        .join("oidc-provider")
+        .is_dir()
+        .then_some((program("node")?, modules))
+}
+
 pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()

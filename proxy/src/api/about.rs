@@ -71,6 +71,9 @@ pub struct About {
     pub targets: Vec<Place>,
     /// Issuers whose tokens are accepted.
     pub issuers: Vec<String>,
+    /// How people sign in with `holdpoint login`, best first.
+    #[serde(default)]
+    pub login: Vec<LoginWay>,
     /// How to connect, what a hold is, and what to do then.
     pub how: Vec<String>,
 }
@@ -85,8 +88,22 @@ pub struct Place {
     pub port: u16,
 }
 
+/// What `holdpoint login` says to an issuer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LoginWay {
+    pub issuer: String,
+    /// A public client.
+    pub client_id: String,
+    /// Sent as `audience` and `resource`, where there is one.
+    pub audience: Option<String>,
+    /// Scope to ask for to connect.
+    pub connect_scope: String,
+    /// Scope to ask for to decide on held commands.
+    pub review_scope: String,
+}
+
 impl About {
-    pub fn new(targets: Vec<Place>, issuers: Vec<String>) -> Self {
+    pub fn new(targets: Vec<Place>, issuers: Vec<String>, login: Vec<LoginWay>) -> Self {
         let how = [
             "Connect to a target with your access token as the password, over TLS. You never \
              need the target's own password. `holdpoint psql TARGET` does it for you.",
@@ -103,6 +120,7 @@ impl About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             targets,
             issuers,
+            login,
             how: how.map(str::to_owned).to_vec(),
         }
     }
@@ -120,6 +138,9 @@ impl About {
         }
         for issuer in &self.issuers {
             let _ = writeln!(text, "- tokens come from {issuer}");
+        }
+        if !self.login.is_empty() {
+            text.push_str("- a person signs in with `holdpoint login`\n");
         }
         for paragraph in &self.how {
             let _ = write!(text, "\n{paragraph}\n");

@@ -29,13 +29,13 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, Secur
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use about::{About, Place};
+pub use about::{About, LoginWay, Place};
 pub use approvals::{Choice, Decided, Decision, Listed, Status};
 pub use auth::Tokens;
 pub use integration::{AssertedReviewer, Integrations, SignedDecision};
 pub use problem::Problem;
 pub use serve::{ServeError, serve};
-pub use sessions::{Revoke, Revoked, SessionView, Sessions, SessionsListed};
+pub use sessions::{Killed, Revoke, Revoked, SessionView, Sessions, SessionsListed};
 
 use crate::approvals::{Approvals, Clock};
 
@@ -146,6 +146,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(approvals::wait))
         .routes(routes!(sessions::list))
         .routes(routes!(sessions::revoke))
+        .routes(routes!(sessions::kill))
         .routes(routes!(described))
 }
 

@@ -2,8 +2,9 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
+use holdpoint_core::id::SessionId;
 use holdpoint_core::principal::Identity;
 use holdpoint_core::record::{Durability, Entry};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,12 @@ pub trait Sessions: Send + Sync {
 
     /// Ends every session that `identity` stands behind. Gives how many.
     fn revoke(&self, identity: &Identity) -> usize;
+
+    /// Whether this session is open.
+    fn has(&self, id: &SessionId) -> bool;
+
+    /// Ends one session. Gives whether it was open.
+    fn kill(&self, id: &SessionId) -> bool;
 }
 
 /// A live connection.
@@ -127,4 +134,60 @@ pub(super) async fn revoke(
             "revoking failed, see the log",
         )
     })
+}
+
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Killed {
+    /// The session whose end was asked for.
+    pub session: String,
+}
+
+/// Ends one live session; what it holds is withdrawn
+///
+/// Any reviewer may: it only ever refuses. Its identity may connect again; `/v1/revoke` ends that.
+#[utoipa::path(
+    post, path = "/v1/sessions/{id}/kill", tag = "operate", security(("bearer" = [])),
+    params(("id" = String, Path, description = "The session, `s-…`")),
+    responses(
+        (status = 200, body = Killed), (status = 401, body = Problem),
+        (status = 404, body = Problem),
+    ),
+)]
+pub(super) async fn kill(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Json<Killed>, Problem> {
+    let by = api.reviewer(&headers).await?;
+    let id: SessionId = id.parse().map_err(|_| Problem::not_found("session"))?;
+    if !api.0.sessions.has(&id) {
+        return Err(Problem::not_found("session"));
+    }
+    // A task, so that a caller who hangs up does not leave it half done.
+    let task = tokio::spawn(async move {
+        let entry = Entry::Killed {
+            session: id.clone(),
+            by: by.identity,
+        };
+        // Who did it is written before it is done; but a journal that fails keeps no session alive.
+        let recorded = api
+            .0
+            .approvals
+            .record(None, entry, Durability::Synced)
+            .await;
+        if let Err(error) = recorded {
+            tracing::error!(%error, session = %id, "who ended this session is not recorded");
+        }
+        api.0.sessions.kill(&id).then(|| id.to_string())
+    });
+    match task.await {
+        Ok(Some(session)) => Ok(Json(Killed { session })),
+        // It ended by itself meanwhile.
+        Ok(None) => Err(Problem::not_found("session")),
+        Err(_) => Err(Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "HP-REQUEST",
+            "ending the session failed, see the log",
+        )),
+    }
 }

@@ -10,6 +10,7 @@ use holdpoint_core::Now;
 use holdpoint_core::config::Integration;
 use holdpoint_core::decision::Reviewers;
 use holdpoint_core::denial::{Denial, Kind};
+use holdpoint_core::id::SessionId;
 use holdpoint_core::principal::{self, Identity, Principal};
 use holdpoint_core::record::Entry;
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::approvals::testing::{Desk, draft, identity, principal};
 use crate::approvals::{Later, Waiter};
-use crate::notify::http::Http;
+use crate::http_client::HttpClient;
 
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
@@ -69,12 +70,20 @@ impl Sessions for NoSessions {
         self.0.lock().unwrap().push(identity.clone());
         1
     }
+
+    fn has(&self, id: &SessionId) -> bool {
+        *id == SessionId::from_random(1)
+    }
+
+    fn kill(&self, id: &SessionId) -> bool {
+        self.has(id)
+    }
 }
 
 struct Gateway {
     desk: Desk,
     base: String,
-    http: Http,
+    http: HttpClient,
 }
 
 impl Gateway {
@@ -109,7 +118,11 @@ impl Gateway {
             tokens: Arc::new(Names),
             integrations,
             sessions: Arc::new(NoSessions::default()),
-            about: About::new(vec![place], vec!["https://issuer.example".to_owned()]),
+            about: About::new(
+                vec![place],
+                vec!["https://issuer.example".to_owned()],
+                Vec::new(),
+            ),
             ready: Arc::new(|| Ok(())),
             counters: Arc::new(|| vec![("commands_total".to_owned(), 7)]),
             clock: desk.hands.clock(),
@@ -120,7 +133,7 @@ impl Gateway {
         Self {
             desk,
             base,
-            http: Http::new(None, 1 << 20).unwrap(),
+            http: HttpClient::new(None, 1 << 20).unwrap(),
         }
     }
 
@@ -464,6 +477,23 @@ async fn revoking_ends_sessions_and_approvals_and_is_recorded() {
         all.iter()
             .any(|entry| matches!(entry, Entry::Revoked { by: who, .. } if *who == by))
     );
+}
+
+#[tokio::test]
+async fn ending_a_session_is_for_reviewers_and_is_recorded() {
+    let gateway = Gateway::start().await;
+    let (here, gone) = (SessionId::from_random(1), SessionId::from_random(2));
+    let path = |id: &SessionId| format!("/v1/sessions/{id}/kill");
+    let kill = async |id, token| gateway.json("POST", &path(id), token, json!(null)).await;
+    assert_eq!(kill(&here, "connect-agent").await.0, 403);
+    assert_eq!(kill(&gone, "review-rita").await.0, 404);
+    assert!(gateway.desk.ledger.all().is_empty());
+    let (status, done) = kill(&here, "review-rita").await;
+    assert_eq!((status, &done["session"]), (200, &json!(here.to_string())));
+    let by = identity("rita");
+    assert!(gateway.desk.ledger.all().iter().any(
+        |entry| matches!(entry, Entry::Killed { session, by: who } if *session == here && *who == by)
+    ));
 }
 
 #[tokio::test]

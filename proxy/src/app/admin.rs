@@ -4,12 +4,13 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use holdpoint_core::config::{Admin, Config, SecretRef};
+use holdpoint_core::config::{Admin, Config, Issuer, SecretRef};
+use holdpoint_core::id::SessionId;
 use holdpoint_core::principal::{Identity, Principal};
 use tokio::sync::mpsc;
 
 use super::Shared;
-use crate::api::{self, About, ApiParts, Integrations, Place, SessionView};
+use crate::api::{self, About, ApiParts, Integrations, LoginWay, Place, SessionView};
 use crate::approvals::{Approvals, PrincipalView, rfc3339};
 use crate::notify::{self, Notice, WebhookSender};
 use crate::recorder::State;
@@ -87,7 +88,7 @@ pub(super) async fn start(
         tokens: Arc::new(shared.authenticator.clone()),
         integrations: integrations(config, vault)?,
         sessions: Arc::new(Live(Arc::clone(&shared.sessions), config.clone())),
-        about: About::new(places(config), shared.issuers.clone()),
+        about: about(config, &shared.issuers),
         ready: Arc::new(ready),
         counters: Arc::new(counters),
         clock: Arc::new(move || clock.now()),
@@ -114,6 +115,21 @@ fn integrations(config: &Config, secrets: &Secrets) -> anyhow::Result<Integratio
             ))
         });
     Integrations::new(known).map_err(anyhow::Error::msg)
+}
+
+fn about(config: &Config, issuers: &[Issuer]) -> About {
+    let names = issuers.iter().map(|issuer| issuer.issuer.clone()).collect();
+    let ways = issuers.iter().filter_map(|issuer| {
+        let login = issuer.login.as_ref()?;
+        Some(LoginWay {
+            issuer: issuer.issuer.clone(),
+            client_id: login.client_id.clone(),
+            audience: login.audience.clone(),
+            connect_scope: issuer.connect_scope.clone(),
+            review_scope: issuer.review_scope.clone(),
+        })
+    });
+    About::new(places(config), names, ways.collect())
 }
 
 fn places(config: &Config) -> Vec<Place> {
@@ -157,5 +173,13 @@ impl api::Sessions for Live {
     fn revoke(&self, identity: &Identity) -> usize {
         self.0
             .revoke(|principal| principal.behind().any(|one| one == identity))
+    }
+
+    fn has(&self, id: &SessionId) -> bool {
+        self.0.list().iter().any(|info| info.id == *id)
+    }
+
+    fn kill(&self, id: &SessionId) -> bool {
+        self.0.kill(id)
     }
 }

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use holdpoint_core::config::{Config, Sync};
+use holdpoint_core::config::{Config, Issuer, Sync};
 use holdpoint_core::gate::HoldLimits;
 use holdpoint_core::policy::Judge;
 use holdpoint_core::record::Start;
@@ -70,7 +70,7 @@ struct Shared {
     recorder: Recorder,
     authenticator: Authenticator,
     /// Whose tokens are accepted.
-    issuers: Vec<String>,
+    issuers: Vec<Issuer>,
     /// Answers until it is dropped.
     #[expect(dead_code, reason = "held for its drop")]
     dev_issuer: Option<DevIssuer>,
@@ -254,7 +254,7 @@ impl App {
 /// The authenticator, the issuers whose tokens it accepts, and our own if there is one.
 async fn identities(
     config: &Config,
-) -> anyhow::Result<(Authenticator, Vec<String>, Option<DevIssuer>)> {
+) -> anyhow::Result<(Authenticator, Vec<Issuer>, Option<DevIssuer>)> {
     let mut identity = config.identity.clone();
     let mut dev_issuer = None;
     if let Some(dev) = &config.dev_issuer {
@@ -274,12 +274,7 @@ async fn identities(
             }
         }
     }
-    let issuers = identity
-        .issuers
-        .into_iter()
-        .map(|issuer| issuer.issuer)
-        .collect();
-    Ok((authenticator, issuers, dev_issuer))
+    Ok((authenticator, identity.issuers, dev_issuer))
 }
 
 fn hold_limits(config: &Config) -> HoldLimits {

@@ -14,6 +14,7 @@ use holdpoint_core::display::{escape, escape_line};
 use holdpoint_core::id::ApprovalId;
 
 use super::client::{Client, LoginNeeded, ServerArgs};
+use super::login::Purpose;
 use crate::api::{Choice, Decided, Decision, Listed};
 use crate::approvals::View;
 
@@ -160,7 +161,7 @@ pub(super) fn login_or(done: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCod
 }
 
 async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&args.server)?;
+    let client = Client::new(&args.server, Purpose::Review)?;
     let path = if args.all {
         "/v1/approvals"
     } else {
@@ -200,7 +201,7 @@ fn summary(view: &View) -> String {
 }
 
 async fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&args.server)?;
+    let client = Client::new(&args.server, Purpose::Review)?;
     let view: View = client.get(&format!("/v1/approvals/{}", args.id)).await?;
     let mut out = io::stdout().lock();
     if args.json {
@@ -221,7 +222,7 @@ struct Vote {
 }
 
 async fn decide(server: &ServerArgs, id: &ApprovalId, vote: Vote) -> anyhow::Result<ExitCode> {
-    let client = Client::new(server)?;
+    let client = Client::new(server, Purpose::Review)?;
     let view: View = client.get(&format!("/v1/approvals/{id}")).await?;
     // On standard error: with `--json` the result alone is on standard output.
     write_view(&mut io::stderr().lock(), &view)?;
@@ -276,7 +277,7 @@ fn confirmed(view: &View, choice: Choice) -> anyhow::Result<bool> {
 }
 
 async fn watch(args: &WatchArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&args.server)?;
+    let client = Client::new(&args.server, Purpose::Review)?;
     let mut known: BTreeMap<String, String> = BTreeMap::new();
     let mut first = true;
     loop {

@@ -10,9 +10,9 @@ use http::{Method, Request, StatusCode, Uri, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::login::{Purpose, Wanted, cached};
 use crate::api::{About, Problem};
-use crate::identity::checked;
-use crate::notify::http::Http;
+use crate::http_client::{HttpClient, USER_AGENT, checked};
 
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -34,7 +34,8 @@ pub(super) struct ServerArgs {
 pub(super) struct Client {
     base: String,
     host: String,
-    http: Http,
+    http: HttpClient,
+    purpose: Purpose,
 }
 
 /// Where a target is reached.
@@ -60,7 +61,7 @@ pub(super) struct Refused(pub Problem);
 /// # Errors
 /// Nobody answers there.
 pub(crate) async fn status(url: &str) -> anyhow::Result<StatusCode> {
-    let http = Http::new(None, MAX_ANSWER)?;
+    let http = HttpClient::new(None, MAX_ANSWER)?;
     let request = Request::get(url).body(Bytes::new())?;
     Ok(http.send(request, PATIENCE).await?.status)
 }
@@ -68,7 +69,7 @@ pub(crate) async fn status(url: &str) -> anyhow::Result<StatusCode> {
 impl Client {
     /// # Errors
     /// The URL is not `https` (or `http` to this machine), or the CA cannot be read.
-    pub(super) fn new(args: &ServerArgs) -> anyhow::Result<Self> {
+    pub(super) fn new(args: &ServerArgs, purpose: Purpose) -> anyhow::Result<Self> {
         let base = args.server.trim_end_matches('/').to_owned();
         let uri: Uri = checked(&base)?;
         let host = uri
@@ -79,15 +80,17 @@ impl Client {
         Ok(Self {
             base,
             host,
-            http: Http::new(args.ca.as_deref(), MAX_ANSWER)?,
+            purpose,
+            http: HttpClient::new(args.ca.as_deref(), MAX_ANSWER)?,
         })
     }
 
-    /// The caller's token: `HOLDPOINT_TOKEN_FILE`, or else `HOLDPOINT_TOKEN`.
+    /// The caller's token: `HOLDPOINT_TOKEN_FILE`, or else `HOLDPOINT_TOKEN`, or else what
+    /// `holdpoint login` left for this gateway.
     ///
     /// # Errors
-    /// There is none, or its file cannot be read.
-    pub(super) fn token(&self) -> anyhow::Result<String> {
+    /// There is none, or it cannot be read or renewed.
+    pub(super) async fn token(&self) -> anyhow::Result<String> {
         let set = |name| {
             std::env::var(name)
                 .ok()
@@ -98,9 +101,15 @@ impl Client {
                 .with_context(|| format!("cannot read HOLDPOINT_TOKEN_FILE, `{path}`"))?,
             (None, Some(token)) => token,
             (None, None) => {
-                let text = "no token: set HOLDPOINT_TOKEN_FILE, or HOLDPOINT_TOKEN to the output \
-                            of `holdpoint token`";
-                return Err(LoginNeeded(text.to_owned()).into());
+                let wanted = Wanted {
+                    server: Some(&self.base),
+                    issuer: None,
+                    client_id: None,
+                    purpose: self.purpose,
+                    scopes: &[],
+                };
+                let token = cached(&wanted).await?;
+                String::from_utf8(token.expose().to_vec()).context("the token is not text")?
             }
         };
         Ok(token.trim().to_owned())
@@ -143,7 +152,7 @@ impl Client {
         path: &str,
         wait: Duration,
     ) -> anyhow::Result<T> {
-        let token = self.token()?;
+        let token = self.token().await?;
         let answer = self
             .call(Method::GET, path, Some(&token), None, PATIENCE + wait)
             .await?;
@@ -155,7 +164,7 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> anyhow::Result<T> {
-        let token = self.token()?;
+        let token = self.token().await?;
         let body = Bytes::from(serde_json::to_vec(body)?);
         let answer = self
             .call(Method::POST, path, Some(&token), Some(body), PATIENCE)
@@ -175,10 +184,7 @@ impl Client {
             .method(method)
             .uri(format!("{}{path}", self.base))
             .header(header::ACCEPT, "application/json")
-            .header(
-                header::USER_AGENT,
-                concat!("holdpoint/", env!("CARGO_PKG_VERSION")),
-            )
+            .header(header::USER_AGENT, USER_AGENT)
             .header("holdpoint-client", "cli");
         // The client speaks HTTP/1.1 and adds the host by itself.
         if let Some(token) = token {

@@ -9,8 +9,11 @@ mod check;
 mod classify;
 mod client;
 mod demo;
+mod env;
+mod login;
 mod policy;
 mod psql;
+mod replay;
 mod serve;
 mod sessions;
 mod style;
@@ -48,11 +51,17 @@ enum Command {
     Check(check::CheckArgs),
     /// Say what commands do: JSON lines in, JSON lines out
     Classify(classify::ClassifyArgs),
-    /// Test and explain rules
+    /// Test and explain rules, and replay what was recorded
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Sign in, for the commands that follow
+    Login(login::LoginArgs),
+    /// Remove the tokens of earlier logins from this machine
+    Logout(login::LogoutArgs),
     /// Print an access token
     Token(token::TokenArgs),
+    /// Print what a client must know to reach a target, for a shell
+    Env(env::EnvArgs),
     /// Run psql against a target
     Psql(psql::PsqlArgs),
     /// Wait until a held command is decided
@@ -107,7 +116,10 @@ pub fn main() -> ExitCode {
         Command::Check(args) => args.run(),
         Command::Classify(args) => args.run(),
         Command::Policy(command) => command.run(),
+        Command::Login(args) => args.run(),
+        Command::Logout(args) => args.run(),
         Command::Token(args) => args.run(),
+        Command::Env(args) => args.run(),
         Command::Psql(args) => args.run(),
         Command::Wait(args) => args.run(),
         Command::Approvals(command) => command.run(),

@@ -12,6 +12,7 @@ use holdpoint_host::Plugin;
 
 use super::Outcome;
 use super::classify::ordinary_agent;
+use super::replay::ReplayArgs;
 use super::style::Style;
 use crate::plugins::shipped;
 use crate::reload::{read_rules, read_text};
@@ -22,6 +23,8 @@ pub(crate) enum PolicyCommand {
     Test(TestArgs),
     /// Say why a command is decided as it is
     Explain(ExplainArgs),
+    /// Judge what was recorded by other rules, and say what would change
+    Replay(ReplayArgs),
 }
 
 #[derive(Args)]
@@ -63,6 +66,7 @@ impl PolicyCommand {
         match self {
             Self::Test(args) => args.run(),
             Self::Explain(args) => args.run(),
+            Self::Replay(args) => args.run(),
         }
     }
 }

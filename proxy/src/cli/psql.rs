@@ -6,8 +6,11 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use tokio::runtime::Runtime;
 
+use super::approvals::login_or;
 use super::client::{Client, ServerArgs};
+use super::login::Purpose;
 use super::{Outcome, runtime};
 
 #[derive(Args)]
@@ -29,31 +32,13 @@ pub(crate) struct PsqlArgs {
 
 impl PsqlArgs {
     pub(crate) fn run(self) -> Outcome {
-        let client = Client::new(&self.server)?;
-        let place = runtime()?.block_on(client.target(&self.target))?;
-        if place.protocol != "postgres" {
-            bail!(
-                "target `{}` speaks {}, not PostgreSQL",
-                self.target,
-                place.protocol
-            );
-        }
-        let mut settings = vec![
-            ("PGHOST", place.host),
-            ("PGPORT", place.port.to_string()),
-            ("PGUSER", "agent".to_owned()),
-            (
-                "PGDATABASE",
-                self.database.unwrap_or_else(|| self.target.clone()),
-            ),
-            ("PGSSLMODE", "verify-full".to_owned()),
-            ("PGAPPNAME", "holdpoint psql".to_owned()),
-        ];
-        let ca = match self.server.ca.clone() {
-            Some(path) => std::path::absolute(path)?.display().to_string(),
-            None => "system".to_owned(),
-        };
-        settings.push(("PGSSLROOTCERT", ca));
+        login_or(self.exec())
+    }
+
+    fn exec(self) -> Outcome {
+        let runtime = runtime()?;
+        let (client, mut settings) = settings(&runtime, &self.server, &self.target, self.database)?;
+        settings.push(("PGAPPNAME", "holdpoint psql".to_owned()));
         if self.print {
             for (name, value) in settings {
                 println!("{name}={value}");
@@ -68,7 +53,7 @@ impl PsqlArgs {
         command
             .args(&self.args)
             .envs(settings)
-            .env("PGPASSWORD", client.token()?);
+            .env("PGPASSWORD", runtime.block_on(client.token())?);
         for foreign in [
             "PGSERVICE",
             "PGPASSFILE",
@@ -80,6 +65,36 @@ impl PsqlArgs {
         }
         Err(anyhow::Error::new(command.exec()).context("cannot run psql"))
     }
+}
+
+/// How libpq reaches a target, without the token; and the gateway that said so.
+pub(super) fn settings(
+    runtime: &Runtime,
+    server: &ServerArgs,
+    target: &str,
+    database: Option<String>,
+) -> anyhow::Result<(Client, Vec<(&'static str, String)>)> {
+    let client = Client::new(server, Purpose::Connect)?;
+    let place = runtime.block_on(client.target(target))?;
+    if place.protocol != "postgres" {
+        bail!(
+            "target `{target}` speaks {}, not PostgreSQL",
+            place.protocol
+        );
+    }
+    let ca = match &server.ca {
+        Some(path) => std::path::absolute(path)?.display().to_string(),
+        None => "system".to_owned(),
+    };
+    let settings = vec![
+        ("PGHOST", place.host),
+        ("PGPORT", place.port.to_string()),
+        ("PGUSER", "agent".to_owned()),
+        ("PGDATABASE", database.unwrap_or_else(|| target.to_owned())),
+        ("PGSSLMODE", "verify-full".to_owned()),
+        ("PGSSLROOTCERT", ca),
+    ];
+    Ok((client, settings))
 }
 
 fn find_psql() -> Option<PathBuf> {

@@ -1,29 +1,29 @@
 //! `holdpoint token`: an access token on standard output, and nothing else there.
 //!
-//! Where it comes from, first that fits: `HOLDPOINT_TOKEN_FILE` or `HOLDPOINT_TOKEN`; client
-//! credentials (`HOLDPOINT_CLIENT_ID` with `HOLDPOINT_CLIENT_SECRET_FILE` or
-//! `HOLDPOINT_CLIENT_SECRET`) at the issuer; `--user` at the development issuer.
+//! Where it comes from, first that fits: `--user` at the development issuer;
+//! `HOLDPOINT_TOKEN_FILE` or `HOLDPOINT_TOKEN`; client credentials (`HOLDPOINT_CLIENT_ID` with
+//! `HOLDPOINT_CLIENT_SECRET_FILE` or `HOLDPOINT_CLIENT_SECRET`) at the issuer; what an earlier
+//! `holdpoint login` left, renewed where it is near its end.
 //! Exit code 3 means that a person has to log in, so that an agent can tell it from a fault.
 //!
-//! Limits: no browser login yet; nothing is cached; a client secret goes in the request's body.
+//! Limits: a client secret goes in the request's body; its tokens are not kept.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, ValueEnum};
 use holdpoint_core::config::SecretRef;
 use holdpoint_core::secret::Secret;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::identity::{HttpClient, checked, discover, is_loopback};
+use super::client::LoginNeeded;
+use super::login::{Purpose, Wanted, Where, cached, claims, is_dev, issuer_in, unix};
+use crate::http_client::HttpClient;
+use crate::identity::{MAX_BODY, discover};
 use crate::secrets;
 
 /// A token that ends within this many seconds is of no use to whoever asked.
@@ -42,12 +42,14 @@ pub(super) struct TokenArgs {
     /// Form of the output
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     format: Format,
-    /// Configuration file that names the issuer
-    #[arg(short, long, value_name = "FILE", env = "HOLDPOINT_CONFIG")]
-    config: Option<PathBuf>,
-    /// Issuer to ask, whatever the configuration says
-    #[arg(long, value_name = "URL", env = "HOLDPOINT_ISSUER")]
-    issuer: Option<String>,
+    /// Print JSON, as `--format json` does
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+    /// A token to decide with, of `holdpoint login --review`
+    #[arg(long, conflicts_with = "user")]
+    review: bool,
+    #[command(flatten)]
+    place: Where,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -87,11 +89,12 @@ impl TokenArgs {
                     );
                     return Ok(ExitCode::from(LOGIN_NEEDED));
                 }
-                writeln!(std::io::stdout(), "{}", render(text, self.format)?)?;
+                let format = if self.json { Format::Json } else { self.format };
+                writeln!(std::io::stdout(), "{}", render(text, format)?)?;
                 Ok(ExitCode::SUCCESS)
             }
             Found::LoginNeeded(how) => {
-                eprintln!("error: login needed\nhint: {how}");
+                eprintln!("error: login needed: {how}");
                 Ok(ExitCode::from(LOGIN_NEEDED))
             }
         }
@@ -104,10 +107,12 @@ impl TokenArgs {
         {
             return Ok(Found::Token(token));
         }
+        if self.user.is_none() && std::env::var_os("HOLDPOINT_CLIENT_ID").is_none() {
+            return self.kept().await;
+        }
         let Some(issuer) = self.issuer()? else {
             return Ok(Found::LoginNeeded(
-                "set HOLDPOINT_TOKEN_FILE, or name an issuer with `--issuer URL` or `-c FILE`"
-                    .to_owned(),
+                "no issuer is named\nhint: `--issuer URL` or `-c FILE` does".to_owned(),
             ));
         };
         let scope = self.scope.join(" ");
@@ -118,7 +123,9 @@ impl TokenArgs {
             }
             form.pair("grant_type", "urn:holdpoint:dev")
                 .pair("user", user);
-        } else if let Ok(client) = std::env::var("HOLDPOINT_CLIENT_ID") {
+        } else {
+            let client =
+                std::env::var("HOLDPOINT_CLIENT_ID").context("HOLDPOINT_CLIENT_ID is not text")?;
             let secret = given("HOLDPOINT_CLIENT_SECRET")?.context(
                 "HOLDPOINT_CLIENT_ID is set without its secret; set HOLDPOINT_CLIENT_SECRET_FILE",
             )?;
@@ -127,13 +134,6 @@ impl TokenArgs {
             form.pair("grant_type", "client_credentials")
                 .pair("client_id", &client)
                 .pair("client_secret", secret);
-        } else {
-            return Ok(Found::LoginNeeded(if is_dev(&issuer) {
-                "name somebody with `--user`".to_owned()
-            } else {
-                "set HOLDPOINT_TOKEN_FILE, or HOLDPOINT_CLIENT_ID and HOLDPOINT_CLIENT_SECRET_FILE"
-                    .to_owned()
-            }));
         }
         if !scope.is_empty() {
             form.pair("scope", &scope);
@@ -142,15 +142,45 @@ impl TokenArgs {
     }
 
     fn issuer(&self) -> anyhow::Result<Option<String>> {
-        if let Some(issuer) = &self.issuer {
+        if let Some(issuer) = &self.place.issuer {
             return Ok(Some(issuer.clone()));
         }
-        self.config.as_deref().map(issuer_in).transpose()
+        self.place.config.as_deref().map(issuer_in).transpose()
+    }
+
+    /// What an earlier login left.
+    async fn kept(&self) -> anyhow::Result<Found> {
+        let scopes: Vec<String> = self
+            .scope
+            .iter()
+            .flat_map(|scope| scope.split_ascii_whitespace())
+            .map(str::to_owned)
+            .collect();
+        let decides = self.review || scopes.iter().any(|scope| scope == "holdpoint.review");
+        let server = self.place.server();
+        let wanted = Wanted {
+            server: server.as_deref(),
+            issuer: self.place.issuer.as_deref(),
+            client_id: self.place.client_id.as_deref(),
+            purpose: if decides {
+                Purpose::Review
+            } else {
+                Purpose::Connect
+            },
+            scopes: &scopes,
+        };
+        match cached(&wanted).await {
+            Ok(token) => Ok(Found::Token(token)),
+            Err(error) => match error.downcast::<LoginNeeded>() {
+                Ok(LoginNeeded(how)) => Ok(Found::LoginNeeded(how)),
+                Err(error) => Err(error),
+            },
+        }
     }
 }
 
 async fn request(issuer: &str, form: String) -> anyhow::Result<Found> {
-    let http = HttpClient::new(None)?;
+    let http = HttpClient::new(None, MAX_BODY)?;
     let endpoint = discover(&http, issuer)
         .await?
         .token_endpoint
@@ -164,7 +194,7 @@ async fn request(issuer: &str, form: String) -> anyhow::Result<Found> {
         error_description: Option<String>,
     }
     let answer: Answer = serde_json::from_slice(&reply.body).unwrap_or_default();
-    match (reply.status, answer.access_token) {
+    match (reply.status.as_u16(), answer.access_token) {
         (200, Some(token)) => Ok(Found::Token(token.into())),
         (status, _) => {
             let error = answer
@@ -195,63 +225,12 @@ fn given(name: &str) -> anyhow::Result<Option<Secret>> {
     Ok(Some(secrets::resolve(&place)?))
 }
 
-/// The issuer that a configuration names: the development issuer, or the first.
-///
-/// Only this much is read: a client need not be able to read what the gateway reads.
-fn issuer_in(path: &Path) -> anyhow::Result<String> {
-    #[derive(Deserialize)]
-    struct File {
-        dev_issuer: Option<Dev>,
-        identity: Option<Identity>,
-    }
-    #[derive(Deserialize)]
-    struct Dev {
-        listen: String,
-    }
-    #[derive(Deserialize)]
-    struct Identity {
-        #[serde(default)]
-        issuer: Vec<Issuer>,
-    }
-    #[derive(Deserialize)]
-    struct Issuer {
-        issuer: String,
-    }
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read `{}`", path.display()))?;
-    let file: File =
-        toml::from_str(&text).with_context(|| format!("`{}` is wrong", path.display()))?;
-    let listed = file
-        .identity
-        .and_then(|identity| identity.issuer.into_iter().next());
-    match (file.dev_issuer, listed) {
-        (Some(dev), _) => Ok(format!("http://{}/dev", dev.listen)),
-        (None, Some(first)) => Ok(first.issuer),
-        (None, None) => bail!("`{}` names no issuer", path.display()),
-    }
-}
-
-/// By its address alone: only this machine's issuers are asked for tokens by name.
-fn is_dev(issuer: &str) -> bool {
-    checked(issuer).is_ok_and(|uri| {
-        uri.scheme_str() == Some("http")
-            && uri.host().is_some_and(is_loopback)
-            && uri.path() == "/dev"
-    })
-}
-
-/// Unverified, for display and to notice an old token; nothing is decided by it.
 fn expiry(token: &str) -> Option<u64> {
-    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-    serde_json::from_slice::<Value>(&claims)
-        .ok()?
-        .get("exp")?
-        .as_u64()
+    claims(token)?.get("exp")?.as_u64()
 }
 
 fn seconds_left(token: &str) -> Option<u64> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
-    Some(expiry(token)?.saturating_sub(now))
+    Some(expiry(token)?.saturating_sub(unix()))
 }
 
 fn render(token: &str, format: Format) -> anyhow::Result<String> {
@@ -324,6 +303,10 @@ mod form_urlencoded {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::Value;
+
     use super::*;
 
     fn token(claims: &Value) -> String {
@@ -356,18 +339,5 @@ mod tests {
         let mut form = form_urlencoded::Serializer::new();
         form.pair("a", "x&y=z +%é").pair("b", "1");
         assert_eq!(form.finish(), "a=x%26y%3Dz%20%2B%25%C3%A9&b=1");
-    }
-
-    #[test]
-    fn only_this_machine_is_asked_for_tokens_by_name() {
-        assert!(is_dev("http://127.0.0.1:9400/dev"));
-        for issuer in [
-            "https://127.0.0.1:9400/dev",
-            "http://issuer.example/dev",
-            "http://127.0.0.1:9400/",
-            "http://127.0.0.1@issuer.example/dev",
-        ] {
-            assert!(!is_dev(issuer), "{issuer}");
-        }
     }
 }

@@ -13,6 +13,7 @@ use holdpoint_core::id::ApprovalId;
 
 use super::approvals::login_or;
 use super::client::{Client, ServerArgs};
+use super::login::Purpose;
 use crate::api::Status;
 
 /// One call waits no longer; the gateway's own limit is a little higher.
@@ -44,7 +45,7 @@ impl WaitArgs {
     }
 
     async fn wait(&self) -> anyhow::Result<ExitCode> {
-        let client = Client::new(&self.server)?;
+        let client = Client::new(&self.server, Purpose::Connect)?;
         let end = Instant::now() + self.timeout;
         let status = loop {
             let left = end.saturating_duration_since(Instant::now()).min(CALL);

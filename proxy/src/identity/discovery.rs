@@ -1,16 +1,26 @@
 //! Where an issuer publishes what: OpenID Connect discovery, then RFC 8414.
 
+use http::StatusCode;
 use serde_json::Value;
 
-use super::http::{HttpClient, HttpError, checked};
 use super::json;
+use crate::http_client::{HttpClient, HttpError, checked};
 
 /// What is used of an issuer's metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Metadata {
     pub(crate) jwks_uri: String,
     pub(crate) token_endpoint: Option<String>,
+    pub(crate) authorization_endpoint: Option<String>,
+    pub(crate) device_authorization_endpoint: Option<String>,
+    /// What may be asked for, where the issuer says it.
+    pub(crate) scopes: Vec<String>,
+    /// Redirects name their issuer (RFC 9207).
+    pub(crate) names_itself: bool,
 }
+
+/// No document of an issuer is larger.
+pub(crate) const MAX_BODY: usize = 256 * 1024;
 
 /// Why an issuer's metadata or keys could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,7 +28,7 @@ pub(crate) enum DiscoveryError {
     #[error(transparent)]
     Http(#[from] HttpError),
     #[error("`{url}` answered {status}")]
-    Status { url: String, status: u16 },
+    Status { url: String, status: StatusCode },
     #[error("`{url}` is not a metadata document: {why}")]
     Document { url: String, why: &'static str },
     #[error(
@@ -38,7 +48,7 @@ pub(crate) async fn discover(http: &HttpClient, issuer: &str) -> Result<Metadata
     for url in places(issuer)? {
         let reply = http.get(&url).await?;
         match reply.status {
-            200 => return read(url, &reply.body, issuer),
+            StatusCode::OK => return read(url, &reply.body, issuer),
             status => last = last.or(Some(DiscoveryError::Status { url, status })),
         }
     }
@@ -75,18 +85,34 @@ fn read(url: String, body: &[u8], wanted: &str) -> Result<Metadata, DiscoveryErr
             wanted: wanted.to_owned(),
         });
     }
-    let jwks_uri = text("jwks_uri").ok_or_else(|| broken("no `jwks_uri`"))?;
-    let token_endpoint = text("token_endpoint");
     // A document fetched over https must not lead to a socket on this machine.
-    for address in [Some(jwks_uri), token_endpoint].into_iter().flatten() {
+    let endpoint = |name: &str| -> Result<Option<String>, DiscoveryError> {
+        let Some(address) = text(name) else {
+            return Ok(None);
+        };
         checked(address)?;
         if wanted.starts_with("https:") && !address.starts_with("https:") {
             return Err(HttpError::Url(address.to_owned()).into());
         }
-    }
+        Ok(Some(address.to_owned()))
+    };
     Ok(Metadata {
-        jwks_uri: jwks_uri.to_owned(),
-        token_endpoint: token_endpoint.map(str::to_owned),
+        jwks_uri: endpoint("jwks_uri")?.ok_or_else(|| broken("no `jwks_uri`"))?,
+        token_endpoint: endpoint("token_endpoint")?,
+        authorization_endpoint: endpoint("authorization_endpoint")?,
+        device_authorization_endpoint: endpoint("device_authorization_endpoint")?,
+        scopes: document
+            .get("scopes_supported")
+            .and_then(Value::as_array)
+            .map(|all| {
+                all.iter()
+                    .filter_map(Value::as_str)
+                    .map(str::to_owned)
+                    .collect()
+            })
+            .unwrap_or_default(),
+        names_itself: document.get("authorization_response_iss_parameter_supported")
+            == Some(&Value::Bool(true)),
     })
 }
 

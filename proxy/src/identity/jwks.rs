@@ -15,14 +15,15 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use holdpoint_core::config::Issuer;
+use http::StatusCode;
 use jsonwebtoken::Algorithm;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::discovery::{DiscoveryError, Metadata, discover};
+use super::discovery::{DiscoveryError, MAX_BODY, Metadata, discover};
 use super::error::{TokenError, shown};
-use super::http::{HttpClient, HttpError};
 use super::keys::{Key, KeySet, KeySetError};
+use crate::http_client::{HttpClient, HttpError, checked};
 
 /// Of one whole fetch, discovery included.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,7 +76,7 @@ enum FetchError {
     #[error(transparent)]
     Http(#[from] HttpError),
     #[error("`{url}` answered {status}")]
-    Status { url: String, status: u16 },
+    Status { url: String, status: StatusCode },
     #[error("`{url}`: {cause}")]
     Set { url: String, cause: KeySetError },
     #[error("no answer within {} s", FETCH_TIMEOUT.as_secs())]
@@ -84,14 +85,14 @@ enum FetchError {
 
 impl Jwks {
     pub(super) fn new(issuer: &Issuer) -> Result<Self, HttpError> {
-        super::http::checked(&issuer.issuer)?;
+        checked(&issuer.issuer)?;
         Ok(Self {
             issuer: issuer.issuer.clone(),
             name: issuer.name.clone(),
             refresh: issuer.jwks_refresh,
             min_refetch: issuer.jwks_min_refetch,
             max_stale: issuer.jwks_max_stale,
-            http: HttpClient::new(issuer.ca.as_deref())?,
+            http: HttpClient::new(issuer.ca.as_deref(), MAX_BODY)?,
             state: Mutex::default(),
             keeper: OnceLock::new(),
         })
@@ -216,7 +217,7 @@ impl Jwks {
         };
         let url = metadata.jwks_uri.clone();
         let reply = self.http.get(&url).await?;
-        if reply.status != 200 {
+        if reply.status != StatusCode::OK {
             return Err(FetchError::Status {
                 url,
                 status: reply.status,

@@ -11,7 +11,6 @@
 mod dev_issuer;
 mod discovery;
 mod error;
-mod http;
 mod json;
 mod jwks;
 mod keys;
@@ -27,11 +26,11 @@ use holdpoint_core::config::{Agent, IdentityConfig, Issuer};
 use holdpoint_core::principal::{Kind, Principal};
 use tokio::sync::watch;
 
+pub use crate::http_client::HttpError;
+pub(crate) use dev_issuer::same_secret;
 pub use dev_issuer::{DevIssuer, DevIssuerError};
-pub(crate) use discovery::discover;
+pub(crate) use discovery::{MAX_BODY, Metadata, discover};
 pub use error::TokenError;
-pub use http::HttpError;
-pub(crate) use http::{HttpClient, checked, is_loopback};
 pub use revoke::{Revocation, RevokeError};
 
 use jwks::Jwks;

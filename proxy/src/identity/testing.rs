@@ -121,6 +121,7 @@ pub(super) fn issuer(issuer: &str) -> Issuer {
         jwks_min_refetch: Duration::from_millis(50),
         jwks_max_stale: Duration::from_secs(24 * 3600),
         ca: None,
+        login: None,
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::jwks_tests::Knobs;
 use super::testing::{self, Signer, claims, identity, now};
 use super::*;
+use crate::http_client::HttpClient;
 
 fn today() -> Now {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -248,7 +249,7 @@ fn okta_org_servers_are_known_by_their_address() {
 #[tokio::test]
 async fn the_development_issuer_gives_tokens_over_http() {
     let (dev, gate) = dev().await;
-    let http = HttpClient::new(None).unwrap();
+    let http = HttpClient::new(None, 1 << 16).unwrap();
     let metadata = discover(&http, dev.issuer()).await.unwrap();
     let endpoint = metadata.token_endpoint.unwrap();
     let ask = |form: String| {

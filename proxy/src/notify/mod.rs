@@ -4,7 +4,6 @@
 //! channel. A channel that is slow or down costs its own messages and nothing
 //! else; what became of each is shown with its approval and is in the journal.
 
-pub(crate) mod http;
 pub(crate) mod webhook;
 
 #[cfg(test)]

@@ -16,10 +16,9 @@ use standardwebhooks::{
     HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP, Webhook,
 };
 
-use super::http::{Http, HttpError};
 use super::{Message, Notice};
 use crate::approvals::View;
-use crate::identity::checked;
+use crate::http_client::{HttpClient, HttpError, USER_AGENT, checked};
 
 /// Of one attempt, from dialling to the last byte of the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,7 +31,7 @@ pub struct WebhookSender {
     pub(super) name: String,
     url: Uri,
     secret: Webhook,
-    http: Http,
+    http: HttpClient,
 }
 
 /// A webhook cannot be used as configured.
@@ -80,7 +79,7 @@ impl WebhookSender {
             name: config.name.clone(),
             url: checked(&config.url).map_err(|e| failed(e.to_string()))?,
             secret: key(secret).map_err(failed)?,
-            http: Http::new(config.ca.as_deref().map(Path::new), MAX_ANSWER)
+            http: HttpClient::new(config.ca.as_deref().map(Path::new), MAX_ANSWER)
                 .map_err(|e| failed(e.to_string()))?,
         })
     }
@@ -98,10 +97,7 @@ impl WebhookSender {
             .method(Method::POST)
             .uri(self.url.clone())
             .header(header::CONTENT_TYPE, "application/json")
-            .header(
-                header::USER_AGENT,
-                concat!("holdpoint/", env!("CARGO_PKG_VERSION")),
-            )
+            .header(header::USER_AGENT, USER_AGENT)
             .header(HEADER_WEBHOOK_ID, id)
             .header(HEADER_WEBHOOK_TIMESTAMP, timestamp)
             .header(HEADER_WEBHOOK_SIGNATURE, signature)

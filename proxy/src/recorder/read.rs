@@ -1,7 +1,7 @@
 //! Reads a journal's records in order, also while a gateway writes to it.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use holdpoint_core::record::frame::{self, FrameError};
@@ -12,6 +12,7 @@ const CHUNK: usize = 1 << 20;
 
 /// Goes through a journal from its first record.
 pub struct Reader {
+    dir: PathBuf,
     segments: Vec<(u64, PathBuf)>,
     /// Index of the segment being read.
     at: usize,
@@ -65,6 +66,7 @@ impl Reader {
     fn new(dir: &Path, live: bool) -> Result<Self, JournalError> {
         let segments = segment::list(dir)?;
         Ok(Self {
+            dir: dir.to_owned(),
             segments,
             at: 0,
             file: None,
@@ -96,6 +98,35 @@ impl Reader {
 
     pub(super) fn in_last_segment(&self) -> bool {
         self.at + 1 >= self.segments.len()
+    }
+
+    /// Goes on where it ended, with what was written since. For after `Ok(None)`.
+    ///
+    /// # Errors
+    /// The journal's directory cannot be read any more, or the segment is gone.
+    pub fn again(&mut self) -> Result<(), ReadError> {
+        let current = self.segments.get(self.at).map(|(number, _)| *number);
+        self.live = is_live(&self.dir);
+        self.segments = segment::list(&self.dir)?;
+        let Some(current) = current else {
+            return Ok(());
+        };
+        let found = self
+            .segments
+            .iter()
+            .position(|(number, _)| *number == current);
+        let Some(at) = found else {
+            return Err(self.bad("the segment was removed while it was read".into()));
+        };
+        self.at = at;
+        if let Some(file) = &mut self.file {
+            // What was read ahead was nothing then, and may be records now.
+            let path = &self.segments[self.at].1;
+            file.seek(SeekFrom::Start(self.offset))
+                .map_err(|e| JournalError::io("read", path, &e))?;
+            (self.start, self.end) = (0, 0);
+        }
+        Ok(())
     }
 
     /// The next record, `None` at the end. After an error nothing more can be read.

@@ -103,6 +103,7 @@ fn open() -> Entry {
             token_id: None,
         },
         target: "shop".into(),
+        tags: None,
         listener: "pg".into(),
         source: "127.0.0.1:1".into(),
         tls: true,

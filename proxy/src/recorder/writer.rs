@@ -411,6 +411,7 @@ fn ends_something(entry: &Entry) -> bool {
         Entry::Close(_)
             | Entry::Completed { .. }
             | Entry::Refused { .. }
+            | Entry::Killed { .. }
             | Entry::Revoked { .. }
             | Entry::Settled { .. }
             | Entry::Stop { .. }

@@ -190,6 +190,7 @@ impl Session {
         let open = Open {
             principal: principal.clone(),
             target: self.route.name.clone(),
+            tags: Some(self.route.target.tags.clone()),
             listener: self.route.listener.clone(),
             source: self.source.clone(),
             tls: self.client_tls,

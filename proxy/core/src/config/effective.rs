@@ -151,6 +151,10 @@ fn issuer(issuer: &Issuer) -> raw::Issuer {
         groups_claim: Some(issuer.groups_claim.clone()),
         groups_prefix: issuer.groups_prefix.clone(),
         ca: issuer.ca.clone(),
+        login: issuer.login.as_ref().map(|login| raw::Login {
+            client_id: login.client_id.clone(),
+            audience: login.audience.clone(),
+        }),
         jwks: raw::Jwks {
             refresh: some(issuer.jwks_refresh),
             min_refetch: some(issuer.jwks_min_refetch),

@@ -82,6 +82,17 @@ pub struct Issuer {
     pub jwks_max_stale: Duration,
     /// PEM bundle for the issuer's own TLS; the system's roots otherwise.
     pub ca: Option<PathBuf>,
+    /// How people sign in on the command line.
+    pub login: Option<Login>,
+}
+
+/// What `holdpoint login` says to an issuer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// A public client.
+    pub client_id: String,
+    /// Sent as `audience` and `resource`.
+    pub audience: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -114,8 +114,22 @@ pub(super) struct Issuer {
     /// PEM bundle for the issuer's TLS; the system's roots otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ca: Option<PathBuf>,
+    /// How people sign in with `holdpoint login`; told to whoever asks the gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) login: Option<Login>,
     #[serde(default)]
     pub(super) jwks: Jwks,
+}
+
+/// What `holdpoint login` says to the issuer.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Login {
+    /// A public client that is registered there, for the loopback redirect or the device grant.
+    pub(super) client_id: String,
+    /// Sent as `audience` and `resource`, where the issuer must be told what a token is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) audience: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]

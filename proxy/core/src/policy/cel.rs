@@ -53,6 +53,7 @@ const FUNCTIONS: [&str; 12] = [
 pub(super) struct When {
     program: Program,
     facts: bool,
+    tags: bool,
 }
 
 impl When {
@@ -76,12 +77,18 @@ impl When {
         check.expression(program.expression(), 0)?;
         Ok(Self {
             facts: check.facts,
+            // Also where it is only text in it: asking once too often is no harm.
+            tags: text.contains("tags"),
             program,
         })
     }
 
     pub(super) fn looks_at_facts(&self) -> bool {
         self.facts
+    }
+
+    pub(super) fn looks_at_tags(&self) -> bool {
+        self.tags
     }
 
     /// An error says why it cannot be told.

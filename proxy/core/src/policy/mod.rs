@@ -108,6 +108,23 @@ impl Policy {
         &self.warnings
     }
 
+    /// Whether a rule looks at the target's tags.
+    pub fn looks_at_tags(&self) -> bool {
+        self.matchers().any(|matcher| {
+            matcher.tags.is_some() || matcher.when.as_ref().is_some_and(cel::When::looks_at_tags)
+        })
+    }
+
+    /// Whether a rule looks for words in the command's text.
+    pub fn looks_at_text(&self) -> bool {
+        self.matchers().any(|matcher| matcher.text.is_some())
+    }
+
+    fn matchers(&self) -> impl Iterator<Item = &matcher::Matcher> {
+        let rules = self.files.iter().flat_map(|file| &file.rules);
+        rules.map(|rule| &rule.matcher)
+    }
+
     pub fn decide(&self, ask: &Ask<'_>) -> Decision {
         let mut monitored = Vec::new();
         let found = ask

@@ -110,6 +110,11 @@ pub enum Entry {
         bytes: u64,
         reason: String,
     },
+    /// Somebody asked for the end of one session. Of no session itself: it may have ended.
+    Killed {
+        session: SessionId,
+        by: Identity,
+    },
     Revoked {
         identity: Identity,
         by: Identity,
@@ -138,6 +143,9 @@ pub struct PluginUsed {
 pub struct Open {
     pub principal: Principal,
     pub target: String,
+    /// The target's, as rules saw them; absent in records of older versions.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tags: Option<Vec<String>>,
     pub listener: String,
     /// The client's address and port.
     pub source: String,

@@ -197,6 +197,16 @@ impl Resolver<'_> {
                 .help(format!("`/{groups_claim}`"));
             self.fault_with(problem);
         }
+        let login = raw.login.map(|login| {
+            if login.client_id.is_empty() {
+                let here = at.key("login").key("client_id");
+                self.fault(&here, "names the client that `holdpoint login` is there");
+            }
+            Login {
+                client_id: login.client_id,
+                audience: login.audience,
+            }
+        });
         let jwks = at.key("jwks");
         Issuer {
             name: raw.name,
@@ -215,6 +225,7 @@ impl Resolver<'_> {
             jwks_min_refetch: self.span(&jwks.key("min_refetch"), raw.jwks.min_refetch, 30),
             jwks_max_stale: self.span(&jwks.key("max_stale"), raw.jwks.max_stale, 24 * 3600),
             ca: raw.ca.map(|ca| self.path(&ca)),
+            login,
         }
     }
 

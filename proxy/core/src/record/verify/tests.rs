@@ -66,6 +66,7 @@ fn open() -> Entry {
     Entry::Open(Open {
         principal: principal(),
         target: "shop".into(),
+        tags: None,
         listener: "pg".into(),
         source: "127.0.0.1:1".into(),
         tls: true,

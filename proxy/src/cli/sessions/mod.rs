@@ -1,7 +1,12 @@
-//! `holdpoint sessions list|show|replay`: what was done, read from the journal.
+//! `holdpoint sessions`: what was done and what is going on, read from the journal, and
+//! (`kill`) the end of a live session, through the gateway.
 //!
 //! Everything that an agent, a target or a reviewer chose is escaped before it
 //! reaches a terminal.
+
+mod export;
+mod kill;
+mod tail;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, IsTerminal as _, Write};
@@ -30,6 +35,12 @@ pub(super) enum SessionsCommand {
     Show(ShowArgs),
     /// One session as it went: commands, decisions, approvals and answers.
     Replay(ShowArgs),
+    /// Records as JSON lines, for other programs.
+    Export(export::ExportArgs),
+    /// What is going on now.
+    Tail(tail::TailArgs),
+    /// End a live session; for reviewers.
+    Kill(kill::KillArgs),
 }
 
 #[derive(Debug, Args)]
@@ -86,12 +97,15 @@ struct Line<'a> {
 
 impl SessionsCommand {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
-        let mut out = io::stdout().lock();
+        let mut out = io::stdout();
         match self {
             Self::List(args) => list(&mut out, args)?,
             Self::Show(args) => show(&mut out, args)?,
             Self::Replay(args) if args.json => show(&mut out, args)?,
             Self::Replay(args) => replay(&mut out, args)?,
+            Self::Export(args) => args.run()?,
+            Self::Tail(args) => args.run()?,
+            Self::Kill(args) => return args.run(),
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -390,6 +404,11 @@ fn told(entry: &Entry, blob: &[u8]) -> Option<(&'static str, String, String)> {
             ),
             none,
         ),
+        Entry::Killed { session, by } => (
+            RED,
+            format!("{} ends session {session}", flat(&by.subject)),
+            none,
+        ),
         Entry::Passed
         | Entry::Start(_)
         | Entry::Stop { .. }
@@ -419,7 +438,9 @@ fn of_session(
     let mut approvals: HashSet<ApprovalId> = HashSet::new();
     let mut opened = None;
     each(&args.journal, |record| {
-        let own = record.session == Some(&args.session);
+        let killed = matches!(record.entry,
+            Some(Entry::Killed { session, .. }) if *session == args.session);
+        let own = killed || record.session == Some(&args.session);
         if own && let Some(Entry::Hold(draft)) = record.entry {
             approvals.insert(draft.id.clone());
         }

@@ -4,19 +4,20 @@
 //! where no other issuer is configured, keys and client secrets made anew at each start, and a
 //! loud warning. Requests must name it by a loopback address in `Host`, so that a web page that
 //! rebinds its own name to this machine gets nothing.
+//!
+//! To clients it is an OpenID provider like others: [`routes`] has the endpoints, [`grants`]
+//! what was promised, [`page`] the pages on which people choose who they are.
+
+mod grants;
+mod page;
+mod routes;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::extract::{Form, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use holdpoint_core::config::{self, Agent, DevUser, IdentityConfig, Issuer};
@@ -24,12 +25,12 @@ use holdpoint_core::id::Digest;
 use holdpoint_core::principal::Identity;
 use holdpoint_core::secret::Secret;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
-use super::http::is_loopback;
+use grants::Grants;
+pub(crate) use grants::same as same_secret;
 
 const AUDIENCE: &str = "api://holdpoint";
 const CONNECT: &str = "holdpoint.connect";
@@ -58,6 +59,8 @@ struct Shared {
     key: EncodingKey,
     kid: String,
     jwk: Value,
+    /// Never held over an await.
+    grants: Mutex<Grants>,
 }
 
 impl fmt::Debug for Shared {
@@ -105,12 +108,7 @@ impl DevIssuer {
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let shared = Arc::new(Shared::new(config, format!("http://{address}/dev"))?);
-        let app = Router::new()
-            .route("/dev/.well-known/openid-configuration", get(discovery))
-            .route("/dev/jwks", get(jwks))
-            .route("/dev/token", post(token))
-            .layer(middleware::from_fn(named_by_address))
-            .with_state(Arc::clone(&shared));
+        let app = routes::router(Arc::clone(&shared));
         let server = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, app).await {
                 tracing::error!(%error, "the development issuer has stopped");
@@ -184,6 +182,10 @@ impl DevIssuer {
             jwks_min_refetch: Duration::from_secs(30),
             jwks_max_stale: Duration::from_secs(24 * 3600),
             ca: None,
+            login: Some(config::Login {
+                client_id: PEOPLE_CLIENT.to_owned(),
+                audience: None,
+            }),
         }
     }
 
@@ -236,7 +238,27 @@ impl Shared {
             key: EncodingKey::from_ec_der(pair.serialized_der()),
             kid,
             jwk,
+            grants: Mutex::default(),
         })
+    }
+
+    fn grants(&self) -> MutexGuard<'_, Grants> {
+        self.grants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Unix seconds.
+    fn now(&self) -> u64 {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs()
+    }
+
+    /// Whether somebody is there and may have all of these scopes.
+    fn may_all(&self, subject: &str, scopes: &[String]) -> bool {
+        self.users
+            .get(subject)
+            .is_some_and(|user| scopes.iter().all(|scope| may(user, scope)))
     }
 
     fn mint(
@@ -249,11 +271,7 @@ impl Shared {
             .users
             .get(subject)
             .ok_or_else(|| DevIssuerError::UnknownUser(subject.to_owned()))?;
-        // Whatever its table says: an agent never decides.
-        let may = |scope: &str| {
-            user.scopes.iter().any(|have| have == scope) && !(user.agent && scope == REVIEW)
-        };
-        if let Some(scope) = scopes.iter().find(|scope| !may(scope)) {
+        if let Some(scope) = scopes.iter().find(|scope| !may(user, scope)) {
             return Err(DevIssuerError::Scope {
                 user: subject.to_owned(),
                 scope: (*scope).to_owned(),
@@ -261,14 +279,13 @@ impl Shared {
         }
         let scope = if scopes.is_empty() {
             let all = user.scopes.iter().map(String::as_str);
-            all.filter(|scope| may(scope)).collect::<Vec<_>>().join(" ")
+            all.filter(|scope| may(user, scope))
+                .collect::<Vec<_>>()
+                .join(" ")
         } else {
             scopes.join(" ")
         };
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
+        let now = self.now();
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|e| DevIssuerError::Keys(e.to_string()))?;
         let claims = json!({
@@ -277,96 +294,37 @@ impl Shared {
             "scope": scope, "groups": user.groups, "jti": hex::encode(id),
             "iat": now, "exp": now.saturating_add(ttl.as_secs()),
         });
+        self.sign("at+jwt", &claims)
+    }
+
+    /// Tells the client who signed in; of no use at the gateway.
+    fn mint_id(
+        &self,
+        subject: &str,
+        nonce: Option<&str>,
+        signed_in: u64,
+    ) -> Result<String, DevIssuerError> {
+        let now = self.now();
+        let mut claims = json!({
+            "iss": self.issuer, "sub": subject, "aud": PEOPLE_CLIENT, "auth_time": signed_in,
+            "iat": now, "exp": now.saturating_add(self.ttl.as_secs()),
+        });
+        if let Some(nonce) = nonce {
+            claims["nonce"] = nonce.into();
+        }
+        self.sign("JWT", &claims)
+    }
+
+    fn sign(&self, kind: &str, claims: &Value) -> Result<String, DevIssuerError> {
         let mut header = Header::new(Algorithm::ES256);
-        header.typ = Some("at+jwt".to_owned());
+        header.typ = Some(kind.to_owned());
         header.kid = Some(self.kid.clone());
-        jsonwebtoken::encode(&header, &claims, &self.key)
+        jsonwebtoken::encode(&header, claims, &self.key)
             .map_err(|e| DevIssuerError::Keys(e.to_string()))
     }
 }
 
-/// Lets requests through whose `Host` is a loopback address.
-async fn named_by_address(headers: HeaderMap, request: Request, next: Next) -> Response {
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    let authority = host.and_then(|host| host.parse::<axum::http::uri::Authority>().ok());
-    if authority.is_some_and(|authority| is_loopback(authority.host())) {
-        next.run(request).await
-    } else {
-        refuse(
-            StatusCode::MISDIRECTED_REQUEST,
-            "invalid_request",
-            "name this issuer by its address",
-        )
-    }
-}
-
-async fn discovery(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    let issuer = &shared.issuer;
-    Json(json!({
-        "issuer": issuer,
-        "jwks_uri": format!("{issuer}/jwks"),
-        "token_endpoint": format!("{issuer}/token"),
-        "grant_types_supported": ["client_credentials", DEV_GRANT],
-        "token_endpoint_auth_methods_supported": ["client_secret_post"],
-        "response_types_supported": [],
-        "scopes_supported": [CONNECT, REVIEW],
-    }))
-}
-
-async fn jwks(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    Json(json!({ "keys": [shared.jwk] }))
-}
-
-#[derive(Deserialize)]
-struct TokenRequest {
-    grant_type: String,
-    scope: Option<String>,
-    client_id: Option<String>,
-    client_secret: Option<String>,
-    user: Option<String>,
-}
-
-async fn token(State(shared): State<Arc<Shared>>, Form(asked): Form<TokenRequest>) -> Response {
-    let subject = match asked.grant_type.as_str() {
-        "client_credentials" => {
-            let client = asked.client_id.unwrap_or_default();
-            let given = Digest::of(asked.client_secret.unwrap_or_default().as_bytes());
-            // Digests, so that the comparison's time says nothing about the secret.
-            let good = shared
-                .client_secrets
-                .get(&client)
-                .is_some_and(|secret| Digest::of(secret.expose()) == given);
-            if !good {
-                let text = "unknown client, or not the secret of this start";
-                return refuse(StatusCode::UNAUTHORIZED, "invalid_client", text);
-            }
-            client
-        }
-        DEV_GRANT => asked.user.unwrap_or_default(),
-        _ => {
-            let text = "client_credentials or urn:holdpoint:dev";
-            return refuse(StatusCode::BAD_REQUEST, "unsupported_grant_type", text);
-        }
-    };
-    let scope = asked.scope.unwrap_or_default();
-    let scopes: Vec<&str> = scope.split_ascii_whitespace().collect();
-    match shared.mint(&subject, &scopes, shared.ttl) {
-        Ok(token) => {
-            let answer = json!({
-                "access_token": token, "token_type": "Bearer", "expires_in": shared.ttl.as_secs(),
-            });
-            ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response()
-        }
-        Err(error @ DevIssuerError::Scope { .. }) => {
-            refuse(StatusCode::BAD_REQUEST, "invalid_scope", &error.to_string())
-        }
-        Err(error) => refuse(StatusCode::BAD_REQUEST, "invalid_grant", &error.to_string()),
-    }
-}
-
-fn refuse(status: StatusCode, error: &str, description: &str) -> Response {
-    let body = json!({ "error": error, "error_description": description });
-    (status, Json(body)).into_response()
+/// Whatever its table says: an agent never decides.
+fn may(user: &DevUser, scope: &str) -> bool {
+    user.scopes.iter().any(|have| have == scope) && !(user.agent && scope == REVIEW)
 }

@@ -1,0 +1,399 @@
+//! Speaks OpenID Connect with one issuer: the code flow's URL and exchange, the device
+//! grant, refresh. What the issuer says of itself comes from our own strict discovery.
+//!
+//! The client is public: PKCE stands for a secret that a program on somebody's
+//! machine could not keep.
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use holdpoint_core::secret::Secret;
+use openidconnect::core::{
+    CoreAuthenticationFlow, CoreClient, CoreDeviceAuthorizationResponse, CoreJsonWebKeySet,
+    CoreJwsSigningAlgorithm, CoreTokenResponse,
+};
+use openidconnect::url::Url;
+use openidconnect::{
+    AsyncHttpClient, AuthUrl, AuthorizationCode, ClientId, CsrfToken, DeviceAuthorizationUrl,
+    ErrorResponse, HttpRequest, HttpResponse, IssuerUrl, JsonWebKeySet, JsonWebKeySetUrl, Nonce,
+    OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken,
+    RequestTokenError, Scope, TokenResponse as _, TokenUrl,
+};
+use serde_json::Value;
+
+use super::Way;
+use crate::http_client::{HttpClient, HttpError};
+use crate::identity::{MAX_BODY, Metadata, discover};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where nothing says how long a token is good.
+const SOME_TIME: u64 = 300;
+
+/// What an ID token may be signed with: any algorithm whose key is the issuer's alone.
+const SIGNED_WITH: [CoreJwsSigningAlgorithm; 9] = [
+    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
+    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha384,
+    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha512,
+    CoreJwsSigningAlgorithm::RsaSsaPssSha256,
+    CoreJwsSigningAlgorithm::RsaSsaPssSha384,
+    CoreJwsSigningAlgorithm::RsaSsaPssSha512,
+    CoreJwsSigningAlgorithm::EcdsaP256Sha256,
+    CoreJwsSigningAlgorithm::EcdsaP384Sha384,
+    CoreJwsSigningAlgorithm::EdDsa,
+];
+
+/// Why an issuer gave no token.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    /// The issuer said no, with its code.
+    #[error("issuer `{issuer}` refused: {code}{text}")]
+    Refused {
+        issuer: String,
+        code: String,
+        text: String,
+    },
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// Never with what it answered: a token could be in it.
+    #[error("issuer `{issuer}` answered something that is no token: {why}")]
+    Answer { issuer: String, why: String },
+}
+
+/// A token, and what came with it.
+pub(super) struct Given {
+    pub(super) access: Secret,
+    pub(super) refresh: Option<Secret>,
+    pub(super) issued: u64,
+    pub(super) expires: u64,
+    id_token: Option<openidconnect::core::CoreIdToken>,
+    /// For people to read.
+    pub(super) who: Option<String>,
+}
+
+/// One issuer, as one client.
+pub(super) struct Provider {
+    way: Way,
+    metadata: Metadata,
+    http: Speaks,
+}
+
+/// A sign-in in a browser that has begun.
+pub(super) struct Begun {
+    pub(super) url: Url,
+    pub(super) state: CsrfToken,
+    nonce: Nonce,
+    verifier: PkceCodeVerifier,
+    redirect: RedirectUrl,
+}
+
+impl Provider {
+    pub(super) async fn open(way: &Way) -> anyhow::Result<Self> {
+        let http = HttpClient::new(way.ca.as_deref().map(Path::new), MAX_BODY)?;
+        let metadata = discover(&http, &way.issuer)
+            .await
+            .with_context(|| format!("issuer `{}`", way.issuer))?;
+        Ok(Self {
+            way: way.clone(),
+            metadata,
+            http: Speaks(http),
+        })
+    }
+
+    pub(super) fn has_browser_flow(&self) -> bool {
+        self.metadata.authorization_endpoint.is_some()
+    }
+
+    /// Whether redirects must name the issuer.
+    pub(super) fn names_itself(&self) -> bool {
+        self.metadata.names_itself
+    }
+
+    pub(super) fn begin(
+        &self,
+        scopes: &[String],
+        redirect: String,
+        prompt: Option<&str>,
+    ) -> anyhow::Result<Begun> {
+        let endpoint = self.metadata.authorization_endpoint.clone();
+        let endpoint = endpoint.context("the issuer has no authorization endpoint: `--device`?")?;
+        let redirect = RedirectUrl::new(redirect)?;
+        let client = self
+            .client()?
+            .set_auth_uri(AuthUrl::new(endpoint)?)
+            .set_redirect_uri(redirect.clone());
+        let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
+        let mut request = client
+            .authorize_url(
+                CoreAuthenticationFlow::AuthorizationCode,
+                CsrfToken::new_random,
+                Nonce::new_random,
+            )
+            .set_pkce_challenge(challenge)
+            .add_scopes(self.words(scopes).into_iter().map(Scope::new));
+        if let Some(audience) = &self.way.audience {
+            request = request
+                .add_extra_param("audience", audience.clone())
+                .add_extra_param("resource", audience.clone());
+        }
+        if let Some(prompt) = prompt {
+            request = request.add_extra_param("prompt", prompt.to_owned());
+        }
+        let (url, state, nonce) = request.url();
+        Ok(Begun {
+            url,
+            state,
+            nonce,
+            verifier,
+            redirect,
+        })
+    }
+
+    /// Redeems the code that came back, and checks whose it is.
+    pub(super) async fn finish(&self, begun: Begun, code: String) -> anyhow::Result<Given> {
+        let client = self.client()?.set_token_uri(self.token_url()?);
+        let mut request = client
+            .exchange_code(AuthorizationCode::new(code))
+            .set_pkce_verifier(begun.verifier)
+            .set_redirect_uri(std::borrow::Cow::Owned(begun.redirect));
+        if let Some(audience) = &self.way.audience {
+            request = request.add_extra_param("resource", audience.clone());
+        }
+        let answer = request.request_async(&self.http).await;
+        let given = self.given(answer.map_err(|error| self.fault(error))?);
+        self.checked(given, Some(&begun.nonce)).await
+    }
+
+    pub(super) async fn device(
+        &self,
+        scopes: &[String],
+    ) -> anyhow::Result<CoreDeviceAuthorizationResponse> {
+        let endpoint = self.metadata.device_authorization_endpoint.clone();
+        let endpoint = endpoint.with_context(|| {
+            format!(
+                "issuer `{}` has no device grant: log in without `--device`",
+                self.way.issuer
+            )
+        })?;
+        let client = self
+            .client()?
+            .set_device_authorization_url(DeviceAuthorizationUrl::new(endpoint)?);
+        let mut request = client
+            .exchange_device_code()
+            .add_scopes(self.words(scopes).into_iter().map(Scope::new));
+        if let Some(audience) = &self.way.audience {
+            request = request
+                .add_extra_param("audience", audience.clone())
+                .add_extra_param("resource", audience.clone());
+        }
+        let answer = request.request_async(&self.http).await;
+        Ok(answer.map_err(|error| self.fault(error))?)
+    }
+
+    /// Asks until somebody has signed in, or the device's code has expired.
+    pub(super) async fn poll(
+        &self,
+        device: &CoreDeviceAuthorizationResponse,
+    ) -> anyhow::Result<Given> {
+        let client = self.client()?.set_token_uri(self.token_url()?);
+        // The first question would come before anyone could have answered.
+        tokio::time::sleep(device.interval()).await;
+        let answer = client
+            .exchange_device_access_token(device)
+            .request_async(&self.http, tokio::time::sleep, None)
+            .await;
+        let given = self.given(answer.map_err(|error| self.fault(error))?);
+        self.checked(given, None).await
+    }
+
+    pub(super) async fn refresh(&self, token: &Secret, scopes: &[String]) -> anyhow::Result<Given> {
+        let token = String::from_utf8_lossy(token.expose()).into_owned();
+        let client = self.client()?.set_token_uri(self.token_url()?);
+        let token = RefreshToken::new(token);
+        let mut request = client
+            .exchange_refresh_token(&token)
+            .add_scopes(self.words(scopes).into_iter().map(Scope::new));
+        if let Some(audience) = &self.way.audience {
+            request = request.add_extra_param("resource", audience.clone());
+        }
+        let answer = request.request_async(&self.http).await;
+        Ok(self.given(answer.map_err(|error| self.fault(error))?))
+    }
+
+    fn client(&self) -> anyhow::Result<CoreClient> {
+        Ok(CoreClient::new(
+            ClientId::new(self.way.client_id.clone()),
+            IssuerUrl::new(self.way.issuer.clone())?,
+            JsonWebKeySet::default(),
+        )
+        .disable_openid_scope())
+    }
+
+    fn token_url(&self) -> anyhow::Result<TokenUrl> {
+        let endpoint = self.metadata.token_endpoint.clone();
+        let endpoint = endpoint
+            .with_context(|| format!("issuer `{}` has no token endpoint", self.way.issuer))?;
+        Ok(TokenUrl::new(endpoint)?)
+    }
+
+    /// With what tells who signed in and lets us go on later, as far as the issuer has it.
+    fn words(&self, scopes: &[String]) -> Vec<String> {
+        let has = |word: &str| {
+            let all = &self.metadata.scopes;
+            all.is_empty() || all.iter().any(|have| have == word)
+        };
+        let plain = ["openid", "offline_access"];
+        let mut words: Vec<String> = plain
+            .iter()
+            .filter(|word| has(word))
+            .map(|word| (*word).to_owned())
+            .collect();
+        words.extend_from_slice(scopes);
+        words
+    }
+
+    fn given(&self, answer: CoreTokenResponse) -> Given {
+        let issued = unix();
+        let access = answer.access_token().secret().clone();
+        let claims = claims(&access);
+        let expires = claims
+            .as_ref()
+            .and_then(|claims| claims.get("exp")?.as_u64());
+        let lasts = answer.expires_in().map(|lasts| issued + lasts.as_secs());
+        let who = claims.as_ref().and_then(|claims| {
+            let name = ["email", "preferred_username", "sub"];
+            name.iter().find_map(|name| claims.get(*name)?.as_str())
+        });
+        Given {
+            who: who.map(str::to_owned),
+            refresh: answer
+                .refresh_token()
+                .map(|token| token.secret().clone().into()),
+            id_token: answer.id_token().cloned(),
+            // Whichever says that it ends first.
+            expires: match (expires, lasts) {
+                (Some(a), Some(b)) => a.min(b),
+                (one, other) => one.or(other).unwrap_or(issued + SOME_TIME),
+            },
+            access: access.into(),
+            issued,
+        }
+    }
+
+    /// An ID token, where there is one, must be for us, from this issuer, and of this sign-in.
+    async fn checked(&self, given: Given, nonce: Option<&Nonce>) -> anyhow::Result<Given> {
+        let Some(token) = &given.id_token else {
+            return Ok(given);
+        };
+        let url = JsonWebKeySetUrl::new(self.metadata.jwks_uri.clone())?;
+        let keys = CoreJsonWebKeySet::fetch_async(&url, &self.http)
+            .await
+            .with_context(|| format!("cannot read the keys of issuer `{}`", self.way.issuer))?;
+        let client = CoreClient::new(
+            ClientId::new(self.way.client_id.clone()),
+            IssuerUrl::new(self.way.issuer.clone())?,
+            keys,
+        );
+        let verifier = client.id_token_verifier().set_allowed_algs(SIGNED_WITH);
+        let good = match nonce {
+            Some(nonce) => token.claims(&verifier, nonce).map(|_| ()),
+            // The device grant has no nonce.
+            None => token
+                .claims(&verifier, |_: Option<&Nonce>| Ok(()))
+                .map(|_| ()),
+        };
+        good.with_context(|| {
+            format!(
+                "the ID token of issuer `{}` is not good; nothing was kept",
+                self.way.issuer
+            )
+        })?;
+        Ok(given)
+    }
+
+    fn fault<T: ErrorResponse + Code + 'static>(
+        &self,
+        error: RequestTokenError<HttpError, T>,
+    ) -> Fault {
+        let issuer = self.way.issuer.clone();
+        match error {
+            RequestTokenError::ServerResponse(answer) => Fault::Refused {
+                issuer,
+                code: plain(&answer.code()),
+                text: answer
+                    .text()
+                    .map(|text| format!(" ({})", plain(text)))
+                    .unwrap_or_default(),
+            },
+            RequestTokenError::Request(error) => error.into(),
+            RequestTokenError::Parse(error, _) => Fault::Answer {
+                issuer,
+                why: format!("at `{}`", error.path()),
+            },
+            RequestTokenError::Other(why) => Fault::Answer {
+                issuer,
+                why: plain(&why),
+            },
+        }
+    }
+}
+
+/// The two parts of an error that are shown.
+trait Code {
+    fn code(&self) -> String;
+    fn text(&self) -> Option<&str>;
+}
+
+impl<T: openidconnect::ErrorResponseType + std::fmt::Display> Code
+    for openidconnect::StandardErrorResponse<T>
+{
+    fn code(&self) -> String {
+        self.error().to_string()
+    }
+
+    fn text(&self) -> Option<&str> {
+        self.error_description().map(String::as_str)
+    }
+}
+
+/// What an issuer says goes to a terminal.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(400).collect()
+}
+
+/// Unverified, to be shown and to notice an old token; nothing is decided by it.
+pub(in crate::cli) fn claims(token: &str) -> Option<Value> {
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    serde_json::from_slice(&claims).ok()
+}
+
+pub(in crate::cli) fn unix() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+/// Our client, as `openidconnect` wants it.
+struct Speaks(HttpClient);
+
+impl<'c> AsyncHttpClient<'c> for Speaks {
+    type Error = HttpError;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'c>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(async move {
+            let answer = self.0.send(request.map(Bytes::from), TIMEOUT).await?;
+            let mut response = HttpResponse::new(answer.body.to_vec());
+            *response.status_mut() = answer.status;
+            *response.headers_mut() = answer.headers;
+            Ok(response)
+        })
+    }
+}

@@ -1,0 +1,172 @@
+//! An OpenID provider that we did not write (npm `oidc-provider`, certified): what it hands
+//! out opens our doors, and `holdpoint login` gets along with it.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use holdpoint_tests::browser::Page;
+use holdpoint_tests::desk::{Desk, text};
+use holdpoint_tests::needs::{node_issuer, workspace};
+use holdpoint_tests::{Browser, Gateway, PgServer, Settings, need};
+use serde_json::Value;
+
+/// The provider; it ends when this is dropped.
+struct Provider {
+    child: Child,
+    _out: BufReader<ChildStdout>,
+    issuer: String,
+    agent: String,
+    secret: String,
+}
+
+impl Provider {
+    fn start() -> Option<Self> {
+        let (node, modules) = need!(node_issuer(), "node with oidc-provider")?;
+        let mut child = Command::new(node)
+            .arg(workspace().join("tests/drivers/oidc-provider/issuer.mjs"))
+            .arg(modules)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        // Kept open: a provider that cannot write its log would end.
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
+        let said: Value = serde_json::from_str(&line).expect("the provider starts");
+        let text = |name: &str| said[name].as_str().unwrap().to_owned();
+        Some(Self {
+            issuer: text("issuer"),
+            agent: text("agent"),
+            secret: text("secret"),
+            child,
+            _out: out,
+        })
+    }
+
+    /// A gateway that accepts its tokens, and somebody in front of it.
+    async fn desk(&self) -> Option<Desk> {
+        let server = need!(PgServer::shared(), "postgresql")?;
+        let known = format!(
+            r#"[[identity.issuer]]
+name = "tests"
+issuer = "{}"
+audiences = ["api://holdpoint"]
+algorithms = ["RS256"]
+login = {{ client_id = "holdpoint-cli" }}
+[identity.agents.{}]
+name = "robot"
+groups = ["agents"]
+"#,
+            self.issuer, self.agent
+        );
+        let settings = Settings {
+            known: Some(known),
+            ..Settings::default()
+        };
+        let gateway = Gateway::with(&server.database(), settings).await;
+        gateway.keep_secret(&self.secret);
+        Some(Desk::new(gateway))
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_with_client_credentials_of_another_issuer_reaches_the_target() {
+    let Some(provider) = Provider::start() else {
+        return;
+    };
+    let Some(desk) = provider.desk().await else {
+        return;
+    };
+    let output = desk
+        .command(&["token", "--scope", "holdpoint.connect"])
+        .env("HOLDPOINT_ISSUER", &provider.issuer)
+        .env("HOLDPOINT_CLIENT_ID", &provider.agent)
+        .env("HOLDPOINT_CLIENT_SECRET", &provider.secret)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let token = text(&output.stdout);
+    let done = desk.gateway.psql_as(token.trim()).run("SELECT 1");
+    assert_eq!(done.stdout, "1\n", "{}", done.stderr);
+
+    // Without the scope it is a token for something else.
+    let output = desk
+        .command(&["token", "--scope", "holdpoint.review"])
+        .env("HOLDPOINT_ISSUER", &provider.issuer)
+        .env("HOLDPOINT_CLIENT_ID", &provider.agent)
+        .env("HOLDPOINT_CLIENT_SECRET", &provider.secret)
+        .output()
+        .unwrap();
+    let token = text(&output.stdout);
+    let done = desk.gateway.psql_as(token.trim()).run("SELECT 1");
+    assert!(done.stderr.contains("HP-SCOPE"), "{}", done.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_signs_in_at_another_issuer_and_the_token_is_renewed() {
+    let Some(provider) = Provider::start() else {
+        return;
+    };
+    let Some(desk) = provider.desk().await else {
+        return;
+    };
+    let (login, said) = desk.begin(&["--prompt", "consent"]);
+    let mut browser = Browser::default();
+    let page = browser.open(said["url"].as_str().unwrap()).await;
+    let page = through(&mut browser, page, "Signed in").await;
+    assert!(page.url.contains("/callback?"), "{}", page.url);
+    let done = login.signed_in();
+    assert_eq!(done["refreshable"], true, "{done}");
+    let (first, refresh) = (desk.token(&[]).unwrap(), desk.kept("refresh_token"));
+    let done = desk.gateway.psql_as(&first).run("SELECT 1");
+    assert_eq!(done.stdout, "1\n", "{}", done.stderr);
+
+    desk.age();
+    let second = desk.token(&[]).unwrap();
+    assert_ne!(first, second);
+    assert_ne!(desk.kept("refresh_token"), refresh, "it rotates");
+    let done = desk.gateway.psql_as(&second).run("SELECT 1");
+    assert_eq!(done.stdout, "1\n", "{}", done.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_signs_in_at_another_issuer() {
+    let Some(provider) = Provider::start() else {
+        return;
+    };
+    let Some(desk) = provider.desk().await else {
+        return;
+    };
+    let (login, said) = desk.begin(&["--device"]);
+    let mut browser = Browser::default();
+    let page = browser.open(said["url"].as_str().unwrap()).await;
+    let code = said["user_code"].as_str().unwrap();
+    let page = browser.submit(&page, &[("user_code", code)]).await;
+    through(&mut browser, page, "Success").await;
+    login.signed_in();
+    let token = desk.token(&[]).unwrap();
+    let done = desk.gateway.psql_as(&token).run("SELECT 1");
+    assert_eq!(done.stdout, "1\n", "{}", done.stderr);
+}
+
+/// Fills in what the provider asks until a page says `end`.
+async fn through(browser: &mut Browser, mut page: Page, end: &str) -> Page {
+    for _ in 0..6 {
+        if page.body.contains(end) {
+            return page;
+        }
+        page = browser
+            .submit(&page, &[("login", "ada"), ("password", "any")])
+            .await;
+    }
+    panic!("{} says: {}", page.url, page.body);
+}
