@@ -15,4 +15,6 @@ mod layering;
 mod policies;
 mod postgres;
 mod reload;
+mod revocation;
+mod stopping;
 mod upstream;

@@ -24,6 +24,7 @@
 )]
 
 pub mod certs;
+mod compiled;
 pub mod dir;
 pub mod gateway;
 pub mod issuer;

@@ -84,7 +84,7 @@ impl Session {
                 reason: Withdrawal::Cancelled,
             }),
             Signal::Cancel => {
-                self.cancel_at_target();
+                tokio::spawn(self.cancel_at_target());
                 Ok(())
             }
             Signal::Rules => self.judge_again(),
@@ -252,19 +252,20 @@ impl Session {
 
     /// Only what this session has at the target may be stopped, so nothing is asked
     /// where nothing runs: the key could meet somebody else's command by then.
-    fn cancel_at_target(&self) {
+    pub(super) fn cancel_at_target(&self) -> impl Future<Output = ()> + Send + use<> {
         let runs = self
             .gate
             .as_ref()
             .is_some_and(|gate| gate.outstanding() > 0);
-        let Some((_, packet)) = self.cancel.as_ref().filter(|_| runs) else {
-            return;
-        };
-        let (route, packet) = (Arc::clone(&self.route), packet.clone());
-        tokio::spawn(async move {
-            if let Err(error) = upstream::cancel(&route.target, &packet).await {
+        let packet = self.cancel.as_ref().filter(|_| runs);
+        let packet = packet.map(|(_, packet)| packet.clone());
+        let route = Arc::clone(&self.route);
+        async move {
+            if let Some(packet) = packet
+                && let Err(error) = upstream::cancel(&route.target, &packet).await
+            {
                 tracing::warn!(%error, "the cancel did not reach the target");
             }
-        });
+        }
     }
 }

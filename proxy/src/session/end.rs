@@ -93,6 +93,15 @@ impl End {
         }
     }
 
+    /// Whether somebody here ended it: what it has at the target is to end with it,
+    /// since its connection's end alone stops nothing there.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(
+            self,
+            Self::Revoked | Self::Killed | Self::Expired | Self::Shutdown
+        )
+    }
+
     /// Whether the plugin, not the world, is at fault.
     pub(super) fn blames_plugin(&self) -> bool {
         matches!(self, Self::Plugin(_) | Self::Misbehaved(_))

@@ -32,6 +32,9 @@ impl Session {
             self.author_client(bytes.into());
         }
         self.commit();
+        if end.is_ours() && timeout(PATIENCE, self.cancel_at_target()).await.is_err() {
+            tracing::warn!("the cancel did not reach the target in time");
+        }
         if end.blames_plugin() && self.journal.opened {
             let entry = Entry::Plugin {
                 message: end.to_string(),
