@@ -12,6 +12,7 @@ mod crash;
 mod demo;
 mod journal;
 mod layering;
+mod plugin_faults;
 mod policies;
 mod postgres;
 mod reload;

@@ -139,6 +139,13 @@ impl End {
                 "the target cannot be reached or ended the connection",
             )
             .hint("tell the operator of this gateway; its log has the cause"),
+            Self::Plugin(PluginError::Quarantined { .. } | PluginError::ShutOut { .. }) => {
+                unavailable(
+                    "HP-PLUGIN",
+                    "the gateway's plugin for this target failed too often and is out of service",
+                )
+                .hint("tell the operator of this gateway; connecting again does not help")
+            }
             Self::Plugin(_) | Self::Misbehaved(_) | Self::Gate(_) | Self::Random(_) => unavailable(
                 "HP-PLUGIN",
                 "the gateway failed on this session; it is over",
