@@ -58,7 +58,7 @@ impl Session {
         match after {
             After::Gate if self.journal.gate_is_answered() => self.feed(Input::Recorded),
             After::Gate | After::Nothing => Ok(()),
-            After::Client(bytes) => {
+            After::Client { bytes, .. } => {
                 if self
                     .gate
                     .as_ref()
@@ -102,7 +102,8 @@ impl Session {
 
     fn time(&mut self) -> Result<(), End> {
         if !self.ready && self.is_past(Some(self.handshake_by)) {
-            return Err(End::Slow);
+            let target = self.upstream.is_some();
+            return Err(if target { End::UpstreamSlow } else { End::Slow });
         }
         if self.is_past(self.over_by) {
             return Err(End::Expired);

@@ -28,6 +28,8 @@ pub(super) enum End {
     TooLarge(u32),
     #[error("login took longer than `limits.handshake`")]
     Slow,
+    #[error("the target did not finish the login within `limits.handshake`")]
+    UpstreamSlow,
     #[error("the session's time is over")]
     Expired,
     #[error("the identity was revoked")]
@@ -67,6 +69,14 @@ impl End {
         Self::Misbehaved(what.to_owned())
     }
 
+    /// Where it was the target that was waited for.
+    pub(super) fn at_target(self) -> Self {
+        match self {
+            Self::Slow => Self::UpstreamSlow,
+            other => other,
+        }
+    }
+
     /// The word in the session's last record.
     pub(super) fn reason(&self) -> &'static str {
         match self {
@@ -76,6 +86,7 @@ impl End {
             Self::Revoked | Self::Killed => "revoked",
             Self::Shutdown => "shutdown",
             Self::UpstreamLeft
+            | Self::UpstreamSlow
             | Self::Upstream(_)
             | Self::UpstreamBroke(_)
             | Self::UpstreamProtocol(_) => "upstream",
@@ -132,6 +143,7 @@ impl End {
             Self::Shutdown => unavailable("HP-SHUTDOWN", "the gateway is stopping")
                 .hint("connect again; what was not answered was not executed or is unknown"),
             Self::UpstreamLeft
+            | Self::UpstreamSlow
             | Self::Upstream(_)
             | Self::UpstreamBroke(_)
             | Self::UpstreamProtocol(_) => unavailable(
@@ -155,7 +167,10 @@ impl End {
                 "HP-JOURNAL",
                 "the journal cannot be written, so nothing may run",
             )
-            .hint("tell the operator of this gateway"),
+            .hint(
+                "tell the operator of this gateway; what was not answered was not executed or is \
+                 unknown",
+            ),
         })
     }
 }

@@ -95,7 +95,9 @@ impl Session {
             return Err(End::misbehaved("it asked for TLS with the target twice"));
         }
         let start = upstream.start_tls(login, tls);
-        within(self.handshake_by, &mut self.signals, start).await??;
+        within(self.handshake_by, &mut self.signals, start)
+            .await
+            .map_err(End::at_target)??;
         let actions = self.plugin.on_tls(Side::Upstream)?;
         self.todo.push_back(actions);
         Ok(())
@@ -241,7 +243,9 @@ impl Session {
             return Err(End::misbehaved("it asked for the target where it may not"));
         }
         let dial = Upstream::dial(&self.route.target, self.place.id().clone());
-        let (upstream, login) = within(self.handshake_by, &mut self.signals, dial).await??;
+        let (upstream, login) = within(self.handshake_by, &mut self.signals, dial)
+            .await
+            .map_err(End::at_target)??;
         self.upstream = Some(upstream);
         self.upstream_login = Some(login);
         Ok(())
