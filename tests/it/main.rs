@@ -8,10 +8,13 @@
 )]
 
 mod bad_input;
+mod connections;
 mod crash;
 mod demo;
 mod journal;
+mod kills;
 mod layering;
+mod lifetimes;
 mod plugin_faults;
 mod policies;
 mod postgres;

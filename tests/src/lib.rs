@@ -34,6 +34,7 @@ pub mod pg;
 pub mod psql;
 pub mod random;
 pub mod reviewer;
+pub mod small;
 pub mod tap;
 pub mod webhook;
 pub mod wire;
@@ -44,6 +45,7 @@ pub use issuer::Issuer;
 pub use pg::{Database, PgServer};
 pub use psql::Psql;
 pub use reviewer::Reviewer;
+pub use small::SmallDisk;
 pub use tap::Tap;
 pub use webhook::WebhookReceiver;
 
