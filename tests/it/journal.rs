@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use holdpoint_tests::{Gateway, PgServer, eventually, need};
+use holdpoint_tests::wire::{query, read_all};
+use holdpoint_tests::{Gateway, PgServer, Settings, SmallDisk, eventually, need};
+use tokio::io::AsyncWriteExt as _;
 
 async fn gateway() -> Option<Gateway> {
     let server = need!(PgServer::shared(), "postgresql")?;
@@ -136,4 +138,168 @@ async fn sessions_can_be_listed_shown_and_replayed() {
             "{verb}: {said}"
         );
     }
+}
+
+/// A gateway whose journal is on a disk of four megabytes, not started.
+async fn on(disk: &SmallDisk) -> Option<Gateway> {
+    let server = need!(PgServer::shared(), "postgresql")?;
+    let settings = Settings {
+        journal: "segment = \"1MiB\"\n".to_owned(),
+        ..Settings::default()
+    };
+    let gateway = Gateway::prepare(&server.database(), settings).await;
+    std::os::unix::fs::symlink(disk.path(), gateway.journal()).unwrap();
+    Some(gateway)
+}
+
+/// Reads, each with a mark, until one is refused; gives its number and the refusal.
+fn read_until_refused(gateway: &Gateway) -> (usize, String) {
+    let padding = "x".repeat(100_000);
+    for n in 0..100 {
+        // A large record and a small answer: it is the command that finds no place.
+        let sql = format!("SELECT 'full {n}', length('{padding}')");
+        let done = gateway.psql().run(&sql);
+        if done.code != Some(0) {
+            return (n, done.stderr);
+        }
+    }
+    panic!("never refused: {}", gateway.log());
+}
+
+async fn ready(gateway: &Gateway) -> u16 {
+    let admin = gateway.admin;
+    holdpoint_tests::reviewer::request(admin, hyper::Method::GET, "/readyz", &[], "")
+        .await
+        .0
+        .as_u16()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_and_space_given_back_is_enough_to_go_on() {
+    let Some(disk) = need!(SmallDisk::mount(), "the right to mount a file system") else {
+        return;
+    };
+    let Some(gateway) = on(&disk).await else {
+        return;
+    };
+    gateway.spawn();
+    gateway.wait_ready().await;
+    let mut open = gateway.wire(&gateway.agent("ada")).await;
+    let held = gateway.psql().start(&["DROP TABLE victims"]);
+    let rita = gateway.reviewer("rita");
+    let view = rita.pending("DROP TABLE victims").await;
+    disk.fill();
+    let (refused, said) = read_until_refused(&gateway);
+    assert!(said.contains("HP-JOURNAL"), "{said}");
+    assert!(!gateway.tap.saw(&format!("full {refused}'")));
+    assert_eq!(ready(&gateway).await, 503);
+    // What is small may still find its place, for a while.
+    let mut last = 0;
+    let said = loop {
+        let sql = format!("SELECT 'small {last}'");
+        open.write_all(&query(sql.as_bytes())).await.unwrap();
+        let (kinds, text) = read_all(&mut open).await;
+        if kinds != "TDCZ" {
+            break text;
+        }
+        last += 1;
+    };
+    assert!(
+        said.contains("FATAL") && said.contains("HP-JOURNAL"),
+        "{said}"
+    );
+    // Where it was the answer that found no place, the command is recorded: the oracle looks.
+    // One that was held all the time.
+    rita.approve(&view).await;
+    let done = held.wait();
+    assert!(done.stderr.contains("HP-"), "{}", done.stderr);
+    assert!(!gateway.tap.saw("DROP TABLE"), "forwarded without a record");
+
+    disk.empty();
+    for _ in 0..200 {
+        if ready(&gateway).await == 200 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let done = gateway.psql().run("SELECT 'again'");
+    assert_eq!(done.stdout, "again\n", "{}", done.stderr);
+    gateway.stop();
+    assert!(gateway.verified()["counts"]["gaps"].as_u64() >= Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_loses_a_write_refuses_everything_until_a_restart() {
+    let Some(disk) = need!(SmallDisk::mount(), "the right to mount a file system") else {
+        return;
+    };
+    let Some(gateway) = on(&disk).await else {
+        return;
+    };
+    gateway.spawn();
+    gateway.wait_ready().await;
+    let mut open = gateway.wire(&gateway.agent("ada")).await;
+    // The segment's blocks that are not written yet are taken from under it, as a
+    // thin volume does that promised more than it has.
+    let segment = first_segment(&gateway.journal());
+    let bytes = fs::read(&segment).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let hole = used.next_multiple_of(4096);
+    let punched = std::process::Command::new("fallocate")
+        .args(["--punch-hole", "--offset", &hole.to_string()])
+        .args(["--length", &(bytes.len() - hole).to_string()])
+        .arg(&segment)
+        .status();
+    assert!(punched.unwrap().success());
+    disk.fill();
+    let (refused, said) = read_until_refused(&gateway);
+    assert!(said.contains("HP-JOURNAL"), "{said}");
+    assert!(!gateway.tap.saw(&format!("full {refused}'")));
+    assert_eq!(ready(&gateway).await, 503);
+    open.write_all(&query(b"SELECT 'on the open one'"))
+        .await
+        .unwrap();
+    let (_, text) = read_all(&mut open).await;
+    assert!(text.contains("HP-JOURNAL"), "{text}");
+    assert!(!gateway.tap.saw("on the open one"));
+    // Space alone does not mend it: nobody knows what is on the disk.
+    disk.empty();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let done = gateway.psql().run("SELECT 1");
+    assert!(done.stderr.contains("HP-JOURNAL"), "{}", done.stderr);
+    gateway.stop();
+    gateway.spawn();
+    gateway.wait_ready().await;
+    assert_eq!(gateway.psql().run("SELECT 'again'").stdout, "again\n");
+    gateway.stop();
+    gateway.verified();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_cannot_be_written_is_refused_at_start() {
+    let Some(disk) = need!(SmallDisk::mount(), "the right to mount a file system") else {
+        return;
+    };
+    let Some(gateway) = on(&disk).await else {
+        return;
+    };
+    disk.fill();
+    gateway.spawn();
+    assert!(!gateway.wait_exit(30).success());
+    assert!(gateway.log().contains("No space left"), "{}", gateway.log());
+    disk.empty();
+    // A journal that was fine before.
+    gateway.spawn();
+    gateway.wait_ready().await;
+    gateway.stop();
+    disk.read_only();
+    gateway.spawn();
+    assert!(!gateway.wait_exit(30).success());
+    assert!(gateway.log().contains("Read-only"), "{}", gateway.log());
+    disk.writable();
+    gateway.spawn();
+    gateway.wait_ready().await;
+    assert_eq!(gateway.psql().run("SELECT 1").stdout, "1\n");
+    gateway.stop();
+    gateway.verified();
 }

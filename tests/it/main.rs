@@ -8,16 +8,22 @@
 )]
 
 mod bad_input;
+mod connections;
 mod crash;
 mod demo;
 mod interop;
 mod journal;
+mod kills;
 mod layering;
+mod lifetimes;
 mod login;
+mod plugin_faults;
 mod policies;
 mod postgres;
 mod reload;
 mod replay;
+mod revocation;
 mod sessions;
+mod stopping;
 mod upgrade;
 mod upstream;

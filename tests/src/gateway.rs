@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::certs::Authority;
 use crate::issuer::{AUDIENCE, Issuer};
 use crate::webhook::{WebhookLog, WebhookReceiver};
-use crate::{Database, Psql, Reviewer, Tap, TestDir, needs, oracle, random};
+use crate::{Database, Psql, Reviewer, Tap, TestDir, compiled, needs, oracle, random};
 
 /// Reads pass; what changes anything waits for one of the group `reviewers`.
 pub const RULES: &str = r#"
@@ -176,6 +176,7 @@ dir = "journal"
             more = settings.more,
         );
         dir.write("holdpoint.toml", config);
+        compiled::bring(&dir.join(compiled::INSIDE));
         let secrets = vec![database.password.clone(), receiver.secret().to_owned()];
         Self {
             address,
@@ -237,6 +238,7 @@ dir = "journal"
                     .0
                     == 200
             {
+                compiled::keep(&self.dir.join(compiled::INSIDE));
                 return;
             }
             assert!(
@@ -359,6 +361,19 @@ dir = "journal"
     pub fn kill(&self) {
         self.signal("KILL");
         self.wait_exit(10);
+    }
+
+    /// What `holdpoint verify` reports of the journal, which must be whole.
+    #[track_caller]
+    pub fn verified(&self) -> serde_json::Value {
+        let done = self.holdpoint(&["verify", &self.journal().display().to_string(), "--json"]);
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(
+            done.status.success(),
+            "{said}{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        serde_json::from_str(&said).unwrap()
     }
 
     /// `holdpoint` with these arguments, to its end.

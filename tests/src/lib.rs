@@ -25,6 +25,7 @@
 
 pub mod browser;
 pub mod certs;
+mod compiled;
 pub mod desk;
 pub mod dir;
 pub mod gateway;
@@ -35,6 +36,7 @@ pub mod pg;
 pub mod psql;
 pub mod random;
 pub mod reviewer;
+pub mod small;
 pub mod tap;
 pub mod webhook;
 pub mod wire;
@@ -46,6 +48,7 @@ pub use issuer::Issuer;
 pub use pg::{Database, PgServer};
 pub use psql::Psql;
 pub use reviewer::Reviewer;
+pub use small::SmallDisk;
 pub use tap::Tap;
 pub use webhook::WebhookReceiver;
 

@@ -95,6 +95,43 @@ fn read(journal: &Path) -> Vec<Read> {
     records
 }
 
+/// What the journal says became of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// Recorded, and no more.
+    Open,
+    Refused,
+    Unknown,
+    Done,
+}
+
+/// The text and the fate of every command that the journal knows.
+pub fn fates(journal: &Path) -> Vec<(String, Fate)> {
+    let mut all = BTreeMap::new();
+    for record in read(journal) {
+        let session = record.session.map(|id| id.to_string()).unwrap_or_default();
+        let mut now = |command, fate| {
+            if let Some((_, before)) = all.get_mut(&(session.clone(), command)) {
+                *before = fate;
+            }
+        };
+        match record.entry {
+            Entry::Command(command) => {
+                all.insert((session, command.id), (command.text, Fate::Open));
+            }
+            Entry::Refused { command, .. } => now(command, Fate::Refused),
+            Entry::Unknown { command, .. } => now(command, Fate::Unknown),
+            Entry::Completed { commands, .. } => {
+                commands
+                    .iter()
+                    .for_each(|command| now(*command, Fate::Done));
+            }
+            _ => {}
+        }
+    }
+    all.into_values().collect()
+}
+
 /// A stretch of bytes that a session's records say went upstream.
 enum Stretch<'a> {
     Command {
@@ -195,8 +232,10 @@ fn stretches<'a>(records: &[&'a Read]) -> Vec<Stretch<'a>> {
                     command.digest, *digest,
                     "forwarded under another digest than recorded"
                 );
-                assert!(!refused.contains(&command.id), "forwarded and refused");
-                plan.push(stretch(command, *size));
+                // Withdrawn between the intent's record and the first byte: nothing went.
+                if !refused.contains(&command.id) {
+                    plan.push(stretch(command, *size));
+                }
             }
             Entry::Passed => plan.push(Stretch::Passed(&record.blob)),
             _ => {}

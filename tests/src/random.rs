@@ -15,3 +15,29 @@ pub fn raw(bytes: usize) -> Vec<u8> {
         .unwrap();
     out
 }
+
+/// Numbers that come again with the same seed. Not for secrets.
+pub struct Seeded(u64);
+
+impl Seeded {
+    /// The seed of `HOLDPOINT_SEED`, or a new one; said on standard error, so that a
+    /// failure can be looked at again.
+    pub fn new(test: &str) -> Self {
+        let given = std::env::var("HOLDPOINT_SEED").ok();
+        let seed = given.map_or_else(
+            || u64::from_ne_bytes(raw(8).try_into().unwrap()),
+            |text| text.parse().expect("HOLDPOINT_SEED is a number"),
+        );
+        eprintln!("{test}: HOLDPOINT_SEED={seed}");
+        Self(seed | 1)
+    }
+
+    /// Below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        // xorshift64*
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % bound
+    }
+}

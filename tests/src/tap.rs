@@ -20,6 +20,8 @@ pub enum Behaviour {
     Silent,
     /// Answers with these bytes, whatever is said.
     Garbage(Vec<u8>),
+    /// Relays so many bytes of the target, and then no more.
+    Stall(usize),
 }
 
 /// What passed over one connection.
@@ -146,7 +148,7 @@ fn serve(mut client: TcpStream, target: SocketAddr, state: &Arc<Mutex<State>>) {
         (state.conversations.len() - 1, state.behaviour.clone())
     };
     let upstream = match behaviour {
-        Behaviour::Relay => TcpStream::connect(target).ok(),
+        Behaviour::Relay | Behaviour::Stall(_) => TcpStream::connect(target).ok(),
         Behaviour::Refuse => None,
         Behaviour::Silent | Behaviour::Garbage(_) => {
             if let Behaviour::Garbage(bytes) = behaviour {
@@ -154,11 +156,15 @@ fn serve(mut client: TcpStream, target: SocketAddr, state: &Arc<Mutex<State>>) {
             }
             let state = state.clone();
             thread::spawn(move || {
-                pump(client, None, &state, number, true);
+                pump(client, None, &state, number, true, usize::MAX);
                 state.lock().unwrap().conversations[number].ended = true;
             });
             return;
         }
+    };
+    let most = match behaviour {
+        Behaviour::Stall(most) => most,
+        _ => usize::MAX,
     };
     let Some(upstream) = upstream else {
         let _ = client.shutdown(Shutdown::Both);
@@ -171,23 +177,26 @@ fn serve(mut client: TcpStream, target: SocketAddr, state: &Arc<Mutex<State>>) {
     let state = state.clone();
     thread::spawn(move || {
         let other = state.clone();
-        let down = thread::spawn(move || pump(back, Some(forth), &other, number, false));
-        pump(client, Some(upstream), &state, number, true);
+        let down = thread::spawn(move || pump(back, Some(forth), &other, number, false, most));
+        pump(client, Some(upstream), &state, number, true, usize::MAX);
         let _ = down.join();
         state.lock().unwrap().conversations[number].ended = true;
     });
 }
 
-/// Keeps what it reads before it passes it on.
+/// Keeps what it reads before it passes it on, at most `most` bytes.
 fn pump(
     mut from: TcpStream,
     mut to: Option<TcpStream>,
     state: &Mutex<State>,
     number: usize,
     from_gateway: bool,
+    mut most: usize,
 ) {
     let mut buffer = vec![0; 65536];
     while let Ok(read @ 1..) = from.read(&mut buffer) {
+        let read = read.min(most);
+        most -= read;
         {
             let mut state = state.lock().unwrap();
             let one = &mut state.conversations[number];

@@ -29,16 +29,22 @@ pub async fn tls(address: SocketAddr, ca: &Path) -> Tls {
 
 /// The TLS handshake alone.
 pub async fn handshake(tcp: TcpStream, ca: &Path) -> std::io::Result<Tls> {
+    handshake_for(tcp, ca, None).await
+}
+
+/// As [`handshake`], naming the protocol that is wanted inside.
+pub async fn handshake_for(tcp: TcpStream, ca: &Path, alpn: Option<&str>) -> std::io::Result<Tls> {
     let mut roots = rustls::RootCertStore::empty();
     for cert in CertificateDer::pem_file_iter(ca).unwrap() {
         roots.add(cert.unwrap()).unwrap();
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     let name = ServerName::try_from("localhost").unwrap();
     TlsConnector::from(Arc::new(config))
         .connect(name, tcp)
@@ -100,22 +106,31 @@ pub async fn read_all(stream: &mut Tls) -> (String, String) {
     (kinds, text)
 }
 
+/// Logs in with this token, up to ReadyForQuery. Gives the key for cancelling.
+pub async fn log_in(stream: &mut Tls, token: &str) -> Vec<u8> {
+    let packet = startup(&[("user", "agent"), ("database", "shop")]);
+    stream.write_all(&packet).await.unwrap();
+    let (kind, _) = read(stream).await.unwrap();
+    assert_eq!(kind, b'R');
+    let password = [token.as_bytes(), b"\0"].concat();
+    stream.write_all(&message(b'p', &password)).await.unwrap();
+    let mut key = Vec::new();
+    loop {
+        match read(stream).await.expect("the login goes on") {
+            (b'K', body) => key = body,
+            (b'E', body) => panic!("{}", String::from_utf8_lossy(&body)),
+            (b'Z', _) => return key,
+            _ => {}
+        }
+    }
+}
+
 impl Gateway {
     /// A connection that has logged in with this token, up to ReadyForQuery.
     pub async fn wire(&self, token: &str) -> Tls {
         self.keep_secret(token);
         let mut stream = tls(self.address, &self.dir.join("ca.pem")).await;
-        stream
-            .write_all(&startup(&[("user", "agent"), ("database", "shop")]))
-            .await
-            .unwrap();
-        let (kind, _) = read(&mut stream).await.unwrap();
-        assert_eq!(kind, b'R');
-        let mut password = token.as_bytes().to_vec();
-        password.push(0);
-        stream.write_all(&message(b'p', &password)).await.unwrap();
-        let (kinds, text) = read_all(&mut stream).await;
-        assert!(kinds.ends_with('Z'), "{kinds}: {text}");
+        log_in(&mut stream, token).await;
         stream
     }
 

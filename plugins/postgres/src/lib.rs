@@ -27,6 +27,7 @@ pub use frame::fuzz_client;
 pub use reply::fuzz_upstream;
 pub use startup::fuzz_startup;
 
+#[cfg(feature = "component")]
 holdpoint_plugin::stream_plugin! {
     describe: describe,
     session: PostgresSession,

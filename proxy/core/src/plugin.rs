@@ -129,8 +129,15 @@ pub enum PluginError {
     Deadline { plugin: String, budget_ms: u64 },
     #[error("plugin `{plugin}` broke the interface: {message}")]
     Misbehaved { plugin: String, message: String },
-    #[error("plugin `{plugin}` is quarantined after {traps} traps; mend it and reload")]
-    Quarantined { plugin: String, traps: u32 },
+    #[error(
+        "plugin `{plugin}` is quarantined: it failed for {principals} principals; mend it and reload"
+    )]
+    Quarantined { plugin: String, principals: usize },
+    #[error(
+        "plugin `{plugin}` failed {faults} times in sessions of this principal, which gets no more; \
+         mend it and reload"
+    )]
+    ShutOut { plugin: String, faults: u32 },
 }
 
 /// Login at the target, as the host offers it to a plugin. Holds the secret.

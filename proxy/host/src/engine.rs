@@ -37,8 +37,9 @@ pub struct Limits {
     pub data: usize,
     /// Bytes of a component. Compiling takes time in proportion.
     pub component: usize,
-    /// Traps after which a plugin takes no more sessions until it is loaded anew.
-    pub traps: u32,
+    /// Failures in sessions of one principal after which it gets no more, and
+    /// principals after whose failures nobody does, until the plugin is loaded anew.
+    pub faults: u32,
 }
 
 impl Default for Limits {
@@ -49,7 +50,7 @@ impl Default for Limits {
             memory: 64 << 20,
             data: 16 << 20,
             component: 32 << 20,
-            traps: 5,
+            faults: 5,
         }
     }
 }

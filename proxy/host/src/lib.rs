@@ -15,6 +15,7 @@ mod bindings;
 mod cache;
 mod convert;
 mod engine;
+mod faults;
 mod guest;
 mod load;
 mod plugin;

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use holdpoint_core::command::Command;
@@ -13,6 +12,7 @@ use wasmtime::{Store, Trap};
 use crate::bindings::StreamPluginPre;
 use crate::convert;
 use crate::engine::{Budget, Engine};
+use crate::faults::Faults;
 use crate::guest::{Guest, NoAuth};
 use crate::session::Session;
 
@@ -29,7 +29,7 @@ struct Inner {
     digest: Digest,
     descriptor: Descriptor,
     pre: StreamPluginPre<Guest>,
-    traps: AtomicU32,
+    faults: Faults,
 }
 
 impl Plugin {
@@ -40,7 +40,6 @@ impl Plugin {
         pre: StreamPluginPre<Guest>,
     ) -> Self {
         let name = Arc::from(descriptor.name.as_str());
-        let traps = AtomicU32::new(0);
         Self {
             inner: Arc::new(Inner {
                 engine,
@@ -48,7 +47,7 @@ impl Plugin {
                 digest,
                 descriptor,
                 pre,
-                traps,
+                faults: Faults::default(),
             }),
         }
     }
@@ -66,26 +65,24 @@ impl Plugin {
         &self.inner.descriptor
     }
 
-    /// How often an instance had to be given up since the plugin was loaded.
-    pub fn traps(&self) -> u32 {
-        self.inner.traps.load(Ordering::Relaxed)
+    /// Whether nobody gets a session any more.
+    pub fn is_quarantined(&self) -> bool {
+        self.inner.faults.principals() >= self.limit() as usize
     }
 
-    /// Whether it takes no more sessions.
-    pub fn is_quarantined(&self) -> bool {
-        self.traps() >= self.inner.engine.limits.traps
+    fn limit(&self) -> u32 {
+        self.inner.engine.limits.faults
     }
 
     /// An instance for one connection, with its own memory.
     ///
     /// # Errors
-    /// The plugin is quarantined, or failed at once.
+    /// The plugin failed at once.
     pub fn session(
         &self,
         setup: Setup,
         auth: Box<dyn UpstreamAuth>,
     ) -> Result<Session, PluginError> {
-        self.check()?;
         let mut store = self.store(auth);
         let setup = convert::setup(setup);
         let (plugin, resource) = self.call(&mut store, |store| {
@@ -104,7 +101,6 @@ impl Plugin {
     /// `Fault` where the plugin does not understand the fields; otherwise as for
     /// a session.
     pub fn classify(&self, input: &[(String, Vec<u8>)]) -> Result<Command, PluginError> {
-        self.check()?;
         let mut store = self.store(Box::new(NoAuth));
         let answer = self.call(&mut store, |store| {
             let plugin = self.inner.pre.instantiate(&mut *store)?;
@@ -119,10 +115,17 @@ impl Plugin {
         convert::command(command).map_err(|wrong| self.misbehaved(wrong))
     }
 
-    fn check(&self) -> Result<(), PluginError> {
+    /// Whether this principal may have a session.
+    pub(crate) fn admit(&self, who: &Digest) -> Result<(), PluginError> {
+        let plugin = || self.name().to_owned();
         if self.is_quarantined() {
-            let (plugin, traps) = (self.name().to_owned(), self.traps());
-            return Err(PluginError::Quarantined { plugin, traps });
+            let (plugin, principals) = (plugin(), self.inner.faults.principals());
+            return Err(PluginError::Quarantined { plugin, principals });
+        }
+        let faults = self.inner.faults.of(who);
+        if faults >= self.limit() {
+            let plugin = plugin();
+            return Err(PluginError::ShutOut { plugin, faults });
         }
         Ok(())
     }
@@ -131,33 +134,41 @@ impl Plugin {
         Guest::store(&self.inner.engine, &self.inner.name, auth)
     }
 
-    /// A bounded call; a failure counts against the plugin.
+    /// A bounded call.
     pub(crate) fn call<T>(
         &self,
         store: &mut Store<Guest>,
         call: impl FnOnce(&mut Store<Guest>) -> wasmtime::Result<T>,
     ) -> Result<T, PluginError> {
         let Inner { engine, name, .. } = &*self.inner;
-        bounded(engine, name, store, engine.limits.call, call).inspect_err(|_| self.count())
+        bounded(engine, name, store, engine.limits.call, call)
     }
 
     /// The plugin said what makes no sense; its instance is to be given up.
     pub(crate) fn misbehaved(&self, message: String) -> PluginError {
-        self.count();
         PluginError::Misbehaved {
             plugin: self.name().to_owned(),
             message,
         }
     }
 
-    fn count(&self) {
-        let traps = self.inner.traps.fetch_add(1, Ordering::Relaxed) + 1;
-        if traps == self.inner.engine.limits.traps {
+    /// An instance had to be given up in a session of `who`.
+    pub(crate) fn failed_for(&self, who: Digest) {
+        let was = self.is_quarantined();
+        let principals = self.inner.faults.count(who);
+        if !was && self.is_quarantined() {
             tracing::error!(
                 plugin = self.name(),
                 digest = %self.inner.digest,
-                traps,
+                principals,
                 "plugin is quarantined: it takes no more sessions until it is loaded anew"
+            );
+        } else if self.inner.faults.of(&who) == self.limit() {
+            tracing::error!(
+                plugin = self.name(),
+                digest = %self.inner.digest,
+                "plugin keeps failing for one principal, which gets no more sessions until it is \
+                 loaded anew"
             );
         }
     }
@@ -168,7 +179,7 @@ impl fmt::Debug for Plugin {
         f.debug_struct("Plugin")
             .field("name", &self.inner.name)
             .field("digest", &self.inner.digest)
-            .field("traps", &self.traps())
+            .field("faults", &self.inner.faults)
             .finish_non_exhaustive()
     }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 
 use holdpoint_core::denial::{Denial, Kind};
 use holdpoint_core::framing::Side;
+use holdpoint_core::id::Digest;
 use holdpoint_core::plugin::{Action, Frame, IdentityOutcome, PluginError, Verdict};
 use wasmtime::Store;
 use wasmtime::component::ResourceAny;
@@ -18,6 +19,10 @@ use crate::convert::{self, Shown};
 use crate::guest::Guest;
 use crate::plugin::Plugin;
 
+/// Bytes of a client's commands past which a spent CPU budget says something of
+/// them and nothing of the plugin.
+const LARGE: usize = 64 << 10;
+
 /// What a plugin may answer to an event.
 type Answer = Result<Vec<protocol::Action>, types::Fault>;
 
@@ -27,6 +32,10 @@ pub struct Session {
     instance: Option<Instance>,
     /// Why nothing but the end is left.
     over: Option<PluginError>,
+    /// Whose session it is, once that is known.
+    who: Option<Digest>,
+    /// Bytes of the client since the last verdict.
+    input: usize,
     shown: Shown,
     /// Bytes that end the session when the instance no longer can.
     farewell: Vec<u8>,
@@ -53,6 +62,8 @@ impl Session {
                 session,
             }),
             over: None,
+            who: None,
+            input: 0,
             shown: Shown { last: 0, frames: 0 },
             farewell: Vec::new(),
         }
@@ -86,6 +97,18 @@ impl Session {
         self.event(|session, store, handle| session.call_on_tls(store, handle, origin))
     }
 
+    /// Says whose session it is, before the plugin hears of it. `who` is the same
+    /// for all sessions of a principal, and no other's.
+    ///
+    /// # Errors
+    /// The plugin has failed too often, for this principal or for many. The
+    /// instance is well and can say so with [`Session::terminate`].
+    pub fn belongs_to(&mut self, who: Digest) -> Result<(), PluginError> {
+        self.plugin.admit(&who)?;
+        self.who = Some(who);
+        Ok(())
+    }
+
     /// Frames of one side, in order.
     ///
     /// # Errors
@@ -95,6 +118,10 @@ impl Session {
         origin: Side,
         frames: &[Frame],
     ) -> Result<Vec<Action>, PluginError> {
+        if origin == Side::Client {
+            let bytes = frames.iter().map(|frame| frame.body.len()).sum();
+            self.input = self.input.saturating_add(bytes);
+        }
         let origin = convert::side_out(origin);
         self.shown.frames = self.shown.frames.saturating_add(frames.len());
         self.shown.last = frames
@@ -119,6 +146,7 @@ impl Session {
     /// # Errors
     /// See [`Session::open`].
     pub fn on_verdict(&mut self, verdict: &Verdict) -> Result<Vec<Action>, PluginError> {
+        self.input = 0;
         let verdict = convert::verdict(verdict);
         self.event(|session, store, handle| session.call_on_verdict(store, handle, &verdict))
     }
@@ -192,22 +220,18 @@ impl Session {
         let handle = *session;
         self.plugin
             .call(store, |store| call(&guest, store, handle))
-            .map_err(|error| give_up(&mut self.instance, &mut self.over, error))
+            .map_err(|error| self.give_up(error))
     }
 
     fn give_up(&mut self, error: PluginError) -> PluginError {
-        give_up(&mut self.instance, &mut self.over, error)
+        let large = self.input > LARGE && matches!(error, PluginError::Deadline { .. });
+        if let Some(who) = self.who.filter(|_| !large) {
+            self.plugin.failed_for(who);
+        }
+        self.instance = None;
+        self.over = Some(error.clone());
+        error
     }
-}
-
-fn give_up(
-    instance: &mut Option<Instance>,
-    over: &mut Option<PluginError>,
-    error: PluginError,
-) -> PluginError {
-    *instance = None;
-    *over = Some(error.clone());
-    error
 }
 
 impl fmt::Debug for Session {

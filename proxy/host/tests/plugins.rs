@@ -142,11 +142,6 @@ fn a_command_is_classified_outside_a_session() {
     assert_eq!(command.operations[0].class, "read");
     let error = plugin.classify(&[]).unwrap_err();
     assert!(matches!(error, PluginError::Fault { .. }), "{error}");
-    assert_eq!(
-        plugin.traps(),
-        0,
-        "a question that makes no sense is no trap"
-    );
 }
 
 #[test]
@@ -161,7 +156,6 @@ fn a_trap_ends_the_session_for_good_and_the_client_still_hears_why() {
     }
     assert!(session.notice("x").is_err());
     assert_eq!(session.terminate(&denial()), b"HP-PLUGIN");
-    assert_eq!(plugin.traps(), 1, "one trap, however often it is told");
 }
 
 #[test]
@@ -257,26 +251,80 @@ fn a_flood_of_log_lines_is_harmless() {
     assert!(deed("log").0.is_ok());
 }
 
-#[test]
-fn a_plugin_that_keeps_trapping_takes_no_more_sessions_until_it_is_loaded_anew() {
-    let plugin = hostile();
-    let mut healthy = start(&plugin, "").unwrap();
-    for _ in 0..5 {
-        let mut session = start(&plugin, "trap").unwrap();
+fn who(name: &str) -> Digest {
+    Digest::of(name.as_bytes())
+}
+
+/// A session of this principal, in which the plugin does the deed.
+fn fail_for(plugin: &Plugin, name: &str, deed: &str, body: &'static [u8]) {
+    let mut session = start(plugin, deed).unwrap();
+    session.belongs_to(who(name)).unwrap();
+    for _ in 0..2 {
         session
-            .on_frames(Side::Client, &frame(1, b"go"))
+            .on_frames(Side::Client, &frame(1, body))
             .unwrap_err();
     }
-    let error = start(&plugin, "").unwrap_err();
+}
+
+#[test]
+fn one_principal_for_whom_a_plugin_keeps_failing_is_shut_out_alone() {
+    let plugin = hostile();
+    for _ in 0..5 {
+        fail_for(&plugin, "ada", "trap", b"go");
+    }
+    let mut session = start(&plugin, "").unwrap();
+    let error = session.belongs_to(who("ada")).unwrap_err();
     assert!(
-        matches!(error, PluginError::Quarantined { traps: 5, .. }),
-        "{error}"
+        matches!(error, PluginError::ShutOut { faults: 5, .. }),
+        "one fault for each session, however often it is told: {error}"
+    );
+    assert_eq!(session.terminate(&denial()), b"HP-DENIED", "in its words");
+    assert!(!plugin.is_quarantined());
+    let mut other = start(&plugin, "").unwrap();
+    other.belongs_to(who("bob")).unwrap();
+    assert!(other.on_frames(Side::Client, &frame(1, b"go")).is_ok());
+}
+
+#[test]
+fn a_plugin_that_fails_for_many_takes_no_more_sessions_until_it_is_loaded_anew() {
+    let plugin = hostile();
+    let mut healthy = start(&plugin, "").unwrap();
+    healthy.belongs_to(who("ada")).unwrap();
+    for name in ["a", "b", "c", "d", "e"] {
+        assert!(!plugin.is_quarantined(), "before {name}");
+        fail_for(&plugin, name, "trap", b"go");
+    }
+    let error = start(&plugin, "").unwrap().belongs_to(who("ada"));
+    assert!(
+        matches!(error, Err(PluginError::Quarantined { principals: 5, .. })),
+        "{error:?}"
     );
     assert!(
         healthy.on_frames(Side::Client, &frame(1, b"go")).is_ok(),
         "running ones go on"
     );
-    assert!(start(&hostile(), "").is_ok());
+    let mut anew = start(&hostile(), "").unwrap();
+    assert!(anew.belongs_to(who("a")).is_ok());
+}
+
+#[test]
+fn what_says_nothing_of_the_plugin_does_not_count_against_it() {
+    let plugin = hostile();
+    for _ in 0..6 {
+        // Nobody is known yet.
+        let mut session = start(&plugin, "trap").unwrap();
+        session
+            .on_frames(Side::Client, &frame(1, b"go"))
+            .unwrap_err();
+        // A text so large that time may run out over it.
+        fail_for(&plugin, "ada", "loop", &[b'x'; 65 << 10]);
+    }
+    let mut session = start(&plugin, "").unwrap();
+    assert!(session.belongs_to(who("ada")).is_ok());
+    for _ in 0..5 {
+        fail_for(&plugin, "ada", "loop", b"go");
+    }
+    assert!(session.belongs_to(who("ada")).is_err());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use holdpoint_core::approval::{ClaimError, Clearance, Draft};
 use holdpoint_core::denial::Denial;
 use holdpoint_core::framing::Side;
 use holdpoint_core::gate::Opened;
-use holdpoint_core::id::{ApprovalId, SessionId};
+use holdpoint_core::id::{ApprovalId, Digest, SessionId};
 use holdpoint_core::plugin::{
     Action, Descriptor, Frame, IdentityOutcome, PluginError, Setup, UpstreamAuth, Verdict,
 };
@@ -131,6 +131,10 @@ impl Instance for holdpoint_host::Session {
 
     fn on_tls(&mut self, side: Side) -> Result<Vec<Action>, PluginError> {
         self.on_tls(side)
+    }
+
+    fn belongs_to(&mut self, who: Digest) -> Result<(), PluginError> {
+        self.belongs_to(who)
     }
 
     fn on_frames(&mut self, side: Side, frames: &[Frame]) -> Result<Vec<Action>, PluginError> {

@@ -58,7 +58,7 @@ impl Session {
         match after {
             After::Gate if self.journal.gate_is_answered() => self.feed(Input::Recorded),
             After::Gate | After::Nothing => Ok(()),
-            After::Client(bytes) => {
+            After::Client { bytes, .. } => {
                 if self
                     .gate
                     .as_ref()
@@ -84,7 +84,7 @@ impl Session {
                 reason: Withdrawal::Cancelled,
             }),
             Signal::Cancel => {
-                self.cancel_at_target();
+                tokio::spawn(self.cancel_at_target());
                 Ok(())
             }
             Signal::Rules => self.judge_again(),
@@ -99,7 +99,8 @@ impl Session {
 
     fn time(&mut self) -> Result<(), End> {
         if !self.ready && self.is_past(Some(self.handshake_by)) {
-            return Err(End::Slow);
+            let target = self.upstream.is_some();
+            return Err(if target { End::UpstreamSlow } else { End::Slow });
         }
         if self.is_past(self.over_by) {
             return Err(End::Expired);
@@ -249,19 +250,20 @@ impl Session {
 
     /// Only what this session has at the target may be stopped, so nothing is asked
     /// where nothing runs: the key could meet somebody else's command by then.
-    fn cancel_at_target(&self) {
+    pub(super) fn cancel_at_target(&self) -> impl Future<Output = ()> + Send + use<> {
         let runs = self
             .gate
             .as_ref()
             .is_some_and(|gate| gate.outstanding() > 0);
-        let Some((_, packet)) = self.cancel.as_ref().filter(|_| runs) else {
-            return;
-        };
-        let (route, packet) = (Arc::clone(&self.route), packet.clone());
-        tokio::spawn(async move {
-            if let Err(error) = upstream::cancel(&route.target, &packet).await {
+        let packet = self.cancel.as_ref().filter(|_| runs);
+        let packet = packet.map(|(_, packet)| packet.clone());
+        let route = Arc::clone(&self.route);
+        async move {
+            if let Some(packet) = packet
+                && let Err(error) = upstream::cancel(&route.target, &packet).await
+            {
                 tracing::warn!(%error, "the cancel did not reach the target");
             }
-        });
+        }
     }
 }

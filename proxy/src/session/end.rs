@@ -28,6 +28,8 @@ pub(super) enum End {
     TooLarge(u32),
     #[error("login took longer than `limits.handshake`")]
     Slow,
+    #[error("the target did not finish the login within `limits.handshake`")]
+    UpstreamSlow,
     #[error("the session's time is over")]
     Expired,
     #[error("the identity was revoked")]
@@ -67,6 +69,14 @@ impl End {
         Self::Misbehaved(what.to_owned())
     }
 
+    /// Where it was the target that was waited for.
+    pub(super) fn at_target(self) -> Self {
+        match self {
+            Self::Slow => Self::UpstreamSlow,
+            other => other,
+        }
+    }
+
     /// The word in the session's last record.
     pub(super) fn reason(&self) -> &'static str {
         match self {
@@ -76,6 +86,7 @@ impl End {
             Self::Revoked | Self::Killed => "revoked",
             Self::Shutdown => "shutdown",
             Self::UpstreamLeft
+            | Self::UpstreamSlow
             | Self::Upstream(_)
             | Self::UpstreamBroke(_)
             | Self::UpstreamProtocol(_) => "upstream",
@@ -91,6 +102,15 @@ impl End {
             Self::Shutdown | Self::Ledger(_) => Withdrawal::Shutdown,
             _ => Withdrawal::ClientGone,
         }
+    }
+
+    /// Whether somebody here ended it: what it has at the target is to end with it,
+    /// since its connection's end alone stops nothing there.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(
+            self,
+            Self::Revoked | Self::Killed | Self::Expired | Self::Shutdown
+        )
     }
 
     /// Whether the plugin, not the world, is at fault.
@@ -123,6 +143,7 @@ impl End {
             Self::Shutdown => unavailable("HP-SHUTDOWN", "the gateway is stopping")
                 .hint("connect again; what was not answered was not executed or is unknown"),
             Self::UpstreamLeft
+            | Self::UpstreamSlow
             | Self::Upstream(_)
             | Self::UpstreamBroke(_)
             | Self::UpstreamProtocol(_) => unavailable(
@@ -130,6 +151,13 @@ impl End {
                 "the target cannot be reached or ended the connection",
             )
             .hint("tell the operator of this gateway; its log has the cause"),
+            Self::Plugin(PluginError::Quarantined { .. } | PluginError::ShutOut { .. }) => {
+                unavailable(
+                    "HP-PLUGIN",
+                    "the gateway's plugin for this target failed too often and is out of service",
+                )
+                .hint("tell the operator of this gateway; connecting again does not help")
+            }
             Self::Plugin(_) | Self::Misbehaved(_) | Self::Gate(_) | Self::Random(_) => unavailable(
                 "HP-PLUGIN",
                 "the gateway failed on this session; it is over",
@@ -139,7 +167,10 @@ impl End {
                 "HP-JOURNAL",
                 "the journal cannot be written, so nothing may run",
             )
-            .hint("tell the operator of this gateway"),
+            .hint(
+                "tell the operator of this gateway; what was not answered was not executed or is \
+                 unknown",
+            ),
         })
     }
 }

@@ -25,13 +25,17 @@ impl Session {
         self.log_end(&end);
         self.todo.clear();
         self.withdraw(&end);
-        if let Some(denial) = end.denial()
-            && !self.upstream_wire.mid_frame()
-        {
-            let bytes = self.plugin.terminate(&denial);
-            self.author_client(bytes.into());
+        let no_journal = matches!(end, End::Ledger(_));
+        let denial = end.denial();
+        let denial = denial.filter(|_| no_journal || !self.upstream_wire.mid_frame());
+        let farewell: Option<Bytes> = denial.map(|denial| self.plugin.terminate(&denial).into());
+        if let Some(bytes) = farewell.clone().filter(|_| !no_journal) {
+            self.author_client(bytes);
         }
         self.commit();
+        if end.is_ours() && timeout(PATIENCE, self.cancel_at_target()).await.is_err() {
+            tracing::warn!("the cancel did not reach the target in time");
+        }
         if end.blames_plugin() && self.journal.opened {
             let entry = Entry::Plugin {
                 message: end.to_string(),
@@ -45,6 +49,12 @@ impl Session {
             .is_err()
         {
             tracing::debug!("the client did not take its last bytes in time");
+        }
+        // That nothing can be recorded is the one thing that is said unrecorded.
+        if let Some(bytes) = farewell.filter(|_| no_journal && !self.journal.is_mid_frame()) {
+            self.client_out.push(bytes);
+            let flush = poll_fn(|cx| self.client_out.poll_flush(cx, &mut self.client));
+            let _ = timeout(PATIENCE, flush).await;
         }
         self.close_record(&end).await;
         if let Some(upstream) = self.upstream.take() {
@@ -88,7 +98,7 @@ impl Session {
     async fn keep_promises(&mut self, goodbye: bool) {
         while !self.journal.is_empty() {
             match poll_fn(|cx| self.journal.poll(cx)).await {
-                Ok(After::Client(bytes)) => self.client_out.push(bytes),
+                Ok(After::Client { bytes, .. }) => self.client_out.push(bytes),
                 Ok(After::Pass(frames)) if goodbye => {
                     if let Some(upstream) = &mut self.upstream {
                         upstream.pass(frames);
@@ -121,7 +131,7 @@ impl Session {
         let entry = Entry::Close(Close {
             reason: end.reason().to_owned(),
             commands,
-            // The writer knows these two.
+            // The writer knows these two, and corrects the first.
             records: 0,
             head: String::new(),
         });

@@ -19,8 +19,12 @@ use crate::upstream::Unjudged;
 pub(super) enum After {
     /// The gate waits for it.
     Gate,
-    /// Bytes for the client.
-    Client(Bytes),
+    /// Bytes for the client, who is known to stand between two frames once it has
+    /// them where they are `whole`.
+    Client {
+        bytes: Bytes,
+        whole: bool,
+    },
     /// Frames of the client that need no permit.
     Pass(Unjudged),
     Nothing,
@@ -46,6 +50,7 @@ pub(super) struct Journal {
     gate: usize,
     /// Bytes that wait for the client.
     bytes: usize,
+    mid_frame: bool,
     outgoing: Vec<Outgoing>,
     /// Authored bytes that wait for the end of the frame that is passing.
     deferred: Vec<Bytes>,
@@ -55,7 +60,7 @@ impl Journal {
     pub(super) fn push(&mut self, ticket: Ticket, after: After) {
         match &after {
             After::Gate => self.gate += 1,
-            After::Client(bytes) => self.bytes += bytes.len(),
+            After::Client { bytes, .. } => self.bytes += bytes.len(),
             After::Pass(_) | After::Nothing => {}
         }
         self.pending.push_back(Pending { ticket, after });
@@ -84,10 +89,18 @@ impl Journal {
         };
         match &after {
             After::Gate => self.gate -= 1,
-            After::Client(bytes) => self.bytes -= bytes.len(),
+            After::Client { bytes, .. } => self.bytes -= bytes.len(),
             After::Pass(_) | After::Nothing => {}
         }
+        if let (Ok(()), After::Client { whole, .. }) = (&answer, &after) {
+            self.mid_frame = !whole;
+        }
         Poll::Ready(answer.map(|()| after))
+    }
+
+    /// The client may have part of a frame, behind which nothing can be said.
+    pub(super) fn is_mid_frame(&self) -> bool {
+        self.mid_frame
     }
 
     /// All that the gate asked for is safe.
@@ -147,20 +160,28 @@ impl Session {
             Durability::Written
         };
         let mut outgoing = std::mem::take(&mut self.journal.outgoing);
+        // What waits in line is whole frames, so what is let go before it ends with one.
+        let ends_whole = !self.upstream_wire.mid_frame() || !self.upstream_line.is_empty();
+        let mut left = outgoing.len();
         for part in outgoing.drain(..) {
-            let (entry, bytes) = match part {
-                Outgoing::Response(chunk) => (Entry::Response, chunk.bytes()),
-                Outgoing::Authored(bytes) => (
-                    Entry::Authored {
-                        to: "client".to_owned(),
-                    },
-                    bytes,
-                ),
+            left -= 1;
+            let (entry, bytes, whole) = match part {
+                Outgoing::Response(chunk) => {
+                    (Entry::Response, chunk.bytes(), ends_whole && left == 0)
+                }
+                Outgoing::Authored(bytes) => {
+                    let to = "client".to_owned();
+                    (Entry::Authored { to }, bytes, true)
+                }
             };
             // Before there is a principal there is no session in the journal:
             // whoever knocks must not fill it.
             if self.journal.opened {
-                self.record(entry, bytes.clone(), durability, After::Client(bytes));
+                let after = After::Client {
+                    bytes: bytes.clone(),
+                    whole,
+                };
+                self.record(entry, bytes, durability, after);
             } else {
                 self.client_out.push(bytes);
             }

@@ -8,8 +8,9 @@ use bytes::{Bytes, BytesMut};
 use holdpoint_core::denial::{Denial, Kind};
 use holdpoint_core::framing::Side;
 use holdpoint_core::gate::{Gate, GateSetup};
+use holdpoint_core::id::Digest;
 use holdpoint_core::plugin::{CredentialFrame, CredentialSlot, IdentityOutcome};
-use holdpoint_core::principal::Principal;
+use holdpoint_core::principal::{Identity, Principal};
 use holdpoint_core::record::{Durability, Entry, NewRecord, Open};
 use holdpoint_core::secret::Secret;
 use tokio::sync::mpsc::Receiver;
@@ -96,7 +97,9 @@ impl Session {
             return Err(End::misbehaved("it asked for TLS with the target twice"));
         }
         let start = upstream.start_tls(login, tls);
-        within(self.handshake_by, &mut self.signals, start).await??;
+        within(self.handshake_by, &mut self.signals, start)
+            .await
+            .map_err(End::at_target)??;
         let actions = self.plugin.on_tls(Side::Upstream)?;
         self.todo.push_back(actions);
         Ok(())
@@ -164,6 +167,7 @@ impl Session {
             return Err(End::Revoked);
         }
         self.open_record(&principal).await?;
+        self.plugin.belongs_to(digest(&principal.identity))?;
         self.over_by = Some(self.session_end(&principal));
         self.gate = Some(Gate::new(self.gate_setup(&principal)));
         let outcome = IdentityOutcome::Accepted {
@@ -242,7 +246,9 @@ impl Session {
             return Err(End::misbehaved("it asked for the target where it may not"));
         }
         let dial = Upstream::dial(&self.route.target, self.place.id().clone());
-        let (upstream, login) = within(self.handshake_by, &mut self.signals, dial).await??;
+        let (upstream, login) = within(self.handshake_by, &mut self.signals, dial)
+            .await
+            .map_err(End::at_target)??;
         self.upstream = Some(upstream);
         self.upstream_login = Some(login);
         Ok(())
@@ -285,6 +291,11 @@ impl Session {
         tracing::info!(tls = upstream.is_tls(), "session ready");
         Ok(())
     }
+}
+
+/// An identity as one number: issuers' names hold no line ends.
+fn digest(identity: &Identity) -> Digest {
+    Digest::of(format!("{}\n{}", identity.issuer, identity.subject).as_bytes())
 }
 
 /// The token's place in a frame.

@@ -6,7 +6,7 @@
 //! the gate asks ([`drive`]). Nothing in here knows a protocol.
 //!
 //! Three orders hold everywhere. What goes to the client is recorded first, and leaves
-//! in the order of the records. What goes to the target without a permit is recorded
+//! in the order of the records; the one exception is the word that the journal is gone. What goes to the target without a permit is recorded
 //! first too. A client's frames are looked at only while nothing is undecided.
 
 mod actions;

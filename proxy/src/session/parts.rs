@@ -34,6 +34,9 @@ pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub trait Instance: Send {
     fn open(&mut self) -> Result<Vec<Action>, PluginError>;
     fn on_tls(&mut self, side: Side) -> Result<Vec<Action>, PluginError>;
+    /// Says whose session it is; refused where the plugin failed too often. After
+    /// this error the instance is well.
+    fn belongs_to(&mut self, who: Digest) -> Result<(), PluginError>;
     fn on_frames(&mut self, side: Side, frames: &[Frame]) -> Result<Vec<Action>, PluginError>;
     fn on_identity(&mut self, outcome: &IdentityOutcome) -> Result<Vec<Action>, PluginError>;
     fn on_verdict(&mut self, verdict: &Verdict) -> Result<Vec<Action>, PluginError>;

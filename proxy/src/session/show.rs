@@ -31,11 +31,14 @@ impl Session {
         }
     }
 
-    /// Client frames are looked at: nothing is undecided, and what the plugin
-    /// holds back has not grown too big.
+    /// Client frames are looked at: nothing is undecided. While the gateway stops,
+    /// only what still runs at the target may need more of the client.
     pub(super) fn shows_client(&self) -> bool {
-        let idle = self.gate.as_ref().is_none_or(|gate| gate.idle());
-        idle && self.undecided.is_none()
+        let gate = self.gate.as_ref();
+        let answered = gate.is_some_and(|gate| gate.submitted() > 0 && gate.outstanding() == 0);
+        let stopping = answered && self.place.is_draining();
+        let idle = gate.is_none_or(|gate| gate.idle());
+        idle && self.undecided.is_none() && !stopping
     }
 
     async fn show_client(&mut self) -> Result<bool, End> {

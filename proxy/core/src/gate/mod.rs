@@ -13,7 +13,8 @@
 //!
 //! Limits: the gate trusts its driver to write what it says it wrote, to answer
 //! in order, and to leave an approval when asked to. It does not end a session whose token
-//! expires; it refuses its commands.
+//! expires; it refuses what that session submits from then on. What is held by then
+//! may still be approved.
 
 mod entry;
 mod io;

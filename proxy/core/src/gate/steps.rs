@@ -111,7 +111,6 @@ impl Gate {
         if untaken {
             return;
         }
-        let expired = self.token_expired(now);
         let Some(undecided) = &mut self.undecided else {
             return;
         };
@@ -122,7 +121,6 @@ impl Gate {
                 self.undecided = None;
                 self.queue.push_back(Action::Refuse(id, denial));
             }
-            Stage::Recording(_) if expired => self.give_up(text::token_expired(), false, now),
             Stage::Recording(Next::Forward) => undecided.stage = Stage::Ready,
             Stage::Recording(Next::Open) => match self.draft() {
                 Some(draft) => {
@@ -362,15 +360,13 @@ impl Gate {
         }
     }
 
-    /// Whether the command may still go under the rules and the token as they
-    /// are now. An approval counts if it gave all that is asked for now.
+    /// Whether the command may still go under the rules as they are now. An approval
+    /// counts if it gave all that is asked for now. The token was good when the
+    /// command was submitted, and may be over by now.
     fn recheck(&self, now: Now) -> Result<(), Denial> {
         let Some(undecided) = &self.undecided else {
             return Err(text::internal());
         };
-        if self.token_expired(now) {
-            return Err(text::token_expired());
-        }
         let decision = self.decide(&undecided.command, now);
         match (&decision.outcome, &undecided.decision.outcome) {
             (Outcome::Deny { .. }, _) => Err(text::denied(&decision, &self.setup.target)),

@@ -100,9 +100,11 @@ impl Tracker {
         }
     }
 
-    /// Fills in what only the writer knows.
+    /// Fills in what only the writer knows. Commands are those that are here: one
+    /// that a full disk refused is not, and the session that ends over it cannot tell.
     pub fn complete_close(&self, session: &SessionId, close: &mut Close) {
         if let Some(session) = self.sessions.get(session) {
+            close.commands = session.commands;
             close.records = session.records;
             close.head = session.head.to_string();
         }

@@ -85,6 +85,10 @@ impl Instance for Toy {
         Ok(Vec::new())
     }
 
+    fn belongs_to(&mut self, _: Digest) -> Result<(), PluginError> {
+        Ok(())
+    }
+
     fn on_frames(&mut self, side: Side, frames: &[Frame]) -> Result<Vec<Action>, PluginError> {
         let mut out = Vec::new();
         for frame in frames {

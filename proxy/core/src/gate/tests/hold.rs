@@ -185,13 +185,16 @@ fn an_approval_heard_of_after_the_deadline_releases_nothing() {
 }
 
 #[test]
-fn a_token_that_expires_while_held_stops_the_release() {
+fn a_token_may_expire_while_its_command_is_held_and_is_good_for_nothing_else() {
     let mut world = held();
     world.now.wall_ns += 9_100 * super::world::SECOND;
-    world.reviewer("rita", Approve).saw(&[
-        "leave",
-        "record refused 1 HP-TOKEN-EXPIRED",
-        "refuse 1 HP-TOKEN-EXPIRED",
+    world
+        .reviewer("rita", Approve)
+        .saw(&["claim", "record intent 1", "forward 1 QDELETE x"]);
+    world.submit("DELETE y").saw(&[
+        "record command 2 deny",
+        "record refused 2 HP-TOKEN-EXPIRED",
+        "refuse 2 HP-TOKEN-EXPIRED",
     ]);
 }
 

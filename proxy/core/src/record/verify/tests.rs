@@ -216,7 +216,10 @@ impl Journal {
         let session = session.map(super::tests::session);
         let (session, prev) = self.tracker.place(session.as_ref(), &entry).unwrap();
         if let (Entry::Close(close), Some(id)) = (&mut entry, &session) {
+            // Of the commands the test says how many it wants to claim.
+            let commands = close.commands;
             self.tracker.complete_close(id, close);
+            close.commands = commands;
         }
         let meta = serde_json::to_vec(&entry).unwrap();
         self.clock += 1_000_000;
