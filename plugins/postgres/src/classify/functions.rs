@@ -124,6 +124,56 @@ pub(crate) fn called(node: &SyntaxNode) -> Option<Called> {
     }
 }
 
+/// The function behind `TREAT(x AS name)`: the server's grammar takes the last
+/// part of the type's name for a function in `pg_catalog`, whichever that is.
+pub(crate) fn treated(node: &SyntaxNode) -> Option<Called> {
+    let treat = node
+        .children_with_tokens()
+        .any(|child| child.kind() == SyntaxKind::TREAT_KW);
+    if !treat {
+        return None;
+    }
+    let target = node.last_child()?;
+    // `int` would be `int4`, `character varying` `varchar`; nobody writes them.
+    let plain = name(&target).filter(|found| {
+        const RENAMED: [&str; 11] = [
+            "int",
+            "integer",
+            "smallint",
+            "bigint",
+            "real",
+            "float",
+            "double",
+            "decimal",
+            "dec",
+            "boolean",
+            "character",
+        ];
+        target.kind() == SyntaxKind::PATH_TYPE && !RENAMED.contains(&found.last())
+    });
+    Some(match plain {
+        Some(found) => Called {
+            known: listed(found.last()),
+            name: found.last().to_owned(),
+        },
+        None => Called {
+            name: format!("treat as {}", unknown(&target).name),
+            known: false,
+        },
+    })
+}
+
+/// The procedure that a `CALL` names.
+pub(crate) fn procedure(node: &SyntaxNode) -> Option<Called> {
+    let target = node
+        .children()
+        .find(|child| child.kind() == SyntaxKind::PROCEDURE_NAME_REF)?;
+    Some(match name(&target) {
+        Some(found) => judge(&found, false),
+        None => unknown(&target),
+    })
+}
+
 /// The operator that an `OPERATOR(…)` names, if it could be a user's own.
 pub(crate) fn operator(node: &SyntaxNode) -> Option<Called> {
     let path = node

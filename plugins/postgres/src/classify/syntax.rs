@@ -10,7 +10,7 @@ use rowan::WalkEvent;
 use squawk_syntax::ast::AstNode;
 use squawk_syntax::{SourceFile, SyntaxKind as K, SyntaxNode};
 
-use super::functions::{Called, called, operator};
+use super::functions::{Called, called, operator, procedure, treated};
 use super::names::{name, string};
 use super::objects::{Scopes, object};
 use super::settings::{self, Change, boolean, change};
@@ -457,6 +457,9 @@ impl Findings {
             K::LIMIT_CLAUSE | K::FETCH_CLAUSE => self.limited = true,
             K::CALL_EXPR => self.call(called(node), deferred(node, root)),
             K::OPERATOR_CALL => self.call(operator(node), deferred(node, root)),
+            K::CAST_EXPR => self.call(treated(node), deferred(node, root)),
+            // That it runs code of its own is what its class says already.
+            K::CALL => self.call(procedure(node), true),
             K::GRAPH_TABLE_FN => self.opaque = true,
             // `CREATE TABLE … AS EXECUTE`: what runs is not in this text.
             K::EXECUTE if !matches!(root.kind(), K::EXECUTE | K::EXPLAIN) => self.opaque = true,
@@ -483,6 +486,8 @@ impl Findings {
                     .children_with_tokens()
                     .any(|child| child.kind() == K::STAR);
             }
+            // `TABLE t` is `SELECT * FROM t`.
+            K::TABLE => self.star = true,
             K::ERROR => self.opaque = true,
             _ => {}
         }
