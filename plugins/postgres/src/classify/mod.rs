@@ -20,6 +20,7 @@ mod objects;
 mod secrets;
 mod settings;
 mod shape;
+mod strict;
 mod syntax;
 mod witness;
 

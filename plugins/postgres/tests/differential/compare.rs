@@ -26,6 +26,29 @@ pub(crate) struct Tally {
     pub(crate) worse: usize,
     /// Texts that the server refuses and the plugin calls neither unknown nor harmless.
     pub(crate) lax: usize,
+    /// Texts that the server refuses and the plugin calls harmless.
+    pub(crate) lenient: Examples,
+    /// Of refused reads.
+    pub(crate) examples: Examples,
+}
+
+/// Statements, of which only the number is shown beside the others.
+#[derive(Default, Clone)]
+pub(crate) struct Examples(pub(crate) Vec<String>);
+
+impl Examples {
+    /// Says of what was added since `before` which text it is of.
+    fn label(&mut self, before: usize, text: &str) {
+        for example in self.0.iter_mut().skip(before) {
+            example.push_str(&format!("\n    {text:?}"));
+        }
+    }
+}
+
+impl std::fmt::Debug for Examples {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.len())
+    }
 }
 
 /// Compares the two readings of one text; the faults are sentences.
@@ -34,7 +57,12 @@ pub(crate) fn compare(text: &str, tally: &mut Tally) -> Vec<String> {
     tally.texts += 1;
     let said = match ask(text) {
         Answer::Statements(said) => said,
-        Answer::Refused(reason) => return refused(&command, &reason, tally),
+        Answer::Refused(reason) => {
+            let before = tally.lenient.0.len();
+            refused(&command, &reason, tally);
+            tally.lenient.label(before, text);
+            return Vec::new();
+        }
         Answer::TooDeep => {
             tally.too_deep += 1;
             return Vec::new();
@@ -42,7 +70,19 @@ pub(crate) fn compare(text: &str, tally: &mut Tally) -> Vec<String> {
     };
     tally.parsed += 1;
     tally.statements += said.len();
-    let operations = &command.operations;
+    let mut operations = command.operations.clone();
+    if operations.len() != said.len() {
+        // What the arguments of EXECUTE call is an operation of its own.
+        let arguments = |operation: &Operation| {
+            operation.class == "function_effect"
+                && operation.facts.iter().any(|(_, value)| value == "execute")
+        };
+        for at in (1..operations.len()).rev() {
+            if arguments(&operations[at - 1]) {
+                operations.remove(at);
+            }
+        }
+    }
     if operations
         .iter()
         .any(|operation| operation.class == "unknown")
@@ -64,7 +104,9 @@ pub(crate) fn compare(text: &str, tally: &mut Tally) -> Vec<String> {
     }
     let mut faults = Vec::new();
     for (operation, said) in operations.iter().zip(&said) {
+        let before = tally.examples.0.len();
         faults.extend(one(operation, said, tally));
+        tally.examples.label(before, text);
     }
     faults
 }
@@ -80,16 +122,16 @@ fn harmless(operation: &Operation) -> bool {
     ) && operation.confidence == Confidence::Proven
 }
 
-fn refused(command: &Command, reason: &str, tally: &mut Tally) -> Vec<String> {
+fn refused(command: &Command, reason: &str, tally: &mut Tally) {
     let operations = &command.operations;
     if !operations.is_empty() && operations.iter().all(harmless) {
         let classes: Vec<&str> = operations.iter().map(|op| op.class.as_str()).collect();
-        return vec![format!(
+        tally.lenient.0.push(format!(
             "called {classes:?}, and the server refuses it: {reason}"
-        )];
+        ));
+        return;
     }
     tally.lax += usize::from(operations.iter().all(|op| op.class != "unknown"));
-    Vec::new()
 }
 
 fn one(operation: &Operation, said: &Said, tally: &mut Tally) -> Vec<String> {
@@ -98,7 +140,14 @@ fn one(operation: &Operation, said: &Said, tally: &mut Tally) -> Vec<String> {
     let mut faults = Vec::new();
     if is_read(said) {
         tally.reads += 1;
-        tally.refused_reads += usize::from(class != "read" || !proven);
+        let refused = class != "read" || !proven;
+        tally.refused_reads += usize::from(refused);
+        if refused {
+            tally.examples.0.push(format!(
+                "{class} {:?} {:?}",
+                operation.unknown_functions, operation.facts
+            ));
+        }
     }
     if class == "unknown" {
         tally.unknown += 1;

@@ -96,6 +96,17 @@ fn none(faults: &[String]) {
     );
 }
 
+/// Fails where `part` is more of `whole` than `limit`.
+fn bound(what: &str, part: usize, whole: usize, limit: f64, examples: &[String]) {
+    let share = part as f64 / whole.max(1) as f64;
+    println!("{what}: {part} of {whole}");
+    assert!(
+        share <= limit,
+        "{what}: {part} of {whole}\n{}",
+        examples.join("\n")
+    );
+}
+
 #[test]
 fn the_corpus_is_what_the_grammar_makes() {
     let made = Grammar::read().statements(SEED, GENERATED);
@@ -115,19 +126,28 @@ fn no_statement_of_the_corpus_is_called_more_harmless_than_it_is() {
     let (tally, faults) = run(texts);
     println!("corpus: {tally:?}");
     none(&faults);
+    none(&tally.lenient.0);
     assert!(tally.texts >= 5000);
-    let share = |part: usize, whole: usize| part as f64 / whole as f64;
-    assert!(
-        share(tally.parsed, tally.texts) >= 0.95,
-        "too few are statements: {tally:?}"
+    bound(
+        "too few are statements",
+        tally.texts - tally.parsed,
+        tally.texts,
+        0.05,
+        &[],
     );
-    assert!(
-        share(tally.refused_reads, tally.reads) <= 0.03,
-        "too careful about reads: {tally:?}"
+    bound(
+        "too careful about reads",
+        tally.refused_reads,
+        tally.reads,
+        0.05,
+        &tally.examples.0,
     );
-    assert!(
-        share(tally.unknown, tally.statements) <= 0.10,
-        "too much is unknown: {tally:?}"
+    bound(
+        "too much is unknown",
+        tally.unknown,
+        tally.statements,
+        0.08,
+        &[],
     );
 }
 
@@ -148,6 +168,15 @@ fn no_mutation_is_called_more_harmless_than_it_is() {
     let (tally, faults) = run(texts);
     println!("mutations: {tally:?}");
     none(&faults);
+    // Whatever the plugin says of them, these do nothing. A rule of the server's
+    // that the tree parser does not know is worth a line in `strict.rs`, though.
+    bound(
+        "harmless, but no statement",
+        tally.lenient.0.len(),
+        tally.texts,
+        0.0005,
+        &tally.lenient.0,
+    );
 }
 
 /// Shows both readings of `HOLDPOINT_SQL`.

@@ -57,11 +57,38 @@ pub(crate) fn ask(text: &str) -> Answer {
         Err(pg_query::Error::Decode(_)) => return Answer::TooDeep,
         Err(error) => return Answer::Refused(error.to_string()),
     };
+    let mut defined: Vec<(String, &'static str)> = Vec::new();
     let statements = tree.stmts.iter().map(|statement| {
         let node = serde_json::to_value(&statement.stmt).unwrap();
-        said(&node["node"])
+        let mut said = said(&node["node"]);
+        let names = names(&node["node"]);
+        if said.class == "unknown" && said.root != "ExplainStmt" || names.1.is_some() {
+            // What is run may stand in the same text.
+            let known = defined
+                .iter()
+                .filter(|(name, _)| Some(name) == names.1.as_ref());
+            said.class = known
+                .map(|(_, class)| *class)
+                .max_by_key(|class| rank(class))
+                .unwrap_or("unknown");
+        }
+        defined.extend(names.0.map(|name| (name, said.class)));
+        said
     });
     Answer::Statements(statements.collect())
+}
+
+/// The prepared statement or cursor that a statement makes, and the one it runs.
+fn names(node: &Value) -> (Option<String>, Option<String>) {
+    let text = |value: &Value, space: &str| value.as_str().map(|name| format!("{space} {name}"));
+    let inner = &node["ExplainStmt"]["query"]["node"];
+    (
+        text(&node["PrepareStmt"]["name"], "statement")
+            .or_else(|| text(&node["DeclareCursorStmt"]["portalname"], "cursor")),
+        text(&node["ExecuteStmt"]["name"], "statement")
+            .or_else(|| text(&inner["ExecuteStmt"]["name"], "statement"))
+            .or_else(|| text(&node["FetchStmt"]["portalname"], "cursor")),
+    )
 }
 
 /// `(SELECT 1 LIMIT 1) OFFSET 1`: the parser of 18 asserts that a query has one
@@ -333,7 +360,9 @@ impl Walk {
             }
             "RangeTableSample" => {
                 let method = strings(&body["method"]);
-                if !matches!(method.as_slice(), [name] if name == "bernoulli" || name == "system") {
+                let name = method.join(".");
+                let name = name.strip_prefix("pg_catalog.").unwrap_or(&name);
+                if !matches!(name, "bernoulli" | "system") {
                     self.said.unlisted.insert(method.join("."));
                 }
             }
@@ -360,8 +389,8 @@ impl Walk {
         if !listed(&name) {
             self.said.unlisted.insert(name.clone());
         }
-        // The grammar's own, for `LIKE … ESCAPE`.
-        if parts.len() == 2 && matches!(name.as_str(), "like_escape" | "similar_to_escape") {
+        // So the grammar writes its own calls, such as that for `LIKE … ESCAPE`.
+        if parts.len() == 2 && parts[0] == "pg_catalog" && listed(&name) {
             return;
         }
         self.said.functions.insert(name);
