@@ -10,7 +10,8 @@ use holdpoint_core::id::Digest;
 use holdpoint_core::plugin::{Descriptor, PluginError, Setup, UpstreamAuth};
 use wasmtime::{Store, Trap};
 
-use crate::bindings::StreamPluginPre;
+use crate::bindings::{StreamPlugin, StreamPluginPre};
+use crate::classifier::Classifier;
 use crate::convert;
 use crate::engine::{Budget, Engine};
 use crate::guest::{Guest, NoAuth};
@@ -119,6 +120,28 @@ impl Plugin {
         convert::command(command).map_err(|wrong| self.misbehaved(wrong))
     }
 
+    /// For many commands in a row.
+    pub fn classifier(&self) -> Classifier {
+        Classifier::new(self.clone())
+    }
+
+    /// A fresh instance; a failure is not counted.
+    pub(crate) fn instantiate(&self) -> Result<(Store<Guest>, StreamPlugin), PluginError> {
+        let mut store = self.store(Box::new(NoAuth));
+        let bindings = self.bounded(&mut store, |store| self.inner.pre.instantiate(store))?;
+        Ok((store, bindings))
+    }
+
+    /// A bounded call of which a failure is not counted.
+    pub(crate) fn bounded<T>(
+        &self,
+        store: &mut Store<Guest>,
+        call: impl FnOnce(&mut Store<Guest>) -> wasmtime::Result<T>,
+    ) -> Result<T, PluginError> {
+        let Inner { engine, name, .. } = &*self.inner;
+        bounded(engine, name, store, engine.limits.call, call)
+    }
+
     fn check(&self) -> Result<(), PluginError> {
         if self.is_quarantined() {
             let (plugin, traps) = (self.name().to_owned(), self.traps());
@@ -137,8 +160,7 @@ impl Plugin {
         store: &mut Store<Guest>,
         call: impl FnOnce(&mut Store<Guest>) -> wasmtime::Result<T>,
     ) -> Result<T, PluginError> {
-        let Inner { engine, name, .. } = &*self.inner;
-        bounded(engine, name, store, engine.limits.call, call).inspect_err(|_| self.count())
+        self.bounded(store, call).inspect_err(|_| self.count())
     }
 
     /// The plugin said what makes no sense; its instance is to be given up.

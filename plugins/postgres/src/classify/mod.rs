@@ -4,7 +4,8 @@
 //! is; the token scan (`witness.rs`), on a lexer of our own (`lexer.rs`), says
 //! what it can be at worst. A statement is harmless only where both agree and
 //! both lexers cut the text at the same places (`agree.rs`). Whatever is not
-//! understood is `unknown`, which policy holds.
+//! understood is `unknown`, which policy holds. `tests/differential` compares all
+//! of it with the server's own parser.
 //!
 //! The functions are pure and never panic. Time and stack are bounded: text and
 //! statement count are limited, and no tree is parsed whose depth could exceed

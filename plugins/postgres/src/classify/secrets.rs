@@ -134,11 +134,15 @@ pub(crate) fn unread(text: &[u8]) -> Vec<(u32, u32)> {
     const WORD: &[u8] = b"password";
     let mut spans: Vec<(u32, u32)> = Vec::new();
     let mut at = 0;
-    while let Some(found) = text[at..]
-        .windows(WORD.len())
-        .position(|window| window.eq_ignore_ascii_case(WORD))
-    {
-        at += found + WORD.len();
+    // Such a text may be long, so its bytes are asked one by one first.
+    while let Some(found) = text[at..].iter().position(|byte| byte | 0x20 == b'p') {
+        at += found;
+        let word = text.get(at..at + WORD.len());
+        if !word.is_some_and(|word| word.eq_ignore_ascii_case(WORD)) {
+            at += 1;
+            continue;
+        }
+        at += WORD.len();
         let blanks = text[at..]
             .iter()
             .take_while(|byte| byte.is_ascii_whitespace() || **byte == 0x0b)

@@ -29,7 +29,11 @@ impl Builder {
     /// The header is not the one that the bindings were written for.
     pub fn generate(self) -> Result<Bindings, BindgenError> {
         let known = std::fs::read_to_string(&self.header).is_ok_and(|text| text.contains(KNOWN));
-        if known { Ok(Bindings) } else { Err(BindgenError(self.header)) }
+        if known {
+            Ok(Bindings)
+        } else {
+            Err(BindgenError(self.header))
+        }
     }
 }
 
@@ -51,7 +55,7 @@ impl fmt::Display for BindgenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "no ready-made bindings for {}: compare plugins/postgres/tests/bindgen with it",
+            "no ready-made bindings for {}: compare plugins/postgres/tests/stand-ins/bindgen with it",
             self.0
         )
     }
