@@ -34,6 +34,8 @@ lint: ## Formatting, clippy, and cargo-deny where it is installed
 fuzz: ## Run each parser's property tests far longer than `make test` does
 	@PROPTEST_CASES=$${PROPTEST_CASES:-200000} $(CARGO) test \
 	  -p holdpoint-core -p holdpoint-plugin-postgres --lib $(ARGS)
+	@HOLDPOINT_MUTATIONS=$${HOLDPOINT_MUTATIONS:-2000000} HOLDPOINT_FUZZ_SECONDS=$${HOLDPOINT_FUZZ_SECONDS:-120} \
+	  $(CARGO) test -p holdpoint-plugin-postgres --test differential --test fuzzing $(ARGS)
 
 setup: ## Install what `make test` needs (Debian and Ubuntu); elsewhere say what is missing
 	@scripts/setup test

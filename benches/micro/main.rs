@@ -110,6 +110,16 @@ fn classify(postgres: &Plugin) {
             black_box(postgres.classify(black_box(&cached)).unwrap());
         },
     );
+    // `plugins/postgres/tests/speed.rs` measures the same without a sandbox.
+    let mut classifier = postgres.classifier();
+    time(
+        "classify 200 bytes in Wasm",
+        "kept instance, as `holdpoint classify` does",
+        5000,
+        || {
+            black_box(classifier.classify(black_box(&cached)).unwrap());
+        },
+    );
 }
 
 fn decide(postgres: &Plugin) -> anyhow::Result<()> {

@@ -122,50 +122,71 @@ fn append(
                 ..operation(statement)
             });
         }
-        // `PREPARE s …; EXECUTE s` in one text.
+        let start = operations.len();
         let before = statements.get(..index).unwrap_or_default();
-        let found = match defined(before, name, space) {
-            Defined::Here(at) => {
-                operations.push(operation(at));
-                continue;
+        used(before, (space, name), lookup, operations, context, depth);
+        // Its arguments are run with what it names.
+        for operation in operations.iter_mut().skip(start) {
+            for function in &statement.functions {
+                if !operation.functions.contains(function) {
+                    operation.functions.push(function.clone());
+                }
             }
-            Defined::Gone => None,
-            Defined::Elsewhere => lookup(space, name.as_bytes()),
-        };
-        let found = match found {
-            Some(Definition::Statement(prepared)) => Some(prepared),
-            Some(Definition::Portal(portal)) => portal.statement.clone(),
-            None => None,
-        };
-        let Some(prepared) = found.filter(|_| depth < MAX_DEPTH) else {
-            operations.push(unknown(vec![
-                (
-                    "unknown_reason".to_owned(),
-                    "it uses a name that is not known here".to_owned(),
-                ),
-                ("unknown_name".to_owned(), name.clone()),
-            ]));
-            continue;
-        };
-        let kind = if space == Space::Statement {
-            "statement"
-        } else {
-            "cursor"
-        };
-        context.push((format!("{kind} {name}"), prepared.shown()));
-        match prepared.part {
-            // What was prepared is the statement itself, not one that names another.
-            Some(_) => {
-                operations.extend(prepared.statements().iter().map(|inner| operation(inner)));
-            }
-            None => append(
-                prepared.statements(),
-                lookup,
-                operations,
-                context,
-                depth + 1,
-            ),
         }
+    }
+}
+
+/// Appends what stands behind a name.
+fn used(
+    before: &[Rc<Statement>],
+    (space, name): (Space, &str),
+    lookup: &Lookup<'_>,
+    operations: &mut Vec<Operation>,
+    context: &mut Vec<(String, String)>,
+    depth: usize,
+) {
+    // `PREPARE s …; EXECUTE s` in one text.
+    let found = match defined(before, name, space) {
+        Defined::Here(at) => {
+            operations.push(operation(at));
+            return;
+        }
+        Defined::Gone => None,
+        Defined::Elsewhere => lookup(space, name.as_bytes()),
+    };
+    let found = match found {
+        Some(Definition::Statement(prepared)) => Some(prepared),
+        Some(Definition::Portal(portal)) => portal.statement.clone(),
+        None => None,
+    };
+    let Some(prepared) = found.filter(|_| depth < MAX_DEPTH) else {
+        operations.push(unknown(vec![
+            (
+                "unknown_reason".to_owned(),
+                "it uses a name that is not known here".to_owned(),
+            ),
+            ("unknown_name".to_owned(), name.to_owned()),
+        ]));
+        return;
+    };
+    let kind = if space == Space::Statement {
+        "statement"
+    } else {
+        "cursor"
+    };
+    context.push((format!("{kind} {name}"), prepared.shown()));
+    match prepared.part {
+        // What was prepared is the statement itself, not one that names another.
+        Some(_) => {
+            operations.extend(prepared.statements().iter().map(|inner| operation(inner)));
+        }
+        None => append(
+            prepared.statements(),
+            lookup,
+            operations,
+            context,
+            depth + 1,
+        ),
     }
 }
 

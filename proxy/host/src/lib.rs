@@ -13,6 +13,7 @@
 
 mod bindings;
 mod cache;
+mod classifier;
 mod convert;
 mod engine;
 mod faults;
@@ -21,6 +22,7 @@ mod load;
 mod plugin;
 mod session;
 
+pub use classifier::Classifier;
 pub use engine::{Engine, EngineError, Limits};
 pub use load::LoadError;
 pub use plugin::Plugin;

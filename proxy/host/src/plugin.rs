@@ -9,7 +9,8 @@ use holdpoint_core::id::Digest;
 use holdpoint_core::plugin::{Descriptor, PluginError, Setup, UpstreamAuth};
 use wasmtime::{Store, Trap};
 
-use crate::bindings::StreamPluginPre;
+use crate::bindings::{StreamPlugin, StreamPluginPre};
+use crate::classifier::Classifier;
 use crate::convert;
 use crate::engine::{Budget, Engine};
 use crate::faults::Faults;
@@ -113,6 +114,18 @@ impl Plugin {
             message,
         })?;
         convert::command(command).map_err(|wrong| self.misbehaved(wrong))
+    }
+
+    /// For many commands in a row.
+    pub fn classifier(&self) -> Classifier {
+        Classifier::new(self.clone())
+    }
+
+    /// A fresh instance.
+    pub(crate) fn instantiate(&self) -> Result<(Store<Guest>, StreamPlugin), PluginError> {
+        let mut store = self.store(Box::new(NoAuth));
+        let bindings = self.call(&mut store, |store| self.inner.pre.instantiate(store))?;
+        Ok((store, bindings))
     }
 
     /// Whether this principal may have a session.

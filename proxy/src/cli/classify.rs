@@ -17,7 +17,7 @@ use holdpoint_core::command::{Command, Confidence, Object};
 use holdpoint_core::decision::Outcome as Decided;
 use holdpoint_core::policy::{Ask, Policy};
 use holdpoint_core::principal::{Identity, Kind, Principal};
-use holdpoint_host::Plugin;
+use holdpoint_host::{Classifier, Plugin};
 use serde_json::{Map, Value, json};
 
 use super::Outcome;
@@ -40,7 +40,7 @@ impl ClassifyArgs {
             [] => None,
             files => Some(read_rules(files, &BTreeMap::new())?),
         };
-        let classes = plugin.descriptor().classes.clone();
+        let mut classifier = plugin.classifier();
         let input = std::io::stdin().lock();
         let mut output = BufWriter::new(std::io::stdout().lock());
         for line in input.split(b'\n') {
@@ -49,7 +49,8 @@ impl ClassifyArgs {
                 continue;
             }
             let mut answer = Map::new();
-            if let Err(error) = answer_to(&line, &plugin, &classes, rules.as_ref(), &mut answer) {
+            let by = (&plugin, &mut classifier);
+            if let Err(error) = answer_to(&line, by, rules.as_ref(), &mut answer) {
                 answer.insert("error".to_owned(), Value::String(format!("{error:#}")));
             }
             serde_json::to_writer(&mut output, &answer)?;
@@ -62,8 +63,7 @@ impl ClassifyArgs {
 
 fn answer_to(
     line: &[u8],
-    plugin: &Plugin,
-    classes: &[String],
+    (plugin, classifier): (&Plugin, &mut Classifier),
     rules: Option<&Policy>,
     answer: &mut Map<String, Value>,
 ) -> anyhow::Result<()> {
@@ -71,7 +71,8 @@ fn answer_to(
     if let Some(id) = asked.get("id") {
         answer.insert("id".to_owned(), id.clone());
     }
-    let command = match plugin.classify(&fields(&asked)?) {
+    let classes = plugin.descriptor().classes.as_slice();
+    let command = match classifier.classify(&fields(&asked)?) {
         Ok(command) => command,
         // Not understood, for whatever reason: the gateway would hold or refuse it.
         Err(holdpoint_core::plugin::PluginError::Fault { message, .. }) => anyhow::bail!(message),

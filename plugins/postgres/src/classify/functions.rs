@@ -124,6 +124,56 @@ pub(crate) fn called(node: &SyntaxNode) -> Option<Called> {
     }
 }
 
+/// The function behind `TREAT(x AS name)`: the server's grammar takes the last
+/// part of the type's name for a function in `pg_catalog`, whichever that is.
+pub(crate) fn treated(node: &SyntaxNode) -> Option<Called> {
+    let treat = node
+        .children_with_tokens()
+        .any(|child| child.kind() == SyntaxKind::TREAT_KW);
+    if !treat {
+        return None;
+    }
+    let target = node.last_child()?;
+    // `int` would be `int4`, `character varying` `varchar`; nobody writes them.
+    let plain = name(&target).filter(|found| {
+        const RENAMED: [&str; 11] = [
+            "int",
+            "integer",
+            "smallint",
+            "bigint",
+            "real",
+            "float",
+            "double",
+            "decimal",
+            "dec",
+            "boolean",
+            "character",
+        ];
+        target.kind() == SyntaxKind::PATH_TYPE && !RENAMED.contains(&found.last())
+    });
+    Some(match plain {
+        Some(found) => Called {
+            known: listed(found.last()),
+            name: found.last().to_owned(),
+        },
+        None => Called {
+            name: format!("treat as {}", unknown(&target).name),
+            known: false,
+        },
+    })
+}
+
+/// The procedure that a `CALL` names.
+pub(crate) fn procedure(node: &SyntaxNode) -> Option<Called> {
+    let target = node
+        .children()
+        .find(|child| child.kind() == SyntaxKind::PROCEDURE_NAME_REF)?;
+    Some(match name(&target) {
+        Some(found) => judge(&found, false),
+        None => unknown(&target),
+    })
+}
+
 /// The operator that an `OPERATOR(…)` names, if it could be a user's own.
 pub(crate) fn operator(node: &SyntaxNode) -> Option<Called> {
     let path = node
@@ -188,15 +238,38 @@ mod tests {
         for name in names {
             assert_eq!(listed(name), !name.starts_with('#'), "{name}");
         }
-        for name in [
-            "",
-            "a",
-            "zzz",
-            "pg_terminate_backend",
-            "nextval",
-            "set_config",
-            "~",
-        ] {
+        for name in ["", "a", "zzz", "~"] {
+            assert!(!listed(name), "{name}");
+        }
+    }
+
+    /// One of each family that writes, signals, locks, waits, opens files or
+    /// connections, or runs or reads what a literal names.
+    #[test]
+    fn functions_with_effects_are_not_listed() {
+        const FAMILIES: &str = "pg_read_file pg_read_binary_file pg_stat_file pg_ls_dir pg_ls_logdir \
+            lo_import lo_export lo_create lo_open lo_put lo_get lo_unlink loread lowrite lo_from_bytea \
+            nextval setval set_config pg_sleep pg_sleep_for pg_sleep_until pg_notify \
+            pg_terminate_backend pg_cancel_backend pg_reload_conf pg_rotate_logfile pg_promote \
+            pg_switch_wal pg_create_restore_point pg_backup_start pg_backup_stop pg_start_backup \
+            pg_stop_backup pg_wal_replay_pause pg_wal_replay_resume pg_logical_emit_message \
+            pg_create_physical_replication_slot pg_create_logical_replication_slot \
+            pg_drop_replication_slot pg_replication_slot_advance pg_logical_slot_get_changes \
+            pg_logical_slot_peek_changes pg_replication_origin_create pg_replication_origin_drop \
+            pg_advisory_lock pg_try_advisory_lock pg_advisory_xact_lock pg_advisory_unlock \
+            pg_export_snapshot txid_current pg_current_xact_id pg_stat_reset pg_stat_reset_shared \
+            pg_stat_clear_snapshot pg_stat_force_next_flush pg_restore_relation_stats \
+            pg_clear_relation_stats pg_restore_attribute_stats pg_import_system_collations \
+            pg_log_backend_memory_contexts brin_summarize_new_values brin_desummarize_range \
+            gin_clean_pending_list query_to_xml query_to_xmlschema query_to_xml_and_xmlschema \
+            table_to_xml schema_to_xml database_to_xml cursor_to_xml cursor_to_xmlschema ts_stat \
+            ts_rewrite pg_input_is_valid pg_input_error_info fmgr_sql_validator \
+            plpgsql_call_handler plpgsql_inline_handler binary_upgrade_set_record_init_privs \
+            pg_nextoid pg_stop_making_pinned_objects pg_sync_replication_slots pg_hba_file_rules \
+            pg_current_logfile pg_extension_config_dump \
+            suppress_redundant_updates_trigger currtid2 dblink dblink_exec pg_file_write xpath_table \
+            int4in textin array_in domain_in record_in anyarray_in pg_partition_tree_in";
+        for name in FAMILIES.split_whitespace() {
             assert!(!listed(name), "{name}");
         }
     }

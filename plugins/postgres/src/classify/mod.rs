@@ -4,7 +4,8 @@
 //! is; the token scan (`witness.rs`), on a lexer of our own (`lexer.rs`), says
 //! what it can be at worst. A statement is harmless only where both agree and
 //! both lexers cut the text at the same places (`agree.rs`). Whatever is not
-//! understood is `unknown`, which policy holds.
+//! understood is `unknown`, which policy holds. `tests/differential` compares all
+//! of it with the server's own parser.
 //!
 //! The functions are pure and never panic. Time and stack are bounded: text and
 //! statement count are limited, and no tree is parsed whose depth could exceed
@@ -20,6 +21,7 @@ mod objects;
 mod secrets;
 mod settings;
 mod shape;
+mod strict;
 mod syntax;
 mod witness;
 
@@ -249,7 +251,10 @@ impl Analysis {
 pub(crate) fn classify(text: &[u8], settings: &Settings, limits: &Limits) -> Analysis {
     match admit(text, settings) {
         Ok(text) => run(text, limits, None),
-        Err(refused) => refused,
+        Err(refused) => Analysis {
+            secrets: secrets::unread(text),
+            ..refused
+        },
     }
 }
 
@@ -268,7 +273,10 @@ impl Classifier {
             Ok(text) => self.texts.get_or(text, |text| {
                 run(text, &Limits::default(), Some(&mut self.statements))
             }),
-            Err(refused) => Rc::new(refused),
+            Err(refused) => Rc::new(Analysis {
+                secrets: secrets::unread(text),
+                ..refused
+            }),
         }
     }
 }
@@ -287,14 +295,18 @@ fn admit<'t>(text: &'t [u8], settings: &Settings) -> Result<&'t str, Analysis> {
 }
 
 fn run(text: &str, limits: &Limits, mut cache: Option<&mut Cache<Statement>>) -> Analysis {
+    let unread = |reason: &str| Analysis {
+        secrets: secrets::unread(text.as_bytes()),
+        ..Analysis::unknown(reason)
+    };
     if text.len() > limits.max_text {
-        return Analysis::unknown("the text is longer than the limit");
+        return unread("the text is longer than the limit");
     }
     // The server lexes all of a text before it runs the first statement, so a
     // text with one bad token is bad as a whole.
     let tokens = match lexer::lex(text) {
         Ok(tokens) => tokens,
-        Err(error) => return Analysis::unknown(&error.to_string()),
+        Err(error) => return unread(&error.to_string()),
     };
     let pieces = shape::split(text, &tokens);
     let secrets = pieces

@@ -33,23 +33,32 @@ pub(crate) fn name(node: &SyntaxNode) -> Option<Name> {
     let mut bare = false;
     let mut escape: Option<String> = None;
     let mut waiting = false;
+    let mut dotted = false;
+    let mut only = false;
     for element in node.descendants_with_tokens() {
         let Some(token) = element.into_token() else {
             continue;
         };
         match token.kind() {
-            SyntaxKind::WHITESPACE | SyntaxKind::COMMENT | SyntaxKind::DOT => {}
-            SyntaxKind::UESCAPE_KW if !parts.is_empty() => waiting = true,
+            SyntaxKind::WHITESPACE | SyntaxKind::COMMENT => {}
+            SyntaxKind::DOT => dotted = true,
+            SyntaxKind::UESCAPE_KW if !parts.is_empty() && !dotted => waiting = true,
             SyntaxKind::STRING if waiting => escape = Some(token.text().to_owned()),
-            SyntaxKind::STAR | SyntaxKind::L_PAREN | SyntaxKind::R_PAREN | SyntaxKind::ONLY_KW => {}
+            SyntaxKind::STAR | SyntaxKind::L_PAREN | SyntaxKind::R_PAREN => {}
+            // `ONLY t`; in `s.only` it is a name.
+            SyntaxKind::ONLY_KW if !dotted => only = true,
             _ => {
+                dotted = false;
                 bare = is_bare(&token);
                 parts.push(token.text().to_owned());
             }
         }
     }
     if parts.is_empty() {
-        return None;
+        return only.then(|| Name {
+            parts: vec!["only".to_owned()],
+            bare: true,
+        });
     }
     let escape = escape
         .as_deref()

@@ -113,13 +113,16 @@ pub(crate) fn object(node: &SyntaxNode, scopes: &Scopes, root: Class) -> Option<
         return (!(access.may_be_cte && scopes.hides(&found)))
             .then(|| make("table", &found, access.word));
     }
-    if !matches!(
+    let kind = other(node)?;
+    // Elsewhere they are names of types, or of columns; a view is one anywhere,
+    // also behind `EXPLAIN`.
+    let definition = matches!(
         root,
         Class::Ddl | Class::Dcl | Class::Maintenance | Class::Procedural
-    ) {
+    );
+    if !definition && kind != "view" {
         return None;
     }
-    let kind = other(node)?;
     // The tree reads the privileges of a GRANT as roles.
     let privilege = kind == "role"
         && node
@@ -204,6 +207,7 @@ fn other(node: &SyntaxNode) -> Option<&'static str> {
     use SyntaxKind as K;
     Some(match node.kind() {
         K::VIEW | K::VIEW_REF => "view",
+        K::REMOTE_TABLE_NAME_REF => "table",
         K::INDEX | K::INDEX_REF => "index",
         K::SEQUENCE | K::SEQUENCE_REF => "sequence",
         K::FUNCTION_NAME | K::FUNCTION_NAME_REF | K::ROUTINE_NAME_REF => "function",

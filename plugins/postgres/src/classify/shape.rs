@@ -312,7 +312,7 @@ fn set_names(text: &str, tokens: &[Token]) -> Option<usize> {
     };
     let value = tokens
         .get(at + 1)
-        .is_none_or(|token| token.kind.is_string() || token.kind == Kind::Word);
+        .is_none_or(|token| token.kind.is_string() || token.is(text, "default"));
     let assigned = is(at + 1, "to");
     (is(at, "names") && value && !assigned).then_some(at)
 }

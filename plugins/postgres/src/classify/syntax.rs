@@ -10,10 +10,12 @@ use rowan::WalkEvent;
 use squawk_syntax::ast::AstNode;
 use squawk_syntax::{SourceFile, SyntaxKind as K, SyntaxNode};
 
-use super::functions::{Called, called, operator};
+use super::functions::{Called, called, operator, procedure, treated};
 use super::names::{name, string};
 use super::objects::{Scopes, object};
-use super::settings::{self, Change, boolean, change};
+use super::settings::{self, Change, change};
+use super::strict::refused;
+use super::witness::declines;
 use super::{Act, Class, Object, Statement};
 
 /// Column lists longer than this are left out, which policy reads as unknown.
@@ -289,14 +291,11 @@ fn explain_runs(root: &SyntaxNode) -> bool {
         .flat_map(|list| list.children())
     {
         let mut parts = option.children();
-        let key = parts
-            .next()
-            .map(|node| node.text().to_string().to_ascii_lowercase())
-            .unwrap_or_default();
-        if key == "analyze" || key == "analyse" {
+        let key = parts.next().and_then(|node| name(&node));
+        // A name that cannot be read might be the one.
+        if key.is_none_or(|key| matches!(key.last(), "analyze" | "analyse")) {
             let value = parts.next().map(|node| node.text().to_string());
-            runs =
-                value.is_none_or(|value| boolean(value.trim().trim_matches('\'')).unwrap_or(true));
+            runs = value.is_none_or(|value| !declines(&value));
         }
     }
     runs
@@ -413,6 +412,8 @@ struct Findings {
     no_where: Option<bool>,
     limited: bool,
     opaque: bool,
+    /// The server's grammar refuses it.
+    refused: bool,
 }
 
 impl Findings {
@@ -439,6 +440,7 @@ impl Findings {
     }
 
     fn node(&mut self, node: &SyntaxNode, root: &SyntaxNode) {
+        self.refused |= refused(node);
         match node.kind() {
             K::INSERT | K::UPDATE | K::DELETE | K::MERGE => {
                 self.worse(Class::Write);
@@ -457,6 +459,9 @@ impl Findings {
             K::LIMIT_CLAUSE | K::FETCH_CLAUSE => self.limited = true,
             K::CALL_EXPR => self.call(called(node), deferred(node, root)),
             K::OPERATOR_CALL => self.call(operator(node), deferred(node, root)),
+            K::CAST_EXPR => self.call(treated(node), deferred(node, root)),
+            // That it runs code of its own is what its class says already.
+            K::CALL => self.call(procedure(node), true),
             K::GRAPH_TABLE_FN => self.opaque = true,
             // `CREATE TABLE … AS EXECUTE`: what runs is not in this text.
             K::EXECUTE if !matches!(root.kind(), K::EXECUTE | K::EXPLAIN) => self.opaque = true,
@@ -483,6 +488,8 @@ impl Findings {
                     .children_with_tokens()
                     .any(|child| child.kind() == K::STAR);
             }
+            // `TABLE t` is `SELECT * FROM t`.
+            K::TABLE => self.star = true,
             K::ERROR => self.opaque = true,
             _ => {}
         }
@@ -565,7 +572,7 @@ impl Base {
         if found.runs_unknown {
             class = class.max(Class::FunctionEffect);
         }
-        if found.opaque {
+        if found.opaque || found.refused {
             class = Class::Unknown;
         }
         let mut effects = self.effects;
@@ -574,6 +581,10 @@ impl Base {
             effects.remove("row_lock");
         }
         let mut facts = vec![("statement", kind_words(root.kind()))];
+        if found.refused {
+            let reason = "the server's grammar refuses it".to_owned();
+            facts.push(("unknown_reason", reason));
+        }
         // A rule that asks for a fact which is absent refuses, so whatever the
         // text does tell is told.
         if !matches!(class, Class::Procedural | Class::Unknown) {

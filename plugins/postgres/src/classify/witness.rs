@@ -6,7 +6,6 @@
 //! harmless only where this and the tree agree.
 
 use super::lexer::{Kind, Token};
-use super::settings::boolean;
 
 /// The harmless sorts, and everything else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +140,19 @@ fn explain(text: &str, tokens: &[Token]) -> Sort {
     }
 }
 
+/// Whether an option's value says no for certain. The server refuses the short
+/// forms here that it takes elsewhere.
+pub(crate) fn declines(value: &str) -> bool {
+    let value = value.trim_matches([' ', '\t', '\n', '\r', '\u{c}']);
+    let plain = value
+        .strip_prefix('\'')
+        .and_then(|rest| rest.strip_suffix('\''))
+        .unwrap_or(value);
+    ["off", "false", "0"]
+        .iter()
+        .any(|no| plain.eq_ignore_ascii_case(no))
+}
+
 /// Whether an `EXPLAIN` runs its statement, and where that statement starts.
 pub(crate) fn analyzes(text: &str, tokens: &[Token]) -> Option<(bool, usize)> {
     let is = |at: usize, word: &str| {
@@ -150,7 +162,7 @@ pub(crate) fn analyzes(text: &str, tokens: &[Token]) -> Option<(bool, usize)> {
     };
     let analyze = |at| is(at, "analyze") || is(at, "analyse");
     let options = tokens.get(1)?.kind == Kind::LParen
-        && tokens.get(2)?.kind == Kind::Word
+        && tokens.get(2)?.kind != Kind::LParen
         && !QUERY.iter().any(|word| is(2, word));
     if !options {
         let mut at = 1;
@@ -168,13 +180,15 @@ pub(crate) fn analyzes(text: &str, tokens: &[Token]) -> Option<(bool, usize)> {
         let [name, value @ ..] = option else {
             return None;
         };
-        if !(name.is(text, "analyze") || name.is(text, "analyse")) {
+        // `"analyze"` is that option too.
+        let quoted = name.kind != Kind::Word;
+        if !(quoted || name.is(text, "analyze") || name.is(text, "analyse")) {
             continue;
         }
         // The last one wins. What the server would refuse counts as a yes.
         runs = match value {
             [] => true,
-            [value] => boolean(value.text(text).trim_matches('\'')).unwrap_or(true),
+            [value] => !declines(value.text(text)),
             _ => true,
         };
     }
@@ -214,7 +228,18 @@ mod tests {
             sort("EXPLAIN (ANALYZE, ANALYZE 'off') DELETE FROM t"),
             Sort::Read
         );
-        assert_eq!(sort("EXPLAIN (ANALYZE maybe) DELETE FROM t"), Sort::Other);
+        for option in [
+            "ANALYZE maybe",
+            "ANALYZE of",
+            "\"analyze\"",
+            "U&\"an\\0061lyze\"",
+        ] {
+            assert_eq!(
+                sort(&format!("EXPLAIN ({option}) DELETE FROM t")),
+                Sort::Other,
+                "{option}"
+            );
+        }
         assert_eq!(sort("EXPLAIN ANALYZE VERBOSE SELECT 1"), Sort::Read);
     }
 

@@ -179,8 +179,8 @@ impl Default for Plugin {
         Self {
             path: None,
             sha256: None,
-            cpu_budget: Duration::from_millis(50),
-            memory: 64 << 20,
+            cpu_budget: Duration::from_millis(250),
+            memory: 128 << 20,
         }
     }
 }

@@ -267,10 +267,10 @@ pub(super) struct Plugin {
     /// SHA-256 that the component must have, in hex.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) sha256: Option<String>,
-    /// CPU time of one call; `50ms` unless set.
+    /// CPU time of one call; `250ms` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cpu_budget: Option<Span>,
-    /// Of one session; `64MiB` unless set.
+    /// Of one session; `128MiB` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) memory: Option<Size>,
 }
