@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tracing::Instrument as _;
 
 use crate::session::{self, Accepted, Parts, Protocol, Route};
-use crate::upstream::KEEPALIVE;
+use crate::transport::KEEPALIVE;
 
 /// After an accept that failed, which is for want of descriptors or memory.
 const BREATH: Duration = Duration::from_millis(50);

@@ -16,12 +16,12 @@ use holdpoint_core::config::Target;
 use holdpoint_core::framing::{Delivery, Rule};
 use holdpoint_core::gate::Permit;
 use holdpoint_core::id::{CommandId, SessionId};
-use pingora::protocols::l4::ext::{TcpKeepalive, set_tcp_keepalive};
+use pingora::protocols::l4::ext::set_tcp_keepalive;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::transport::{ClientTls, Duplex, Outbox, nowhere};
+use crate::transport::{ClientTls, Duplex, KEEPALIVE, Outbox, nowhere};
 
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
@@ -228,12 +228,3 @@ async fn connect(target: &Target) -> Result<TcpStream, UpstreamError> {
     let _ = set_tcp_keepalive(&stream, &KEEPALIVE);
     Ok(stream)
 }
-
-/// On both sides: a peer that vanished is noticed within two minutes.
-pub const KEEPALIVE: TcpKeepalive = TcpKeepalive {
-    idle: Duration::from_secs(60),
-    interval: Duration::from_secs(15),
-    count: 4,
-    #[cfg(target_os = "linux")]
-    user_timeout: Duration::ZERO,
-};

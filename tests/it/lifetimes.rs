@@ -131,7 +131,10 @@ async fn a_grant_is_for_one_principal_and_one_use() {
     let ran = ended.iter().filter(|done| done.code == Some(0)).count();
     assert_eq!(ran, 1, "{ended:#?}");
     for done in ended.iter().filter(|done| done.code != Some(0)) {
-        assert!(done.stderr.contains("HP-PENDING"), "{}", done.stderr);
+        // It came after the use, or saw the grant and lost the race for it.
+        let asks = done.stderr.contains("HP-PENDING");
+        let lost = done.stderr.contains("the approval was used already");
+        assert!(asks || lost, "{}", done.stderr);
     }
     assert_eq!(gateway.tap.count(DELETE), 1);
     let rita = gateway.reviewer("rita");

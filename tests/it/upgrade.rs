@@ -32,9 +32,11 @@ async fn an_upgrade_refuses_no_connection_and_loses_no_answer() {
     let mut connections = 0;
     let until = Instant::now() + Duration::from_secs(6);
     while Instant::now() < until {
-        let done = gateway.psql().run("SELECT 1");
+        // Different ones, so that the oracle can tell the sessions apart.
+        let done = gateway.psql().run(&format!("SELECT {connections}"));
         assert_eq!(
-            done.stdout, "1\n",
+            done.stdout,
+            format!("{connections}\n"),
             "connection {connections}: {}",
             done.stderr
         );

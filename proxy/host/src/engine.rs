@@ -162,7 +162,10 @@ pub(crate) struct Ticker {
 
 #[derive(Default)]
 struct Shared {
+    /// Begun so far.
     calls: AtomicU64,
+    /// That have not returned.
+    running: AtomicU64,
     asleep: AtomicBool,
     stop: AtomicBool,
 }
@@ -180,14 +183,25 @@ impl Ticker {
         })
     }
 
-    /// A call begins. The order of the two flags matters: the ticker first says
-    /// that it sleeps and then looks at the count again, we do the reverse, so one
-    /// of us sees the other.
-    pub(crate) fn wake(&self) {
+    /// A call begins; it runs until what is given is dropped. The order of the two
+    /// flags matters: the ticker first says that it sleeps and then looks at the
+    /// counts again, we do the reverse, so one of us sees the other.
+    pub(crate) fn call(&self) -> Running<'_> {
+        self.shared.running.fetch_add(1, Ordering::SeqCst);
         self.shared.calls.fetch_add(1, Ordering::SeqCst);
         if self.shared.asleep.load(Ordering::SeqCst) {
             self.thread.unpark();
         }
+        Running(&self.shared)
+    }
+}
+
+/// A call into a guest: while there is one, the epoch advances.
+pub(crate) struct Running<'a>(&'a Shared);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -202,7 +216,8 @@ fn tick(engine: &wasmtime::EngineWeak, shared: &Shared) {
     let (mut seen, mut idle) = (0, 0);
     while !shared.stop.load(Ordering::SeqCst) {
         let calls = shared.calls.load(Ordering::SeqCst);
-        idle = if calls == seen { idle + 1 } else { 0 };
+        let quiet = calls == seen && shared.running.load(Ordering::SeqCst) == 0;
+        idle = if quiet { idle + 1 } else { 0 };
         seen = calls;
         if idle > IDLE_TICKS {
             shared.asleep.store(true, Ordering::SeqCst);

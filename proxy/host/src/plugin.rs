@@ -208,7 +208,7 @@ pub(crate) fn bounded<T>(
 ) -> Result<T, PluginError> {
     store.data_mut().budget = Budget::new(cpu);
     store.set_epoch_deadline(1);
-    engine.ticker.wake();
+    let _running = engine.ticker.call();
     call(store).map_err(|error| {
         let plugin = name.to_owned();
         if store.data().budget.spent {

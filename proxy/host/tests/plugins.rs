@@ -191,6 +191,25 @@ fn a_sleeping_ticker_wakes_for_the_next_call() {
     assert!(matches!(error, PluginError::Deadline { .. }), "{error}");
 }
 
+/// The ticker sleeps when no call begins, which must not count one that goes on.
+#[test]
+fn a_budget_longer_than_the_ticker_stays_awake_is_kept_too() {
+    let limits = Limits {
+        call: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let engine = Engine::new(limits, None).unwrap();
+    let plugin = engine.load(&HOSTILE, None).unwrap();
+    let mut session = start(&plugin, "loop").unwrap();
+    let error = session
+        .on_frames(Side::Client, &frame(1, b"go"))
+        .unwrap_err();
+    assert!(
+        matches!(error, PluginError::Deadline { budget_ms: 500, .. }),
+        "{error}"
+    );
+}
+
 #[test]
 fn memory_and_returned_data_have_limits() {
     // Memory is filled at a pace that the CPU budget may end first elsewhere.

@@ -188,13 +188,12 @@ impl App {
             approvals,
             sessions,
         };
-        let asked = Mutex::new(Some(stop::Asked::listen()));
-        if let Some(admin) = &config.admin {
-            let socket = sockets.get(admin.listen)?;
-            let vault = &candidate.secrets;
-            control.block_on(admin::start(admin, socket, &config, vault, &shared))?;
-        }
         revoked::end(&shared.authenticator, &shared.approvals, &shared.sessions);
+        let admin = match &config.admin {
+            Some(admin) => Some((admin, sockets.get(admin.listen)?)),
+            None => None,
+        };
+        let asked = Mutex::new(Some(stop::Asked::listen()));
         let stop = stop::Stop {
             sessions: Arc::clone(&shared.sessions),
             approvals: shared.approvals.clone(),
@@ -205,8 +204,14 @@ impl App {
             asked,
         };
         let recorder = shared.recorder.clone();
-        Reloader::new(path.to_path_buf(), config, in_force, recorder, clock).start()?;
+        let file = path.to_path_buf();
+        Reloader::new(file, config.clone(), in_force, recorder, clock).start()?;
         tracing::info!("rules {} in force", candidate.policy.version());
+        // Last, since it says that we are ready: every signal has an ear by now.
+        if let Some((admin, socket)) = admin {
+            let vault = &candidate.secrets;
+            control.block_on(admin::start(admin, socket, &config, vault, &shared))?;
+        }
         drop(inside);
         Ok(Self {
             control,

@@ -282,7 +282,17 @@ impl Recorder {
     }
 
     pub fn health(&self) -> Health {
-        self.shared.read().1
+        let mut health = self.shared.read().1;
+        // What the keeper does not know yet.
+        match self.shared.desk() {
+            Ok(desk) => match desk.writer.as_ref().map(Writer::state) {
+                Some(State::Ok) => {}
+                Some(state) => health.state = state,
+                None => health.state = State::Stopped,
+            },
+            Err(error) => health.state = State::Failed(error.to_string()),
+        }
+        health
     }
 
     /// The public key under which this journal's checkpoints are signed.

@@ -287,6 +287,8 @@ impl Session {
             return Err(End::misbehaved("it was ready without TLS to the target"));
         }
         self.upstream_login = None;
+        // Counts anew from here.
+        self.drain_by = None;
         self.ready = true;
         tracing::info!(tls = upstream.is_tls(), "session ready");
         Ok(())

@@ -62,7 +62,7 @@ pub use parts::{
 pub use registry::{Place, SessionInfo, Sessions, Signal};
 
 /// Once the gateway stops, for a client to send its first command.
-const FIRST_COMMAND: Duration = Duration::from_secs(1);
+const FIRST_COMMAND: Duration = Duration::from_secs(2);
 
 /// The first byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -267,6 +267,10 @@ impl Session {
         }
         let soon = || Instant::now() + FIRST_COMMAND;
         let by = *self.drain_by.get_or_insert_with(soon);
+        // The target is slow, which is not the client's doing.
+        if self.principal.is_some() && !self.ready {
+            return false;
+        }
         let (begun, rests) = match &self.gate {
             Some(gate) => (
                 gate.submitted() > 0,

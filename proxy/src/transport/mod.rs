@@ -12,6 +12,9 @@ pub use outbox::Outbox;
 pub use rewound::Rewound;
 pub use tls::{ClientTls, ServerTls, TlsError};
 
+use std::time::Duration;
+
+use pingora::protocols::l4::ext::TcpKeepalive;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Bytes in both directions.
@@ -25,3 +28,12 @@ pub type Duplex = Box<dyn Io>;
 pub fn nowhere() -> Duplex {
     Box::new(tokio::io::join(tokio::io::empty(), tokio::io::sink()))
 }
+
+/// On both sides: a peer that vanished is noticed within two minutes.
+pub const KEEPALIVE: TcpKeepalive = TcpKeepalive {
+    idle: Duration::from_secs(60),
+    interval: Duration::from_secs(15),
+    count: 4,
+    #[cfg(target_os = "linux")]
+    user_timeout: Duration::ZERO,
+};
