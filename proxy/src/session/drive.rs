@@ -91,8 +91,7 @@ impl Session {
             Signal::Revoked => Err(End::Revoked),
             Signal::Killed => Err(End::Killed),
             Signal::Shutdown => Err(End::Shutdown),
-            // A held command cannot outlive the process; one at the target can end.
-            Signal::Drain if self.undecided.is_some() => Err(End::Shutdown),
+            // Seen by `is_drained`, before anything else happens.
             Signal::Drain => Ok(()),
         }
     }

@@ -265,6 +265,10 @@ impl Session {
         if !self.place.is_draining() {
             return false;
         }
+        // A held command cannot outlive the process; one at the target can end.
+        if self.waiter.is_some() {
+            return true;
+        }
         let soon = || Instant::now() + FIRST_COMMAND;
         let by = *self.drain_by.get_or_insert_with(soon);
         // The target is slow, which is not the client's doing.
