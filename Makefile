@@ -22,8 +22,8 @@ test: ## All tests, end to end ones included (ARGS is passed to `cargo test`)
 
 bench: ## Micro and load benchmarks, side by side with direct and PgBouncer
 	@scripts/setup bench
-	@$(CARGO) build --release --bin holdpoint
-	@$(CARGO) bench -p holdpoint-benches $(ARGS)
+	@$(CARGO) build --release --workspace --bin holdpoint
+	@$(CARGO) bench --workspace --bench micro --bench load $(ARGS)
 
 lint: ## Formatting, clippy, and cargo-deny where it is installed
 	@$(CARGO) fmt --all --check

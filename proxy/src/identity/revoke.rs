@@ -20,7 +20,7 @@ use tokio::sync::watch;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Revocation {
-    /// Somebody, also where they stand behind another as an actor.
+    /// Somebody, also where they stand behind another as an actor or an owner.
     Identity(Identity),
     /// An OAuth client: every token that it obtained or obtains.
     Client(String),
@@ -119,6 +119,9 @@ impl Revocations {
             Some("the identity")
         } else if principal.actors.iter().any(identity) {
             Some("one that acts for it")
+        } else if principal.owners.iter().any(identity) {
+            // Whose agent goes on alone is for the configuration to say anew.
+            Some("an owner")
         } else if client.is_some_and(|client| list.contains(&client)) {
             Some("the client")
         } else if token.is_some_and(|token| list.contains(&token)) {

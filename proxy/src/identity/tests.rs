@@ -187,6 +187,18 @@ async fn one_who_is_revoked_does_not_act_for_others_either() {
     assert!(gate.is_revoked(&agent));
 }
 
+#[tokio::test]
+async fn an_agent_of_somebody_who_is_revoked_is_let_in_no_more() {
+    let (dev, gate) = dev().await;
+    let token = dev.mint("agent", &[], MINUTE).unwrap();
+    let agent = gate.connect(token.as_bytes(), today()).await.unwrap();
+    let owner = agent.owners.first().unwrap().clone();
+    gate.revoke(Revocation::Identity(owner)).unwrap();
+    assert!(gate.is_revoked(&agent));
+    let refused = gate.connect(token.as_bytes(), today()).await.unwrap_err();
+    assert_eq!(refused.denial().code, "HP-REVOKED");
+}
+
 #[test]
 fn revocations_outlive_a_restart_and_a_reload() {
     let dir = std::env::temp_dir().join(format!("holdpoint-revoked-{}", std::process::id()));
