@@ -47,6 +47,22 @@ pub fn node_issuer() -> Option<(PathBuf, PathBuf)> {
         .then_some((program("node")?, modules))
 }
 
+/// Node and the driver packages that `scripts/setup` installed.
+pub fn node_drivers() -> Option<(PathBuf, PathBuf)> {
+    let modules = workspace().join("target/node-postgres/node_modules");
+    modules
+        .join("pg")
+        .is_dir()
+        .then_some((program("node")?, modules))
+}
+
+/// The programs of a PostgreSQL version that `scripts/setup` installed.
+pub fn postgres_version(major: u32) -> Option<PathBuf> {
+    let modules = workspace().join("target/node-postgres/node_modules");
+    let native = modules.join(format!("postgresql-{major}/native"));
+    native.join("bin/postgres").is_file().then_some(native)
+}
+
 pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()

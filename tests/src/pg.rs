@@ -10,14 +10,14 @@ use std::fs;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use crate::certs::Leaf;
-use crate::needs::postgres_program;
+use crate::needs::{postgres_program, postgres_version};
 use crate::{Psql, TestDir, random};
 
 /// Ends the program when standard input closes: `$0` is the pid of nothing else.
@@ -71,10 +71,24 @@ impl PgServer {
 
     /// As [`PgServer::start`], and with TLS where there is a certificate for it.
     pub fn start_with(auth: &str, tls: Option<&Leaf>) -> Option<Self> {
-        let postgres = postgres_program("postgres")?;
-        let initdb = postgres_program("initdb")?;
-        let account = Account::for_servers();
+        let programs = [postgres_program("postgres")?, postgres_program("initdb")?];
         let dir = TestDir::passable("pg");
+        Some(Self::run(dir, programs, auth, tls))
+    }
+
+    /// A server of this major version, which `scripts/setup` installed.
+    pub fn of_version(major: u32) -> Option<Self> {
+        let installed = postgres_version(major)?;
+        let dir = TestDir::passable("pg");
+        // Where it is installed the server's account may not look.
+        let native = dir.join("native");
+        copy(&installed, &native);
+        let programs = ["postgres", "initdb"].map(|name| native.join("bin").join(name));
+        Some(Self::run(dir, programs, "scram-sha-256", None))
+    }
+
+    fn run(dir: TestDir, [postgres, initdb]: [PathBuf; 2], auth: &str, tls: Option<&Leaf>) -> Self {
+        let account = Account::for_servers();
         let data = dir.join("data");
         fs::create_dir(&data).unwrap();
         fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
@@ -150,13 +164,13 @@ impl PgServer {
             });
             if ready {
                 let next = AtomicU32::new(1);
-                return Some(Self {
+                return Self {
                     address,
                     password,
                     next,
                     keeper,
                     dir,
-                });
+                };
             }
             drop(keeper.stdin.take());
             let _ = keeper.wait();
@@ -197,6 +211,10 @@ impl PgServer {
 
     pub fn superuser(&self, database: &str) -> Psql {
         Psql::new(self.address, database, "postgres", &self.password).env("PGSSLMODE", "disable")
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub fn log(&self) -> String {
@@ -275,6 +293,14 @@ impl Account {
             .arg(program);
         command
     }
+}
+
+/// A folder with all that is in it, links as links.
+fn copy(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(done.is_ok_and(|status| status.success()));
+    let done = Command::new("chmod").args(["-R", "a+rX"]).arg(to).status();
+    assert!(done.is_ok_and(|status| status.success()));
 }
 
 fn free_port() -> u16 {

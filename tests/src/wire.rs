@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -85,7 +85,7 @@ pub fn query(sql: &[u8]) -> Vec<u8> {
 }
 
 /// Reads one typed message; `None` when the gateway closed.
-pub async fn read(stream: &mut Tls) -> Option<(u8, Vec<u8>)> {
+pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
     let kind = stream.read_u8().await.ok()?;
     let length = stream.read_u32().await.ok()?;
     let mut body = vec![0; usize::try_from(length).ok()?.checked_sub(4)?];

@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use wit_component::ComponentEncoder;
 
 pub use build_script::build_shipped;
+use toolchain::{Places, Toolchain};
 
 /// Has no WASI, so that a component made of it imports only what it says.
 pub const TARGET: &str = "wasm32-unknown-unknown";
@@ -35,7 +36,8 @@ pub struct Component {
 pub enum BuildError {
     #[error(
         "this machine cannot build for {TARGET}: run `rustup target add {TARGET}`, or install a \
-         compiler with its library's sources (Debian: rustc-web, cargo-web, rust-web-src)"
+         compiler with its library's sources (Debian: rustc-web, cargo-web, rust-web-src; and lld, \
+         where no rustup toolchain is there)"
     )]
     NoTarget,
     #[error("cargo could not be started ({program}): {source}")]
@@ -75,8 +77,16 @@ pub fn build(crate_dir: &Path, out_dir: &Path) -> Result<Component, BuildError> 
         .canonicalize()
         .map_err(BuildError::file(crate_dir))?;
     std::fs::create_dir_all(out_dir).map_err(BuildError::file(out_dir))?;
-    let toolchain = toolchain::find().ok_or(BuildError::NoTarget)?;
-    let module = cargo::build(&toolchain, &crate_dir, &out_dir.join("cargo"))?;
+    let toolchain = toolchain::find(&Places::of_this_machine()).ok_or(BuildError::NoTarget)?;
+    build_with(&toolchain, &crate_dir, out_dir)
+}
+
+fn build_with(
+    toolchain: &Toolchain,
+    crate_dir: &Path,
+    out_dir: &Path,
+) -> Result<Component, BuildError> {
+    let module = cargo::build(toolchain, crate_dir, &out_dir.join("cargo"))?;
     let component = componentize(&module)?;
     let name = crate_dir.file_name().unwrap_or(module.as_os_str());
     let path = out_dir.join(name).with_extension("wasm");
@@ -120,4 +130,27 @@ fn digest(bytes: &[u8]) -> String {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes minutes the first time: the standard library is built along.
+    #[test]
+    fn a_distributions_compiler_builds_the_shipped_plugins() {
+        let Some(toolchain) = toolchain::distribution(&Places::of_this_machine()) else {
+            eprintln!("skipped: no distribution's compiler with library sources is here");
+            return;
+        };
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let out = root.join("target/plugins-distribution");
+        std::fs::create_dir_all(&out).unwrap();
+        for plugin in ["plugins/echo", "plugins/postgres"] {
+            let crate_dir = root.join(plugin).canonicalize().unwrap();
+            let component = build_with(&toolchain, &crate_dir, &out).unwrap();
+            let bytes = std::fs::read(&component.path).unwrap();
+            assert_eq!(&bytes[..8], b"\0asm\x0d\0\x01\0");
+        }
+    }
 }

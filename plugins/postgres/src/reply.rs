@@ -127,6 +127,11 @@ pub(crate) fn aborted(out: &mut Vec<u8>, commit: bool) {
     );
 }
 
+/// EmptyQueryResponse.
+pub(crate) fn empty_query(out: &mut Vec<u8>) {
+    message(out, b'I', |_| {});
+}
+
 pub(crate) fn notice(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
     report(&mut out, Severity::Notice, PENDING, text, None, None);

@@ -32,7 +32,7 @@ pub(crate) enum Item {
 }
 
 /// How a group ends.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct End {
     /// Submitted commands that complete with it.
     pub(crate) commands: u32,
@@ -41,6 +41,8 @@ pub(crate) struct End {
     /// The group leaves a failed transaction.
     pub(crate) exits: bool,
     pub(crate) query: bool,
+    /// The refusal, where the client is to hear it behind the group's other answers.
+    pub(crate) untold: Option<Vec<u8>>,
     /// Sent before the data of a COPY, so that the server may have skipped it.
     pub(crate) swallowed: bool,
 }

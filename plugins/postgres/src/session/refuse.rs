@@ -3,7 +3,9 @@
 
 use holdpoint_plugin::{Action, Refusal};
 
-use super::typed::{Ending, Skip, Typed};
+use super::pending::Item;
+use super::typed::{Ending, Skip, Typed, protocol};
+use crate::classify::Act;
 use crate::reply::{self, Severity};
 
 impl Typed {
@@ -23,14 +25,20 @@ impl Typed {
         }
         // Part of the group is with the target, which fails nothing. Its Sync, or
         // the end of a simple Query, would commit what a server had rolled back.
-        let half = self.group.effects && self.status == b'I';
+        let half = self.group.effects && (self.status == b'I' || self.leaves_transaction());
         if self.skip.is_none() {
-            if half || ending == Ending::Query {
+            let owed = !self.pending.is_empty();
+            if half || ending == Ending::Query || owed && matches!(ending, Ending::Flush(_)) {
                 self.fatal(refusal, out);
                 return;
             }
             reply::refusal(&mut answer, Severity::Error, refusal);
-            out.push(Action::ToClient(answer));
+            if owed {
+                // Without a Flush the target keeps its answers to itself up to the Sync.
+                self.untold = Some(answer);
+            } else {
+                out.push(Action::ToClient(answer));
+            }
             self.group.denied = true;
         }
         match ending {
@@ -79,6 +87,24 @@ impl Typed {
         reply::refusal(&mut answer, Severity::Fatal, refusal);
         out.extend([Action::ToClient(answer), Action::Close]);
         self.closed = true;
+    }
+
+    /// Waits for what the target owes. What was sent without a Flush is answered at the
+    /// Sync, which is behind what is to be decided now: a client that depends on it goes.
+    pub(super) fn drain(&mut self, out: &mut Vec<Action>) -> bool {
+        let never = !self.pending.groups() && !self.group.flushed;
+        if never {
+            let mut refusal = protocol("a command behind others that no Sync or Flush ended");
+            refusal.hint = Some("end what leaves a failed transaction with a Sync".to_owned());
+            self.fatal(&refusal, out);
+        }
+        !never
+    }
+
+    /// Whether an unanswered command may end the transaction.
+    fn leaves_transaction(&self) -> bool {
+        let mut acts = self.pending.iter().flat_map(Item::acts);
+        acts.any(|act| matches!(act, Act::Commit { .. } | Act::Rollback { .. }))
     }
 
     pub(super) fn drop_unit(&mut self, out: &mut Vec<Action>) {

@@ -318,6 +318,7 @@ impl Host {
 
     fn act(&mut self, actions: Vec<Action>) {
         for action in actions {
+            assert!(!self.closed, "asked for more after `close`\n{}", self.log);
             match action {
                 Action::Pass(seq) => {
                     if let Some(at) = self.upstream.iter().position(|held| held.seq == Some(seq)) {

@@ -41,6 +41,8 @@ pub(crate) struct Typed {
     /// healthy. The client sees a failed one until it rolls back.
     pub(super) failed_here: bool,
     pub(super) group: Group,
+    /// The refusal of the group, to be told at its end.
+    pub(super) untold: Option<Vec<u8>>,
     pub(super) copy: Copying,
     pub(super) every_reply: bool,
     pub(super) skip: Option<Skip>,
@@ -61,6 +63,8 @@ pub(crate) struct Typed {
 pub(super) struct Group {
     /// Something was: a Flush sent it on.
     pub(super) open: bool,
+    /// A Flush came last: all of it will be answered without the client's help.
+    pub(super) flushed: bool,
     commands: u32,
     /// Something in it changes more than the session.
     pub(super) effects: bool,
@@ -145,6 +149,7 @@ impl Typed {
             status: established.status,
             failed_here: false,
             group: Group::default(),
+            untold: None,
             copy: Copying::No,
             every_reply: false,
             skip: None,
@@ -203,14 +208,17 @@ impl Typed {
     pub(super) fn advance(&mut self, out: &mut Vec<Action>) {
         loop {
             if self.closed {
-                out.extend(self.queue.drain(..).map(|frame| Action::Drop(frame.seq)));
+                // Nothing may be asked for behind a Close, and what is undecided is never sent.
+                self.queue.clear();
                 return;
             }
             match &self.wait {
                 Wait::Nothing => {}
                 Wait::Verdict(_) => return,
                 Wait::Settle if self.pending.groups() => return,
-                Wait::Drain | Wait::Deny(..) if !self.pending.is_empty() => return,
+                Wait::Drain if !self.pending.is_empty() => return,
+                Wait::Deny(..) if self.pending.groups() => return,
+                Wait::Deny(..) if self.group.flushed && !self.pending.is_empty() => return,
                 _ => {
                     let over = std::mem::replace(&mut self.wait, Wait::Nothing);
                     if let Wait::Deny(refusal, ending) = over {
@@ -250,6 +258,11 @@ impl Typed {
                     let mut ready = Vec::new();
                     reply::ready(&mut ready, self.shown_status());
                     out.extend([Action::Drop(frame.seq), Action::ToClient(ready)]);
+                }
+                (b'H', _) if self.untold.is_some() => {
+                    // It asks for the error now, which comes behind answers that the
+                    // target gives at the Sync.
+                    self.fatal(&protocol("a Flush behind a command that was refused"), out);
                 }
                 _ => out.push(Action::Drop(frame.seq)),
             }
@@ -317,7 +330,9 @@ impl Typed {
         }
         if self.failed_here && !self.pending.is_empty() {
             self.queue.push_front(frame);
-            self.wait = Wait::Drain;
+            if self.drain(out) {
+                self.wait = Wait::Drain;
+            }
             return Ok(());
         }
         let Frame { seq, kind, body } = frame;
@@ -336,9 +351,13 @@ impl Typed {
         let first = analysis.statements.first().map(|statement| &statement.act);
         let exits = matches!(first, Some(Act::Rollback { .. } | Act::RollbackTo));
         if self.failed_here && !exits {
-            let commit = matches!(first, Some(Act::Commit { .. }));
             let mut answer = Vec::new();
-            reply::aborted(&mut answer, commit);
+            if analysis.statements.is_empty() && analysis.reject.is_none() {
+                // The server has nothing against nothing; pools ask so if it is alive.
+                reply::empty_query(&mut answer);
+            } else {
+                reply::aborted(&mut answer, matches!(first, Some(Act::Commit { .. })));
+            }
             reply::ready(&mut answer, b'E');
             out.extend([Action::Drop(seq), Action::ToClient(answer)]);
             return Ok(());
@@ -452,7 +471,9 @@ impl Typed {
             return;
         }
         if self.failed_here && !self.pending.is_empty() {
-            (self.wait, self.ending) = (Wait::Drain, Some(ending));
+            if self.drain(out) {
+                (self.wait, self.ending) = (Wait::Drain, Some(ending));
+            }
             return;
         }
         if self.unit_unsettled() {
@@ -490,6 +511,7 @@ impl Typed {
         self.show_every_reply(ending, out);
         out.extend(seqs.iter().map(|seq| Action::Pass(*seq)));
         self.group.open |= !seqs.is_empty();
+        self.group.flushed = matches!(ending, Ending::Flush(_));
         for item in plan.items {
             self.pending.push(item);
         }
@@ -529,6 +551,7 @@ impl Typed {
             items += 1;
         } else {
             self.group.open = true;
+            self.group.flushed = matches!(ending, Ending::Flush(_));
             self.group.commands += 1;
         }
         self.propose(before, items, ending, sync, (first, last), command, out);
@@ -572,6 +595,7 @@ impl Typed {
             denied: group.denied,
             exits: group.exits,
             query,
+            untold: self.untold.take(),
             swallowed: false,
         }));
     }

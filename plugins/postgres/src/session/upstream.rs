@@ -26,6 +26,15 @@ pub(crate) struct Outcome {
     extra_ready: u32,
 }
 
+/// What a ReadyForQuery comes to.
+struct Ready {
+    /// The target's transaction status, and the one that is shown.
+    status: u8,
+    shown: u8,
+    /// A refusal that comes before it.
+    untold: Option<Vec<u8>>,
+}
+
 /// Longest list of tags in a record; a thousand statements need no thousand tags.
 const MAX_STATUS: usize = 256;
 
@@ -49,12 +58,16 @@ impl Typed {
             }
             match frame.kind {
                 Some(b'Z') => {
-                    let (status, shown) = self.ready(&frame.body, out)?;
-                    if status == shown {
+                    let Ready {
+                        status,
+                        shown,
+                        untold,
+                    } = self.ready(&frame.body, out)?;
+                    if status == shown && untold.is_none() {
                         release = Some(frame.seq);
                     } else {
                         out.extend(release.take().map(Action::Pass));
-                        let mut ready = Vec::new();
+                        let mut ready = untold.unwrap_or_default();
                         reply::ready(&mut ready, shown);
                         out.extend([Action::Drop(frame.seq), Action::ToClient(ready)]);
                     }
@@ -238,8 +251,8 @@ impl Typed {
         self.skip = Some(Skip::Pass);
     }
 
-    /// ReadyForQuery: the status the target gives, and the one that is shown.
-    fn ready(&mut self, body: &[u8], out: &mut Vec<Action>) -> Result<(u8, u8), Fault> {
+    /// ReadyForQuery: what it settles.
+    fn ready(&mut self, body: &[u8], out: &mut Vec<Action>) -> Result<Ready, Fault> {
         let status = match body {
             [status @ (b'I' | b'T' | b'E')] => *status,
             _ => return Err(fault("the target's transaction status makes no sense")),
@@ -250,7 +263,11 @@ impl Typed {
                 .extra_ready
                 .checked_sub(1)
                 .ok_or_else(|| fault("the target answered what it was not asked"))?;
-            return Ok((status, self.shown_status()));
+            return Ok(Ready {
+                status,
+                shown: self.shown_status(),
+                untold: None,
+            });
         }
         let failed = self.outcome.failed;
         let mut end = self.end_group_answered()?;
@@ -258,6 +275,7 @@ impl Typed {
             let next = self.end_group_answered()?;
             end.commands += next.commands;
             end.denied |= next.denied;
+            end.untold = end.untold.or(next.untold);
             self.outcome.extra_ready += u32::from(failed);
         }
         if end.commands > 0 {
@@ -292,7 +310,12 @@ impl Typed {
             self.names.end_transaction();
             self.context.end_transaction();
         }
-        Ok((status, self.shown_status()))
+        Ok(Ready {
+            status,
+            shown: self.shown_status(),
+            // Where the target failed the group earlier, the client has its error.
+            untold: end.untold.filter(|_| !failed),
+        })
     }
 
     /// Takes the first group off, which is answered in full.

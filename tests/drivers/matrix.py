@@ -1,0 +1,197 @@
+"""What a Python program does in a day, through one connection.
+
+Usage: matrix.py psycopg|pipeline|asyncpg|sqlalchemy. What each line must say is in
+tests/it/drivers.rs; the last one only sets up as an ORM does and reads its tables.
+"""
+
+import asyncio
+import os
+import sys
+
+HOST, PORT, PASSWORD, CA = (
+    os.environ[name] for name in ("PGHOST", "PGPORT", "PGPASSWORD", "HOLDPOINT_CA")
+)
+LARGE = "SELECT repeat('x', 1000) FROM generate_series(1, 5000)"
+HELD = "UPDATE invoices SET amount = amount + {} WHERE id = 1"
+DENIED = "DELETE FROM victims"
+BINARY = (b"\x00\xff\x7f", 9007199254740993)
+
+
+def psycopg_connection():
+    import psycopg
+
+    return psycopg.connect(
+        host=HOST,
+        port=PORT,
+        user="agent",
+        dbname="shop",
+        password=PASSWORD,
+        sslmode="verify-full",
+        sslrootcert=CA,
+        autocommit=True,
+        prepare_threshold=0,
+    )
+
+
+def psycopg_session():
+    import psycopg
+
+    with psycopg_connection() as connection:
+        value = lambda *query: connection.execute(*query).fetchone()[0]
+        print("rows", len(connection.execute("SELECT id FROM invoices").fetchall()))
+        add = "SELECT %s::int + 10"
+        print("prepared", value(add, (2,)), value(add, (5,)))
+        with connection.transaction():
+            connection.execute("INSERT INTO scratch VALUES (%s)", (1,))
+        with connection.transaction(force_rollback=True):
+            connection.execute("INSERT INTO scratch VALUES (%s)", (2,))
+        print("scratch", value("SELECT count(*) FROM scratch"))
+        try:
+            with connection.transaction():
+                connection.execute("SELECT 1 / 0")
+        except psycopg.Error as error:
+            print("error", error.sqlstate)
+        print("large", sum(len(row[0]) for row in connection.execute(LARGE)))
+        print("held", connection.execute(HELD.format("%s"), (5,)).rowcount)
+        try:
+            connection.execute(DENIED)
+        except psycopg.Error as error:
+            print("denied", error.sqlstate)
+        try:
+            with connection.transaction():
+                connection.execute(DENIED)
+        except psycopg.Error as error:
+            print("denied inside", error.sqlstate)
+        print("usable", value("SELECT 7"))
+        cursor = connection.cursor(binary=True)
+        data, number = cursor.execute("SELECT %b::bytea, %b::int8", BINARY).fetchone()
+        print("binary", data.hex(), number)
+
+
+def pipeline_session():
+    import psycopg
+
+    with psycopg_connection() as connection:
+        with connection.pipeline():
+            rows = connection.execute("SELECT id FROM invoices")
+            added = [connection.execute("SELECT %s::int + 10", (n,)) for n in (2, 5)]
+            print("rows", len(rows.fetchall()))
+            print("prepared", *(cursor.fetchone()[0] for cursor in added))
+            with connection.transaction():
+                connection.execute("INSERT INTO scratch VALUES (1)")
+            with connection.transaction(force_rollback=True):
+                connection.execute("INSERT INTO scratch VALUES (2)")
+            print("scratch", connection.execute("SELECT count(*) FROM scratch").fetchone()[0])
+        try:
+            with connection.pipeline(), connection.transaction():
+                connection.execute("SELECT 1")
+                connection.execute("SELECT 1 / 0")
+                connection.execute("SELECT 2")
+        except psycopg.Error as error:
+            print("error", error.sqlstate)
+        with connection.pipeline():
+            large = connection.execute(LARGE)
+            print("large", sum(len(row[0]) for row in large))
+            held = connection.execute(HELD.format("%s"), (5,))
+            after = connection.execute("SELECT 6")
+            after.fetchone()
+            print("held", held.rowcount)
+        try:
+            with connection.pipeline() as pipeline:
+                connection.execute("SELECT 1")
+                connection.execute(DENIED)
+                pipeline.sync()
+        except psycopg.Error as error:
+            print("denied", error.sqlstate)
+        try:
+            with connection.pipeline(), connection.transaction():
+                connection.execute("SELECT 1")
+                connection.execute(DENIED)
+        except psycopg.Error as error:
+            print("denied inside", error.sqlstate)
+        print("usable", connection.execute("SELECT 7").fetchone()[0])
+        with connection.pipeline():
+            cursor = connection.cursor(binary=True)
+            data, number = cursor.execute("SELECT %b::bytea, %b::int8", BINARY).fetchone()
+            print("binary", data.hex(), number)
+
+
+async def asyncpg_session():
+    import ssl
+
+    import asyncpg
+
+    connection = await asyncpg.connect(
+        host=HOST,
+        port=int(PORT),
+        user="agent",
+        database="shop",
+        password=PASSWORD,
+        ssl=ssl.create_default_context(cafile=CA),
+    )
+    print("rows", len(await connection.fetch("SELECT id FROM invoices")))
+    add = await connection.prepare("SELECT $1::int + 10")
+    print("prepared", await add.fetchval(2), await add.fetchval(5))
+    async with connection.transaction():
+        await connection.execute("INSERT INTO scratch VALUES ($1)", 1)
+    try:
+        async with connection.transaction():
+            await connection.execute("INSERT INTO scratch VALUES ($1)", 2)
+            raise KeyError
+    except KeyError:
+        pass
+    print("scratch", await connection.fetchval("SELECT count(*) FROM scratch"))
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT 1 / 0")
+    except asyncpg.PostgresError as error:
+        print("error", error.sqlstate)
+    print("large", sum(len(row[0]) for row in await connection.fetch(LARGE)))
+    status = await connection.execute(HELD.format("$1"), 5)
+    print("held", status.removeprefix("UPDATE "))
+    try:
+        await connection.execute(DENIED)
+    except asyncpg.PostgresError as error:
+        print("denied", error.sqlstate)
+    try:
+        async with connection.transaction():
+            await connection.execute(DENIED)
+    except asyncpg.PostgresError as error:
+        print("denied inside", error.sqlstate)
+    print("usable", await connection.fetchval("SELECT 7"))
+    data, number = await connection.fetchrow("SELECT $1::bytea, $2::int8", *BINARY)
+    print("binary", data.hex(), number)
+    await connection.close()
+
+
+def sqlalchemy_session():
+    import sqlalchemy as sa
+
+    engine = sa.create_engine(
+        f"postgresql+psycopg://agent@{HOST}:{PORT}/shop",
+        connect_args={"password": PASSWORD, "sslmode": "verify-full", "sslrootcert": CA},
+        pool_pre_ping=True,
+    )
+    inspector = sa.inspect(engine)
+    print("tables", *sorted(inspector.get_table_names()))
+    tables = sa.MetaData()
+    tables.reflect(engine)
+    invoices = tables.tables["invoices"]
+    print("columns", *invoices.columns.keys())
+    print("key", *(column.name for column in invoices.primary_key))
+    for _ in range(2):
+        with engine.connect() as connection:
+            count = sa.select(sa.func.count()).select_from(invoices)
+            print("rows", connection.execute(count).scalar())
+    engine.dispose()
+
+
+SESSIONS = {
+    "psycopg": psycopg_session,
+    "pipeline": pipeline_session,
+    "asyncpg": lambda: asyncio.run(asyncpg_session()),
+    "sqlalchemy": sqlalchemy_session,
+}
+
+if __name__ == "__main__":
+    SESSIONS[sys.argv[1]]()
