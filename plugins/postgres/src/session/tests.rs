@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use holdpoint_plugin::testing::{Scripted, set_login};
 use holdpoint_plugin::{
     Action, Command, Delivery, Frame, Identity, IdentityOutcome, Otherwise, Refusal, RefusalKind,
-    Session, Setup, Side, Subscription, Verdict,
+    RowPlan, Session, Setup, Side, Subscription, Verdict,
 };
 use proptest::prelude::*;
 
@@ -120,6 +120,8 @@ struct Host {
     split: bool,
     log: String,
     submitted: Vec<Command>,
+    /// What becomes of rows.
+    rows: Option<RowPlan>,
 }
 
 fn refusal() -> Refusal {
@@ -164,6 +166,7 @@ impl Host {
             split: false,
             log: String::new(),
             submitted: Vec::new(),
+            rows: None,
         }
     }
 
@@ -339,6 +342,10 @@ impl Host {
                 Action::Drop(seq) => {
                     let (side, _) = self.take(seq);
                     self.flow(side);
+                }
+                Action::Rows((kind, plan)) => {
+                    assert_eq!(kind, b'D');
+                    self.rows = Some(plan);
                 }
                 Action::ToClient(bytes) => {
                     for (kind, body) in cut(&bytes) {

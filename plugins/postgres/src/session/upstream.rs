@@ -94,7 +94,11 @@ impl Typed {
             // no longer needed.
             b'2' => self.settle_if(|item| matches!(item, Item::Bind(..))),
             b'3' => self.settle_if(|item| matches!(item, Item::Close(..))),
-            b'T' | b'n' => self.settle_if(|item| matches!(item, Item::Describe)),
+            b'T' => {
+                self.described(body)?;
+                self.settle_if(|item| matches!(item, Item::Describe(_)));
+            }
+            b'n' => self.settle_if(|item| matches!(item, Item::Describe(_))),
             b'C' | b'I' | b's' => {
                 let reach = self.pending.reach(runs);
                 self.settle(expected(reach)?);
@@ -132,6 +136,7 @@ impl Typed {
 
     /// One statement is done, or (`s`) stopped at its row limit.
     fn completed(&mut self, kind: u8, body: &[u8]) {
+        self.fields = None;
         if kind == b'C' {
             let tag = body.strip_suffix(b"\0").unwrap_or(body);
             self.outcome.tag(&String::from_utf8_lossy(tag));
@@ -209,6 +214,7 @@ impl Typed {
 
     /// The server skips the rest of the group.
     fn error(&mut self, body: &[u8]) {
+        self.fields = None;
         if self.pending.is_empty() {
             return;
         }
@@ -252,6 +258,7 @@ impl Typed {
                 .ok_or_else(|| fault("the target answered what it was not asked"))?;
             return Ok((status, self.shown_status()));
         }
+        self.fields = None;
         let failed = self.outcome.failed;
         let mut end = self.end_group_answered()?;
         if end.swallowed && self.pending.groups() {
@@ -277,7 +284,11 @@ impl Typed {
             self.copy = Copying::No;
             out.push(Action::Subscribe(frame::client_commands(false)));
         }
-        if self.every_reply && !self.group.open && !self.pending.groups() {
+        if self.every_reply
+            && !self.classifier.protects()
+            && !self.group.open
+            && !self.pending.groups()
+        {
             self.every_reply = false;
             out.push(Action::Subscribe(frame::upstream_replies(false)));
         }

@@ -188,7 +188,10 @@ fn run(
                 .input
                 .iter()
                 .map(|(k, v)| (k.clone(), v.clone().into_bytes()));
-            classify(protocol, &sql.chain(more).collect::<Vec<_>>())?
+            let protected = policy.protected(&case.target).settings();
+            let protected = protected.into_iter().map(|(k, v)| (k, v.into_bytes()));
+            let fields = sql.chain(more).chain(protected);
+            classify(protocol, &fields.collect::<Vec<_>>())?
         }
         _ => return Err("a case needs `command`, or `sql` and `input`, and not both".to_owned()),
     };
