@@ -7,6 +7,8 @@ SELECT ssn FROM customers ORDER BY 1
 SELECT ssn AS x FROM customers ORDER BY x
 SELECT ssn x FROM customers ORDER BY x
 SELECT id, ssn FROM customers ORDER BY id, 2
+SELECT ssn FROM customers ORDER BY 0x1
+SELECT ssn FROM customers GROUP BY ROLLUP (1)
 SELECT ssn FROM customers GROUP BY 1
 SELECT ssn AS g FROM customers GROUP BY g
 SELECT count(*) FROM customers GROUP BY ssn

@@ -20,6 +20,7 @@ use crate::frame;
 mod commands;
 mod login;
 mod pipelines;
+mod rows;
 
 type Message = (Option<u8>, Vec<u8>);
 
@@ -172,7 +173,11 @@ impl Host {
 
     /// Logged in, over TLS, at a target that trusts.
     fn logged_in() -> Self {
-        let mut host = Self::new(&[("upstream_tls", "off")], true);
+        Self::logged_in_with(&[("upstream_tls", "off")])
+    }
+
+    fn logged_in_with(settings: &[(&str, &str)]) -> Self {
+        let mut host = Self::new(settings, true);
         host.play(Step::Client(vec![startup(&[
             ("user", "agent"),
             ("database", "shop"),

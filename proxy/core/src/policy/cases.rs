@@ -188,9 +188,8 @@ fn run(
                 .input
                 .iter()
                 .map(|(k, v)| (k.clone(), v.clone().into_bytes()));
-            let protected = policy.protected(&case.target).settings();
-            let protected = protected.into_iter().map(|(k, v)| (k, v.into_bytes()));
-            let fields = sql.chain(more).chain(protected);
+            let protected = policy.protected(&case.target);
+            let fields = sql.chain(more).chain(protected.fields());
             classify(protocol, &fields.collect::<Vec<_>>())?
         }
         _ => return Err("a case needs `command`, or `sql` and `input`, and not both".to_owned()),

@@ -64,6 +64,12 @@ impl Protected {
         ]
     }
 
+    /// The same as fields for a classifier outside of a session.
+    pub fn fields(&self) -> impl Iterator<Item = (String, Vec<u8>)> + use<> {
+        let settings = self.settings().into_iter();
+        settings.map(|(name, value)| (name, value.into_bytes()))
+    }
+
     /// The names of those settings, which no operator may set.
     pub fn is_setting(name: &str) -> bool {
         name == FACT || name == SET

@@ -328,7 +328,8 @@ impl Query<'_> {
                 Some(Kind::RParen | Kind::RBracket) => depth = depth.saturating_sub(1),
                 Some(Kind::Word) if depth == 0 && self.is(at, "by") => sorts = true,
                 Some(Kind::Word) if depth == 0 && self.one_of(at, &ENDS) => sorts = false,
-                Some(Kind::Int) if sorts => {
+                // Also `0x1`, which newer servers read.
+                Some(Kind::Int | Kind::Decimal | Kind::Number) if sorts => {
                     let open = self.before(at).is_none_or(|before| {
                         self.is(before, "by")
                             || matches!(self.kind(before), Some(Kind::Comma | Kind::LParen))
