@@ -71,8 +71,8 @@ pub use bindings::exports::holdpoint::plugin::stream_protocol::{
     Verdict,
 };
 pub use bindings::holdpoint::plugin::framing::{
-    CredentialFrame, CredentialSlot, Delivery, Filter, Layout, LengthPrefixed, Otherwise, Side,
-    Subscription,
+    CredentialFrame, CredentialSlot, Delivery, Filter, Layout, LengthPrefixed, MaskedField,
+    Otherwise, RowEdit, RowPlan, Side, Subscription,
 };
 pub use bindings::holdpoint::plugin::types::{
     Command, Confidence, Fault, Object, Operation, Parameter, Refusal, RefusalKind, Span,

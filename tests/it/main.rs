@@ -19,6 +19,7 @@ mod kills;
 mod layering;
 mod lifetimes;
 mod login;
+mod masking;
 mod plugin_faults;
 mod policies;
 mod postgres;

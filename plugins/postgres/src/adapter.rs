@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use holdpoint_plugin::{Command, Confidence, Object, Operation, Span};
 
-use crate::classify::{Act, Analysis, Statement};
+use crate::classify::{Act, Analysis, PROTECTED, Statement};
 use crate::frame::Space;
 use crate::session::names::Definition;
 
@@ -127,6 +127,12 @@ fn append(
         used(before, (space, name), lookup, operations, context, depth);
         // Its arguments are run with what it names.
         for operation in operations.iter_mut().skip(start) {
+            // Whose rows come is not followed through a name.
+            let masked =
+                |(name, value): &&mut (String, String)| name == PROTECTED && value == "masked";
+            for (_, value) in operation.facts.iter_mut().filter(masked) {
+                "used".clone_into(value);
+            }
             for function in &statement.functions {
                 if !operation.functions.contains(function) {
                     operation.functions.push(function.clone());

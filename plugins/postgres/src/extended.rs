@@ -14,6 +14,7 @@
 //! difference to what it does. So the canonical form is the list of runs: values
 //! and text are in the digest by themselves, the rest is here.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use holdpoint_plugin::{Command, Operation, Parameter, Span};
@@ -36,7 +37,7 @@ pub(crate) enum Message {
         values: Vec<Parameter>,
         results: Vec<u8>,
     },
-    Describe,
+    Describe(Space, Vec<u8>),
     Close(Space, Vec<u8>),
     Execute {
         portal: Vec<u8>,
@@ -59,6 +60,7 @@ impl Message {
                     text: parse.text.into(),
                     types: parse.types,
                     part: None,
+                    fields: RefCell::default(),
                 };
                 Self::Parse {
                     name: parse.name.to_vec(),
@@ -87,8 +89,8 @@ impl Message {
                 }
             }
             b'D' => {
-                named(body)?;
-                Self::Describe
+                let (space, name) = named(body)?;
+                Self::Describe(space, name.to_vec())
             }
             b'C' => {
                 let (space, name) = named(body)?;
@@ -111,7 +113,7 @@ impl Message {
             Self::Bind { .. } | Self::Execute { .. } => true,
             // Text that may not reach any server, prepared or run.
             Self::Parse { prepared, .. } => prepared.analysis.reject.is_some(),
-            Self::Describe | Self::Close(..) => false,
+            Self::Describe(..) | Self::Close(..) => false,
         }
     }
 }

@@ -140,7 +140,7 @@ impl<'a> Reader<'a> {
         self.bytes(1).map(|b| b[0])
     }
 
-    fn u16(&mut self) -> Result<u16, Malformed> {
+    pub(crate) fn u16(&mut self) -> Result<u16, Malformed> {
         self.bytes(2).map(|b| u16::from_be_bytes([b[0], b[1]]))
     }
 

@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use holdpoint_plugin::auth::{self, Exchange};
 use holdpoint_plugin::{
     Action, CancelKey, CredentialFrame, CredentialSlot, Fault, Frame, IdentityOutcome, Layout,
-    Refusal, RefusalKind, Setup, Side,
+    Refusal, RefusalKind, RowPlan, Setup, Side,
 };
 
-use crate::classify::gives_meaning;
+use crate::classify::{PROTECTED, Protected, gives_meaning};
 use crate::frame::{self, Reader};
 use crate::reply::{self, ServerError, Severity};
+use crate::session::rows::ROW;
 use crate::startup::{self, Packet, Startup};
 
 const SCRAM: &[u8] = b"SCRAM-SHA-256";
@@ -32,6 +33,8 @@ pub(crate) struct Established {
     /// What the target reported about itself and the session.
     pub(crate) reported: BTreeMap<String, String>,
     pub(crate) status: u8,
+    /// Columns whose values nobody is shown.
+    pub(crate) protected: Option<Protected>,
 }
 
 pub(crate) struct Login {
@@ -45,6 +48,7 @@ pub(crate) struct Login {
     startup: Startup,
     user: String,
     reported: BTreeMap<String, String>,
+    protected: Option<Protected>,
     state: State,
 }
 
@@ -102,6 +106,10 @@ impl Login {
             database: setting("database")
                 .filter(|name| !name.is_empty())
                 .map(str::to_owned),
+            protected: Protected::new(
+                setting(PROTECTED).unwrap_or_default(),
+                setting("protected_set").unwrap_or_default(),
+            ),
             tls: setup.client_tls,
             entropy: setup.entropy,
             gss_refused: false,
@@ -432,9 +440,13 @@ impl Login {
                 return Err(fault("the target does not report how it reads text"));
             }
         }
+        let protects = self.protected.is_some();
+        if protects {
+            out.push(Action::Rows((ROW, RowPlan::Refuse)));
+        }
         out.extend([
             Action::Subscribe(frame::client_commands(false)),
-            Action::Subscribe(frame::upstream_replies(false)),
+            Action::Subscribe(frame::upstream_replies(protects)),
             Action::Pass(frame.seq),
             Action::Ready,
         ]);
@@ -450,6 +462,7 @@ impl Login {
                 .filter(|(name, _)| gives_meaning(name))
                 .collect(),
             reported: std::mem::take(&mut self.reported),
+            protected: self.protected.take(),
             status,
         })
     }

@@ -6,11 +6,11 @@
 use holdpoint_plugin::Command;
 
 use crate::adapter;
-use crate::classify::{Limits, Settings, classify as judge, is_utf8};
+use crate::classify::{Limits, Protected, Settings, classify_protecting as judge, is_utf8};
 
 /// Fields: `sql`, `mode` (`simple` or `extended`), and `settings.NAME` for the
-/// session's `client_encoding` and `standard_conforming_strings`. Others are
-/// ignored.
+/// session's `client_encoding` and `standard_conforming_strings`; `protected` and
+/// `protected_set`, as a session has them. Others are ignored.
 ///
 /// # Errors
 /// There is no `sql`, or `mode` is neither of the two.
@@ -18,6 +18,7 @@ pub fn classify(input: Vec<(String, Vec<u8>)>) -> Result<Command, String> {
     let mut sql = None;
     let mut settings = Settings::default();
     let mut context = Vec::new();
+    let (mut protected, mut set) = (String::new(), String::new());
     for (name, value) in input {
         let text = String::from_utf8_lossy(&value).into_owned();
         match name.to_ascii_lowercase().as_str() {
@@ -31,16 +32,20 @@ pub fn classify(input: Vec<(String, Vec<u8>)>) -> Result<Command, String> {
             "settings.standard_conforming_strings" => {
                 settings.standard_conforming_strings = text.eq_ignore_ascii_case("on");
             }
+            "protected" => protected = text,
+            "protected_set" => set = text,
             _ => {}
         }
         if let Some(setting) = name.strip_prefix("settings.") {
+            let text = String::from_utf8_lossy(&value).into_owned();
             context.push((setting.to_owned(), text));
         }
     }
     let Some(text) = sql else {
         return Err("`sql` is missing".to_owned());
     };
-    let analysis = judge(&text, &settings, &Limits::default());
+    let protected = Protected::new(&protected, &set);
+    let analysis = judge(&text, &settings, &Limits::default(), protected.as_ref());
     let mut command = adapter::blank(context, false);
     command.secrets = adapter::spans(&analysis);
     command.reject.clone_from(&analysis.reject);

@@ -18,6 +18,7 @@ pub mod display;
 pub mod framing;
 pub mod gate;
 pub mod id;
+pub mod mask;
 pub mod plugin;
 pub mod policy;
 pub mod principal;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use crate::command::Command;
 use crate::denial::Denial;
 use crate::framing::{Delivery, Filter, Layout, Side};
+use crate::mask::RowRule;
 
 /// What a plugin declares about itself.
 #[derive(Debug, Clone)]
@@ -90,12 +91,17 @@ pub enum Action {
     Completed(Completion),
     Subscribe(Subscribe),
     Reframe(Side, Layout),
+    /// For rows of the target that are not cut yet.
+    Rows(RowRule),
     StartTls(Side),
     TakeCredential(CredentialSlot),
     Connect,
     GiveCredential(CredentialFrame),
     Ready,
-    RegisterCancel { key: Vec<u8>, packet: Vec<u8> },
+    RegisterCancel {
+        key: Vec<u8>,
+        packet: Vec<u8>,
+    },
     Cancel(Vec<u8>),
     Close,
 }

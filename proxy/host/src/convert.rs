@@ -8,6 +8,7 @@ use bytes::Bytes;
 use holdpoint_core::command::{Command, Confidence, Object, Operation, Parameter};
 use holdpoint_core::denial::{Denial, Kind};
 use holdpoint_core::framing::{Delivery, Filter, Layout, LengthPrefixed, Side};
+use holdpoint_core::mask::{Edit, RowRule, Rows};
 use holdpoint_core::plugin::{
     Action, Completion, CredentialFrame, CredentialSlot, Descriptor, Frame, IdentityOutcome, Setup,
     Submission, Subscribe, Verdict,
@@ -221,6 +222,10 @@ fn action(from: protocol::Action, shown: Shown) -> Result<Action, Wrong> {
         }),
         From::Subscribe(subscription) => Action::Subscribe(subscribe(subscription)),
         From::Reframe((origin, to)) => Action::Reframe(side(origin), layout(to)?),
+        From::Rows((kind, plan)) => Action::Rows(RowRule {
+            kind,
+            rows: rows(plan)?,
+        }),
         From::StartTls(origin) => Action::StartTls(side(origin)),
         From::TakeCredential(slot) => Action::TakeCredential(CredentialSlot {
             kind: slot.kind,
@@ -242,6 +247,25 @@ fn action(from: protocol::Action, shown: Shown) -> Result<Action, Wrong> {
         From::Cancel(key) => Action::Cancel(cancel_key(key)?),
         From::Close => Action::Close,
     })
+}
+
+fn rows(from: framing::RowPlan) -> Result<Rows, Wrong> {
+    let edit = match from {
+        framing::RowPlan::Refuse => return Ok(Rows::Refuse),
+        framing::RowPlan::Unchanged => return Ok(Rows::Pass),
+        framing::RowPlan::Edit(edit) => edit,
+    };
+    let number = |number: u32| {
+        u16::try_from(number).map_err(|_| format!("a row with a field number {number}"))
+    };
+    let masked = edit.masked.into_iter().map(|field| {
+        let with = field.replacement.map(Bytes::from);
+        Ok((number(field.index)?, with))
+    });
+    let masked = masked.collect::<Result<Vec<_>, Wrong>>()?;
+    Edit::new(number(edit.fields)?, masked)
+        .map(Rows::Edit)
+        .map_err(|error| error.to_string())
 }
 
 fn seen(seq: u64, shown: Shown) -> Result<u64, Wrong> {

@@ -61,6 +61,9 @@ impl ClassifyArgs {
     }
 }
 
+/// Of the question that rules are asked.
+const TARGET: &str = "classify";
+
 fn answer_to(
     line: &[u8],
     (plugin, classifier): (&Plugin, &mut Classifier),
@@ -72,7 +75,11 @@ fn answer_to(
         answer.insert("id".to_owned(), id.clone());
     }
     let classes = plugin.descriptor().classes.as_slice();
-    let command = match classifier.classify(&fields(&asked)?) {
+    let mut fields = fields(&asked)?;
+    if let Some(rules) = rules {
+        fields.extend(rules.protected(TARGET).fields());
+    }
+    let command = match classifier.classify(&fields) {
         Ok(command) => command,
         // Not understood, for whatever reason: the gateway would hold or refuse it.
         Err(holdpoint_core::plugin::PluginError::Fault { message, .. }) => anyhow::bail!(message),
@@ -83,7 +90,7 @@ fn answer_to(
         let decision = rules.decide(&Ask {
             command: &command,
             principal: &ordinary_agent(),
-            target: "classify",
+            target: TARGET,
             tags: &[],
             protocol: &plugin.descriptor().name,
             classes,

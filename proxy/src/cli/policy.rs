@@ -173,7 +173,9 @@ impl ExplainArgs {
         } else {
             "command"
         };
-        let command = plugin.classify(&[(field.to_owned(), self.text.into_bytes())])?;
+        let mut fields = vec![(field.to_owned(), self.text.into_bytes())];
+        fields.extend(rules.protected(&self.target).fields());
+        let command = plugin.classify(&fields)?;
         let mut principal = ordinary_agent();
         if !self.group.is_empty() {
             principal.groups = self.group;

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use holdpoint_core::framing::{Delivery, Side};
 use holdpoint_core::gate::Input;
+use holdpoint_core::mask::RowRule;
 use holdpoint_core::plugin::{Action, Completion, Submission, Subscribe};
 
 use super::Session;
@@ -54,6 +55,7 @@ impl Session {
             }
             Action::Subscribe(subscribe) => self.subscribe(&subscribe),
             Action::Reframe(side, layout) => self.reframe(side, layout),
+            Action::Rows(rule) => self.rows(rule),
             Action::StartTls(Side::Client) => self.start_client_tls().await,
             Action::StartTls(Side::Upstream) => self.start_upstream_tls().await,
             Action::TakeCredential(slot) => self.expect_credential(slot),
@@ -165,6 +167,20 @@ impl Session {
             Side::Upstream => &mut self.upstream_wire,
         };
         wire.subscribe(&subscribe.filters, subscribe.otherwise);
+        Ok(())
+    }
+
+    /// Frames behind the last one that was shown are not cut before this: see
+    /// [`super::wire::Wire::guards_rows`]. The first time comes before login is over.
+    fn rows(&mut self, rule: RowRule) -> Result<(), End> {
+        if self.ready && !self.upstream_wire.guards_rows() {
+            return Err(End::misbehaved(
+                "it began to mask in the midst of a session",
+            ));
+        }
+        if !self.upstream_wire.rows(rule) {
+            return Err(End::misbehaved("it takes frames of another kind for rows"));
+        }
         Ok(())
     }
 

@@ -286,6 +286,11 @@ impl Session {
         if self.route.upstream_tls.is_some() && !upstream.is_tls() {
             return Err(End::misbehaved("it was ready without TLS to the target"));
         }
+        if !self.protected.is_empty() && !self.upstream_wire.guards_rows() {
+            return Err(End::misbehaved(
+                "columns of this target are protected, and it does not mask",
+            ));
+        }
         self.upstream_login = None;
         // Counts anew from here.
         self.drain_by = None;

@@ -39,7 +39,7 @@ use holdpoint_core::framing::Side;
 use holdpoint_core::gate::Gate;
 use holdpoint_core::id::{CommandId, Digest};
 use holdpoint_core::plugin::{Action, CredentialSlot, Setup};
-use holdpoint_core::policy::Judge;
+use holdpoint_core::policy::{Judge, Protected};
 use holdpoint_core::principal::Principal;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -108,6 +108,9 @@ struct Session {
     principal: Option<Principal>,
     gate: Option<Gate>,
     rules: Arc<Arc<dyn Judge>>,
+    /// What the plugin was told to mask. Later rules may protect other columns: the
+    /// mark in its answers then no longer fits, and they refuse.
+    protected: Protected,
     /// A command is undecided; true where the plugin wants to hear that it went forward.
     undecided: Option<bool>,
     desk: VecDeque<Later<Answer>>,
@@ -178,8 +181,10 @@ impl Session {
         }
         let mut entropy = [0; 32];
         getrandom::fill(&mut entropy).map_err(End::Random)?;
+        let rules = parts.rules.load_full();
+        let protected = rules.protected(&route.name);
         let setup = Setup {
-            settings: settings(&route),
+            settings: settings(&route, &protected),
             client_tls,
             entropy,
         };
@@ -198,7 +203,8 @@ impl Session {
             wire.subscribe(&subscription.filters, subscription.otherwise);
         }
         Ok(Self {
-            rules: parts.rules.load_full(),
+            rules,
+            protected,
             parts,
             route,
             protocol,
@@ -298,7 +304,7 @@ impl Session {
 
 /// The operator's settings, and how the target is to be spoken to, which no
 /// setting may contradict.
-fn settings(route: &Route) -> Vec<(String, String)> {
+fn settings(route: &Route, protected: &Protected) -> Vec<(String, String)> {
     let tls = if route.upstream_tls.is_some() {
         "on"
     } else {
@@ -307,9 +313,10 @@ fn settings(route: &Route) -> Vec<(String, String)> {
     let own = ("upstream_tls".to_owned(), tls.to_owned());
     let settings = route.target.settings.iter();
     settings
-        .filter(|(name, _)| *name != "upstream_tls")
+        .filter(|(name, _)| *name != "upstream_tls" && !Protected::is_setting(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .chain([own])
+        .chain(protected.settings())
         .collect()
 }
 

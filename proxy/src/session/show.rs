@@ -90,7 +90,9 @@ impl Session {
         if self.upstream_wire.len() == 0 {
             return Ok(false);
         }
-        let most = if self.ready { BATCH } else { 1 };
+        // What a frame says of the rows behind it counts before they are cut.
+        let guarded = self.upstream_wire.guards_rows();
+        let most = if self.ready && !guarded { BATCH } else { 1 };
         let burst = self
             .upstream_wire
             .cut(most)

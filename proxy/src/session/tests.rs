@@ -5,6 +5,7 @@
 //! `R` (passes natively) and `E` (shown, ends a command).
 
 mod fakes;
+mod rows;
 
 use std::time::Duration;
 

@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use holdpoint_core::framing::{
     Cut, Delivery, Filter, Frame, FramingError, Layout, Rule, Side, Subscription,
 };
+use holdpoint_core::mask::{MaskError, RowRule, Rows};
 use tokio::io::AsyncReadExt as _;
 
 use crate::transport::Duplex;
@@ -31,6 +32,8 @@ pub(super) enum WireError {
     Framing(#[from] FramingError),
     #[error("frame of kind {} has no place here", kind.map_or(0, u32::from))]
     Rejected { kind: Option<u8> },
+    #[error("a row that cannot be masked: {0}")]
+    Unmasked(#[from] MaskError),
 }
 
 /// A stretch of a [`Burst`].
@@ -60,6 +63,8 @@ pub(super) struct Burst {
 pub(super) struct Wire {
     layout: Layout,
     rules: Subscription,
+    /// What becomes of rows. Absent where no column is protected.
+    rows: Option<RowRule>,
     /// Largest frame that is kept whole, and that a client may send at all.
     limit: u32,
     side: Side,
@@ -81,6 +86,7 @@ impl Wire {
             layout,
             streamed: rules.rule(None),
             rules,
+            rows: None,
             limit,
             side,
             buffer: BytesMut::new(),
@@ -93,6 +99,22 @@ impl Wire {
     /// Rules for frames that are not cut yet.
     pub(super) fn subscribe(&mut self, filters: &[Filter], otherwise: Delivery) {
         self.rules = Subscription::new(filters, otherwise, self.limit);
+    }
+
+    /// For rows that are not cut yet. Which frames are rows never changes: false
+    /// where it would.
+    #[must_use]
+    pub(super) fn rows(&mut self, rule: RowRule) -> bool {
+        let same = self.rows.as_ref().is_none_or(|rows| rows.kind == rule.kind);
+        if same {
+            self.rows = Some(rule);
+        }
+        same
+    }
+
+    /// Somebody says what becomes of rows, so nothing may be cut ahead of that.
+    pub(super) fn guards_rows(&self) -> bool {
+        self.rows.is_some()
     }
 
     /// For bytes that are not cut yet.
@@ -182,6 +204,20 @@ impl Wire {
             let Some(frame) = self.first(at)? else { break };
             let rule = self.rules.rule(frame.kind);
             let have = self.buffer.len() - at;
+            match self
+                .rows
+                .as_ref()
+                .filter(|rows| frame.kind == Some(rows.kind))
+            {
+                None => {}
+                Some(rows) => match rows.rows {
+                    Rows::Pass => {}
+                    Rows::Refuse => return Err(MaskError::Unexpected.into()),
+                    Rows::Edit(_) if at == 0 => return self.edit_rows(),
+                    // What stands before it leaves first.
+                    Rows::Edit(_) => break,
+                },
+            }
             match rule.delivery {
                 Delivery::Reject => return Err(WireError::Rejected { kind: frame.kind }),
                 Delivery::Whole | Delivery::Pass => self.check_size(&frame, rule)?,
@@ -214,6 +250,58 @@ impl Wire {
             return Ok(None);
         }
         let bytes = self.buffer.split_to(at).freeze();
+        Ok(Some(Burst { bytes, pieces }))
+    }
+
+    /// Cuts the rows that stand in front, edited, into memory of their own. `None`
+    /// while the first is not whole.
+    fn edit_rows(&mut self) -> Result<Option<Burst>, WireError> {
+        let (
+            Some(RowRule {
+                kind,
+                rows: Rows::Edit(edit),
+            }),
+            Layout::LengthPrefixed(layout),
+        ) = (&self.rows, &self.layout)
+        else {
+            return Err(MaskError::Layout.into());
+        };
+        // The rule of a row that was shown or refused in other sessions is not asked:
+        // rows are nobody's business here.
+        let rule = Rule {
+            delivery: Delivery::Pass,
+            ..self.rules.rule(Some(*kind))
+        };
+        let mut edited = BytesMut::new();
+        let mut at = 0;
+        while edited.len() < LARGE {
+            let rest = self.buffer.get(at..).unwrap_or_default();
+            let Cut::Frame(frame) = self.layout.cut(rest, self.limit)? else {
+                break;
+            };
+            if frame.kind != Some(*kind) {
+                break;
+            }
+            if frame.size > self.limit as usize {
+                let (kind, size) = (frame.kind, frame.size as u64);
+                let limit = self.limit;
+                return Err(FramingError::Large { kind, size, limit }.into());
+            }
+            let Some(row) = rest.get(..frame.size) else {
+                break;
+            };
+            edit.apply(row, layout, &mut edited)?;
+            at += frame.size;
+        }
+        if at == 0 {
+            return Ok(None);
+        }
+        self.scanned = 0;
+        // Not frozen: what was masked is not kept by whoever keeps the rest.
+        let _ = self.buffer.split_to(at);
+        let mut pieces = Vec::new();
+        native(&mut pieces, 0..edited.len(), rule);
+        let bytes = edited.freeze();
         Ok(Some(Burst { bytes, pieces }))
     }
 

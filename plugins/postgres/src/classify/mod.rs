@@ -18,6 +18,7 @@ mod functions;
 mod lexer;
 mod names;
 mod objects;
+mod protect;
 mod secrets;
 mod settings;
 mod shape;
@@ -31,6 +32,7 @@ use cache::Cache;
 use lexer::Token;
 use witness::Sort;
 
+pub(crate) use protect::{Exposure, FACT as PROTECTED, Field, Protected};
 pub(crate) use settings::{gives_meaning, is_utf8};
 
 /// What a statement does at worst, from harmless to worst.
@@ -199,6 +201,9 @@ pub(crate) struct Statement {
     pub(crate) housekeeping: bool,
     pub(crate) facts: Vec<(&'static str, String)>,
     pub(crate) act: Act,
+    /// What it shows of protected columns.
+    pub(crate) exposure: Exposure,
+    ranges: protect::Ranges,
     /// Why the gateway refuses this statement whatever the policy says.
     pub(crate) reject: Option<String>,
 }
@@ -215,6 +220,8 @@ impl Statement {
             housekeeping: false,
             facts: vec![("unknown_reason", reason.to_owned())],
             act: Act::Unreadable,
+            exposure: Exposure::Unjudged,
+            ranges: protect::Ranges::default(),
             reject: None,
         }
     }
@@ -248,9 +255,20 @@ impl Analysis {
 }
 
 /// Judges a text without remembering anything.
+#[cfg(test)]
 pub(crate) fn classify(text: &[u8], settings: &Settings, limits: &Limits) -> Analysis {
+    classify_protecting(text, settings, limits, None)
+}
+
+/// The same, where columns are protected.
+pub(crate) fn classify_protecting(
+    text: &[u8],
+    settings: &Settings,
+    limits: &Limits,
+    protected: Option<&Protected>,
+) -> Analysis {
     match admit(text, settings) {
-        Ok(text) => run(text, limits, None),
+        Ok(text) => run(text, limits, None, protected),
         Err(refused) => Analysis {
             secrets: secrets::unread(text),
             ..refused
@@ -264,14 +282,28 @@ pub(crate) fn classify(text: &[u8], settings: &Settings, limits: &Limits) -> Ana
 pub(crate) struct Classifier {
     texts: Cache<Analysis>,
     statements: Cache<Statement>,
+    protected: Option<Protected>,
 }
 
 impl Classifier {
+    /// Says of each statement also what it shows of these columns.
+    pub(crate) fn protecting(protected: Option<Protected>) -> Self {
+        Self {
+            protected,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn protects(&self) -> bool {
+        self.protected.is_some()
+    }
+
     /// Same answer as [`classify`] under the settings that a session is held to.
     pub(crate) fn classify(&mut self, text: &[u8]) -> Rc<Analysis> {
         match admit(text, &Settings::default()) {
             Ok(text) => self.texts.get_or(text, |text| {
-                run(text, &Limits::default(), Some(&mut self.statements))
+                let cache = Some(&mut self.statements);
+                run(text, &Limits::default(), cache, self.protected.as_ref())
             }),
             Err(refused) => Rc::new(Analysis {
                 secrets: secrets::unread(text),
@@ -294,7 +326,12 @@ fn admit<'t>(text: &'t [u8], settings: &Settings) -> Result<&'t str, Analysis> {
     std::str::from_utf8(text).map_err(|_| Analysis::rejected("the text is not valid UTF-8"))
 }
 
-fn run(text: &str, limits: &Limits, mut cache: Option<&mut Cache<Statement>>) -> Analysis {
+fn run(
+    text: &str,
+    limits: &Limits,
+    mut cache: Option<&mut Cache<Statement>>,
+    protected: Option<&Protected>,
+) -> Analysis {
     let unread = |reason: &str| Analysis {
         secrets: secrets::unread(text.as_bytes()),
         ..Analysis::unknown(reason)
@@ -344,6 +381,15 @@ fn run(text: &str, limits: &Limits, mut cache: Option<&mut Cache<Statement>>) ->
         if analysis.reject.is_none() {
             analysis.reject.clone_from(&statement.reject);
         }
+        // Places in a select list are those of the text itself, not of its shape.
+        let statement = match protected {
+            None => statement,
+            Some(protected) => {
+                let mut judged = Statement::clone(&statement);
+                protected.judge(text, &tokens[piece.tokens.clone()], &mut judged);
+                Rc::new(judged)
+            }
+        };
         analysis.statements.push(statement);
     }
     if driver_reset(&analysis.statements) {

@@ -13,6 +13,7 @@ use squawk_syntax::{SourceFile, SyntaxKind as K, SyntaxNode};
 use super::functions::{Called, called, operator, procedure, treated};
 use super::names::{name, string};
 use super::objects::{Scopes, object};
+use super::protect::{Exposure, Ranges};
 use super::settings::{self, Change, change};
 use super::strict::refused;
 use super::witness::declines;
@@ -414,6 +415,7 @@ struct Findings {
     opaque: bool,
     /// The server's grammar refuses it.
     refused: bool,
+    ranges: Ranges,
 }
 
 impl Findings {
@@ -490,8 +492,20 @@ impl Findings {
             }
             // `TABLE t` is `SELECT * FROM t`.
             K::TABLE => self.star = true,
+            K::RELATION_NAME_REF | K::TABLE_NAME_REF | K::TABLE_ALIAS => self.range(node),
+            K::FROM_ALIAS => {
+                self.ranges.renamed |= node.children().any(|child| child.kind() != K::TABLE_ALIAS);
+            }
             K::ERROR => self.opaque = true,
             _ => {}
+        }
+    }
+
+    /// A name that a relation has in this statement.
+    fn range(&mut self, node: &SyntaxNode) {
+        match name(node) {
+            Some(name) => self.ranges.names.push(name.last().to_owned()),
+            None => self.ranges.renamed = true,
         }
     }
 
@@ -605,6 +619,8 @@ impl Base {
             housekeeping: self.housekeeping && self.reject.is_none() && class <= Class::Read,
             facts,
             act: self.act,
+            exposure: Exposure::Unjudged,
+            ranges: found.ranges,
             reject: self.reject,
         }
     }

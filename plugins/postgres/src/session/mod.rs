@@ -5,6 +5,7 @@ pub(crate) mod names;
 pub(crate) mod pending;
 mod plan;
 mod refuse;
+pub(crate) mod rows;
 pub(crate) mod typed;
 pub(crate) mod upstream;
 
@@ -74,6 +75,7 @@ impl Session for PostgresSession {
                 Side::Client => typed.on_client(frames, &mut out),
                 Side::Upstream => typed.on_upstream(frames, &mut out)?,
             }
+            typed.guard_rows(&mut out);
         }
         Ok(out)
     }
@@ -91,7 +93,10 @@ impl Session for PostgresSession {
         let mut out = Vec::new();
         match &mut self.phase {
             Phase::Login(_) => return Err(out_of_place("a verdict")),
-            Phase::Typed(typed) => typed.on_verdict(verdict, &mut out)?,
+            Phase::Typed(typed) => {
+                typed.on_verdict(verdict, &mut out)?;
+                typed.guard_rows(&mut out);
+            }
         }
         Ok(out)
     }

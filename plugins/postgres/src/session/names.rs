@@ -8,12 +8,13 @@
 //! Limit: a function that runs `PREPARE` or opens a cursor in its own body
 //! changes names out of sight. It was judged as the function it is.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use holdpoint_plugin::Parameter;
 
-use crate::classify::{Act, Analysis, Statement};
+use crate::classify::{Act, Analysis, Field, Statement};
 use crate::frame::Space;
 
 /// More names than any driver keeps. Past it new ones are not remembered, so
@@ -29,6 +30,8 @@ pub(crate) struct Prepared {
     pub(crate) analysis: Rc<Analysis>,
     /// Which statement of the analysis it is; all of them where absent.
     pub(crate) part: Option<usize>,
+    /// Its rows, as the target last described them.
+    pub(crate) fields: RefCell<Option<Rc<[Field]>>>,
 }
 
 impl Prepared {
@@ -112,6 +115,7 @@ pub(crate) fn changes(
             types: Vec::new(),
             analysis: Rc::clone(analysis),
             part: Some(part),
+            fields: RefCell::default(),
         })
     };
     match &statement.act {

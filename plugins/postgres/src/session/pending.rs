@@ -17,7 +17,8 @@ use crate::frame::Space;
 pub(crate) enum Item {
     Parse(Vec<u8>, Rc<Prepared>),
     Bind(Vec<u8>, Rc<Portal>),
-    Describe,
+    /// The statement whose rows are described, where it is known.
+    Describe(Option<Rc<Prepared>>),
     Close(Space, Vec<u8>),
     /// Execute; absent where the portal is unknown.
     Run(Option<Rc<Portal>>),
@@ -83,7 +84,7 @@ impl Item {
                     changes(analysis, part, text, &mut each);
                 }
             }
-            Self::Describe | Self::End(_) => {}
+            Self::Describe(_) | Self::End(_) => {}
         }
     }
 

@@ -64,9 +64,13 @@ pub(super) fn plan(
                 });
                 Item::Bind(portal, bound)
             }
-            Message::Describe => {
+            Message::Describe(space, name) => {
                 plan.saw(None);
-                Item::Describe
+                Item::Describe(match find(&plan.items, space, &name) {
+                    Some(Definition::Statement(prepared)) => Some(prepared),
+                    Some(Definition::Portal(portal)) => portal.statement.clone(),
+                    None => None,
+                })
             }
             Message::Close(space, name) => Item::Close(space, name),
             Message::Execute { portal, rows } => {

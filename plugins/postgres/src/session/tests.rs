@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use holdpoint_plugin::testing::{Scripted, set_login};
 use holdpoint_plugin::{
     Action, Command, Delivery, Frame, Identity, IdentityOutcome, Otherwise, Refusal, RefusalKind,
-    Session, Setup, Side, Subscription, Verdict,
+    RowPlan, Session, Setup, Side, Subscription, Verdict,
 };
 use proptest::prelude::*;
 
@@ -20,6 +20,7 @@ use crate::frame;
 mod commands;
 mod login;
 mod pipelines;
+mod rows;
 
 type Message = (Option<u8>, Vec<u8>);
 
@@ -120,6 +121,8 @@ struct Host {
     split: bool,
     log: String,
     submitted: Vec<Command>,
+    /// What becomes of rows.
+    rows: Option<RowPlan>,
 }
 
 fn refusal() -> Refusal {
@@ -164,12 +167,17 @@ impl Host {
             split: false,
             log: String::new(),
             submitted: Vec::new(),
+            rows: None,
         }
     }
 
     /// Logged in, over TLS, at a target that trusts.
     fn logged_in() -> Self {
-        let mut host = Self::new(&[("upstream_tls", "off")], true);
+        Self::logged_in_with(&[("upstream_tls", "off")])
+    }
+
+    fn logged_in_with(settings: &[(&str, &str)]) -> Self {
+        let mut host = Self::new(settings, true);
         host.play(Step::Client(vec![startup(&[
             ("user", "agent"),
             ("database", "shop"),
@@ -340,6 +348,10 @@ impl Host {
                 Action::Drop(seq) => {
                     let (side, _) = self.take(seq);
                     self.flow(side);
+                }
+                Action::Rows((kind, plan)) => {
+                    assert_eq!(kind, b'D');
+                    self.rows = Some(plan);
                 }
                 Action::ToClient(bytes) => {
                     for (kind, body) in cut(&bytes) {

@@ -9,14 +9,16 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use holdpoint_plugin::{Action, Command, Fault, Frame, Refusal, RefusalKind, Submission, Verdict};
+use holdpoint_plugin::{
+    Action, Command, Fault, Frame, Refusal, RefusalKind, RowPlan, Submission, Verdict,
+};
 
 use super::context::Context;
 use super::names::{Definition, Names};
 use super::pending::{End, Item, Outlook, Pending};
 use super::plan::{First, Plan, plan};
 use crate::adapter;
-use crate::classify::{Act, Classifier, Statement};
+use crate::classify::{Act, Classifier, Field, Statement};
 use crate::extended::{self, Message};
 use crate::frame::{self, Malformed, Space};
 use crate::login::Established;
@@ -45,6 +47,10 @@ pub(crate) struct Typed {
     pub(super) untold: Option<Vec<u8>>,
     pub(super) copy: Copying,
     pub(super) every_reply: bool,
+    /// What the target said of the rows of the simple Query's statement that runs.
+    pub(super) fields: Option<Rc<[Field]>>,
+    /// What the host was told about rows.
+    pub(super) rows: Option<RowPlan>,
     pub(super) skip: Option<Skip>,
     pub(super) wait: Wait,
     pub(super) outcome: super::upstream::Outcome,
@@ -134,8 +140,9 @@ pub(super) fn protocol(message: &str) -> Refusal {
 
 impl Typed {
     pub(crate) fn new(established: Established, entropy: &[u8]) -> Self {
+        let protects = established.protected.is_some();
         Self {
-            classifier: Classifier::default(),
+            classifier: Classifier::protecting(established.protected),
             names: Names::default(),
             context: Context::new(
                 established.database,
@@ -151,7 +158,9 @@ impl Typed {
             group: Group::default(),
             untold: None,
             copy: Copying::No,
-            every_reply: false,
+            every_reply: protects,
+            fields: None,
+            rows: protects.then_some(RowPlan::Refuse),
             skip: None,
             wait: Wait::Nothing,
             outcome: super::upstream::Outcome::default(),

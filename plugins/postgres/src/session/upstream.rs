@@ -107,7 +107,11 @@ impl Typed {
             // no longer needed.
             b'2' => self.settle_if(|item| matches!(item, Item::Bind(..))),
             b'3' => self.settle_if(|item| matches!(item, Item::Close(..))),
-            b'T' | b'n' => self.settle_if(|item| matches!(item, Item::Describe)),
+            b'T' => {
+                self.described(body)?;
+                self.settle_if(|item| matches!(item, Item::Describe(_)));
+            }
+            b'n' => self.settle_if(|item| matches!(item, Item::Describe(_))),
             b'C' | b'I' | b's' => {
                 let reach = self.pending.reach(runs);
                 self.settle(expected(reach)?);
@@ -145,6 +149,7 @@ impl Typed {
 
     /// One statement is done, or (`s`) stopped at its row limit.
     fn completed(&mut self, kind: u8, body: &[u8]) {
+        self.fields = None;
         if kind == b'C' {
             let tag = body.strip_suffix(b"\0").unwrap_or(body);
             self.outcome.tag(&String::from_utf8_lossy(tag));
@@ -222,6 +227,7 @@ impl Typed {
 
     /// The server skips the rest of the group.
     fn error(&mut self, body: &[u8]) {
+        self.fields = None;
         if self.pending.is_empty() {
             return;
         }
@@ -269,6 +275,7 @@ impl Typed {
                 untold: None,
             });
         }
+        self.fields = None;
         let failed = self.outcome.failed;
         let mut end = self.end_group_answered()?;
         if end.swallowed && self.pending.groups() {
@@ -295,7 +302,11 @@ impl Typed {
             self.copy = Copying::No;
             out.push(Action::Subscribe(frame::client_commands(false)));
         }
-        if self.every_reply && !self.group.open && !self.pending.groups() {
+        if self.every_reply
+            && !self.classifier.protects()
+            && !self.group.open
+            && !self.pending.groups()
+        {
             self.every_reply = false;
             out.push(Action::Subscribe(frame::upstream_replies(false)));
         }

@@ -188,7 +188,9 @@ fn run(
                 .input
                 .iter()
                 .map(|(k, v)| (k.clone(), v.clone().into_bytes()));
-            classify(protocol, &sql.chain(more).collect::<Vec<_>>())?
+            let protected = policy.protected(&case.target);
+            let fields = sql.chain(more).chain(protected.fields());
+            classify(protocol, &fields.collect::<Vec<_>>())?
         }
         _ => return Err("a case needs `command`, or `sql` and `input`, and not both".to_owned()),
     };

@@ -7,6 +7,7 @@ use regex::bytes::RegexBuilder;
 
 use super::cel::When;
 use super::glob::{Glob, ObjectGlob};
+use super::mask::{self, Mask};
 use super::matcher::{Matcher, Sense};
 use super::{RuleFile, raw, who};
 use crate::command::Confidence;
@@ -16,9 +17,14 @@ use crate::source::{At, Problems, Source};
 
 const DEFAULT_EXPIRY: Duration = Duration::from_secs(30 * 60);
 
+/// Told to an agent whose statement would show what is protected.
+const UNMASKABLE: &str = "a protected column can only be shown masked: select it by its own name as an \
+     output column, and use it nowhere else in the statement";
+
 #[derive(Debug)]
 pub(super) struct File {
     pub(super) rules: Vec<Rule>,
+    pub(super) masks: Vec<Mask>,
 }
 
 #[derive(Debug)]
@@ -64,8 +70,9 @@ pub(super) fn compile(
             problems: &mut problems,
             warnings: &mut compiled.warnings,
         };
+        let masks = compiler.masks(&raw.mask);
         let rules = compiler.rules(raw);
-        compiled.files.push(File { rules });
+        compiled.files.push(File { rules, masks });
     }
     problems.or(compiled)
 }
@@ -90,30 +97,90 @@ impl Compiler<'_> {
 
     fn rules(&mut self, raw: raw::File) -> Vec<Rule> {
         let mut rules: Vec<Rule> = Vec::new();
-        if raw.rule.is_empty() {
+        if raw.rule.is_empty() && raw.mask.is_empty() {
             self.warnings.push(format!("`{}` has no rules", self.file));
         }
         for (n, rule) in raw.rule.into_iter().enumerate() {
             let at = At::root().key("rule").index(n);
-            let id = format!("{}:{}", self.file, rule.name);
-            let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-            if rule.name.is_empty() || !rule.name.chars().all(fits) {
-                let message = "a rule's name has letters, digits, `-`, `_` or `.`";
-                self.fault(&at.key("name"), message, "");
-            }
-            if rules.iter().any(|other| other.id == id) {
-                let message = format!("there are two rules `{}` in this file", rule.name);
-                self.fault(
-                    &at.key("name"),
-                    message,
-                    "records name rules, so each needs a name of its own",
-                );
-            }
+            let taken = |id: &str| {
+                let names = raw.mask.iter().map(|mask| &mask.name);
+                rules.iter().any(|other| other.id == id)
+                    || names.into_iter().any(|m| *m == rule.name)
+            };
+            let id = self.id(&at, &rule.name, taken);
             if let Some(rule) = self.rule(&at, id, raw.mode, rule) {
                 rules.push(rule);
             }
         }
         rules
+    }
+
+    /// `file:name`, which records tell apart.
+    fn id(&mut self, at: &At, name: &str, taken: impl Fn(&str) -> bool) -> String {
+        let id = format!("{}:{name}", self.file);
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || !name.chars().all(fits) {
+            let message = "a rule's name has letters, digits, `-`, `_` or `.`";
+            self.fault(&at.key("name"), message, "");
+        }
+        if taken(&id) {
+            let message = format!("there are two rules `{name}` in this file");
+            self.fault(
+                &at.key("name"),
+                message,
+                "records name rules, so each needs a name of its own",
+            );
+        }
+        id
+    }
+
+    fn masks(&mut self, raw: &[raw::Mask]) -> Vec<Mask> {
+        let mut masks: Vec<Mask> = Vec::new();
+        for (n, raw) in raw.iter().enumerate() {
+            let at = At::root().key("mask").index(n);
+            let id = self.id(&at, &raw.name, |id| {
+                masks.iter().any(|other| other.id == id)
+            });
+            if raw.columns.is_empty() {
+                self.fault(&at.key("columns"), "an empty list protects nothing", "");
+            }
+            if raw.targets.as_ref().is_some_and(Vec::is_empty) {
+                let help = "remove it to protect the columns at every target";
+                self.fault(&at.key("targets"), "an empty list matches nothing", help);
+            }
+            for (n, pattern) in raw.columns.iter().enumerate() {
+                if let Err(message) = mask::check(pattern) {
+                    let help = "a name with a dot in it is matched by a `*` in its place";
+                    self.fault(&at.key("columns").index(n), message, help);
+                }
+            }
+            if raw.hold.is_some() && raw.deny.is_some() {
+                let message = "what cannot be masked is either held or refused";
+                self.fault(&at.key("deny"), message, "keep one of the two");
+            }
+            let otherwise = match &raw.hold {
+                Some(hold) => self.hold(&at.key("hold"), &id, hold),
+                None => Outcome::Deny {
+                    message: Some(
+                        raw.deny
+                            .as_ref()
+                            .and_then(|deny| deny.message.clone())
+                            .filter(|message| !message.trim().is_empty())
+                            .unwrap_or_else(|| UNMASKABLE.to_owned()),
+                    ),
+                },
+            };
+            masks.push(Mask {
+                id,
+                targets: raw
+                    .targets
+                    .as_ref()
+                    .map(|list| list.iter().map(|pattern| Glob::new(pattern)).collect()),
+                columns: raw.columns.clone(),
+                otherwise,
+            });
+        }
+        masks
     }
 
     fn rule(&mut self, at: &At, id: String, mode: raw::Mode, raw: raw::Rule) -> Option<Rule> {

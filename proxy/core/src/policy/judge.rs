@@ -1,6 +1,6 @@
 //! The seam between the gate and the rules.
 
-use super::{Ask, Policy};
+use super::{Ask, Policy, Protected};
 use crate::decision::Decision;
 
 /// Gives a decision on a command.
@@ -13,6 +13,9 @@ pub trait Judge: Send + Sync {
 
     /// Names the rules in force; part of every digest and of every record.
     fn version(&self) -> &str;
+
+    /// The columns whose values nobody is shown at this target.
+    fn protected(&self, target: &str) -> Protected;
 }
 
 impl Judge for Policy {
@@ -22,5 +25,9 @@ impl Judge for Policy {
 
     fn version(&self) -> &str {
         Policy::version(self)
+    }
+
+    fn protected(&self, target: &str) -> Protected {
+        Policy::protected(self, target)
     }
 }

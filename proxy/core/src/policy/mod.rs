@@ -4,6 +4,8 @@
 //! matches decides for that file. The strictest outcome over all files and operations is the
 //! decision. An operation that no file speaks of is refused, and so is one
 //! where a rule that might have matched depends on a fact that is unknown.
+//! Where columns are protected ([`mask`]), what cannot be masked is held or refused
+//! besides, housekeeping included.
 //! Housekeeping is allowed unless a rule denies it; it is never held.
 //!
 //! Evaluation is pure and bounded, see [`cel`]. Rules cannot be changed, only replaced.
@@ -14,6 +16,7 @@ mod compile;
 mod explain;
 mod glob;
 mod judge;
+mod mask;
 mod matcher;
 mod merge;
 mod raw;
@@ -36,6 +39,7 @@ use crate::source::Problems;
 pub use cases::{Case, CaseFile, CaseResult, Classify, run_cases};
 pub use explain::{Explanation, FileExplained, OperationExplained, RuleExplained, Said};
 pub use judge::Judge;
+pub use mask::Protected;
 pub(crate) use who::{person, reviewers};
 
 /// One rule file, as read.
@@ -125,6 +129,11 @@ impl Policy {
         rules.map(|rule| &rule.matcher)
     }
 
+    /// The columns that are protected at a target.
+    pub fn protected(&self, target: &str) -> Protected {
+        mask::protected(self.masks(), target)
+    }
+
     pub fn decide(&self, ask: &Ask<'_>) -> Decision {
         let mut monitored = Vec::new();
         let found = ask
@@ -154,7 +163,15 @@ impl Policy {
                 Verdict::Found(found) => Some(found),
             })
             .reduce(strictest);
-        found.unwrap_or_else(|| unspoken(operation))
+        let found = found.unwrap_or_else(|| unspoken(operation));
+        match mask::consider(self.masks(), ask.target, operation) {
+            Some(unmasked) => strictest(found, unmasked),
+            None => found,
+        }
+    }
+
+    fn masks(&self) -> impl Iterator<Item = &mask::Mask> + Clone {
+        self.files.iter().flat_map(|file| &file.masks)
     }
 }
 

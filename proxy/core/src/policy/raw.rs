@@ -18,6 +18,27 @@ pub(super) struct File {
     pub(super) mode: Mode,
     #[serde(default)]
     pub(super) rule: Vec<Rule>,
+    /// Columns whose values the gateway takes out of the rows that it shows.
+    #[serde(default)]
+    pub(super) mask: Vec<Mask>,
+}
+
+/// Protects columns. A statement that shows one as it is has its values replaced; what
+/// cannot be masked, because the column is used in any other way, is held or refused.
+/// It counts beside the rules, also where a file or a rule is in monitor mode.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Mask {
+    /// Shown to agents and in records as `file:name`.
+    pub(super) name: String,
+    /// Names of targets, with `*`; all unless set.
+    pub(super) targets: Option<Vec<String>>,
+    /// `SCHEMA.TABLE.COLUMN`, `TABLE.COLUMN` or `COLUMN`, with `*`, as the target keeps the names.
+    pub(super) columns: Vec<String>,
+    /// Who may release in clear what cannot be masked; refused unless set.
+    pub(super) hold: Option<Hold>,
+    /// A message for the agent where it is refused.
+    pub(super) deny: Option<Deny>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]

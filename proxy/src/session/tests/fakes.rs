@@ -229,6 +229,10 @@ impl Judge for Rulebook {
         }
     }
 
+    fn protected(&self, _target: &str) -> holdpoint_core::policy::Protected {
+        holdpoint_core::policy::Protected::default()
+    }
+
     fn version(&self) -> &str {
         "v1"
     }

@@ -61,6 +61,10 @@ impl Judge for Rules {
         }
     }
 
+    fn protected(&self, _target: &str) -> crate::policy::Protected {
+        crate::policy::Protected::default()
+    }
+
     fn version(&self) -> &str {
         self.version
     }

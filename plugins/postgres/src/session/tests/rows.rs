@@ -1,0 +1,161 @@
+//! What the host is told about rows, at each step of a session with protected columns.
+
+use super::*;
+use holdpoint_plugin::{MaskedField, RowEdit};
+
+fn protecting() -> Host {
+    Host::logged_in_with(&[
+        ("upstream_tls", "off"),
+        ("protected", "public.customers.ssn"),
+        ("protected_set", "m"),
+    ])
+}
+
+/// A row description of `text` columns of one table.
+fn description(names: &[&str]) -> Message {
+    let mut body = u16::try_from(names.len()).unwrap().to_be_bytes().to_vec();
+    for name in names {
+        body.extend_from_slice(name.as_bytes());
+        body.extend_from_slice(b"\0\0\0\0\x07\0\x01\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0");
+    }
+    m(b'T', &body)
+}
+
+fn edit(fields: u32, index: u32) -> Option<RowPlan> {
+    let replacement = Some(b"****".to_vec());
+    Some(RowPlan::Edit(RowEdit {
+        fields,
+        masked: vec![MaskedField { index, replacement }],
+    }))
+}
+
+fn told(host: &mut Host, steps: Vec<Step>) -> Vec<Option<RowPlan>> {
+    let one = |step| {
+        host.play(step);
+        host.rows.clone()
+    };
+    steps.into_iter().map(one).collect()
+}
+
+#[test]
+fn no_rows_may_come_before_anything_was_asked() {
+    assert_eq!(protecting().rows, Some(RowPlan::Refuse));
+    assert_eq!(Host::logged_in().rows, None);
+}
+
+#[test]
+fn a_simple_query_is_masked_from_its_description_to_its_end() {
+    let mut host = protecting();
+    let steps = vec![
+        client(&[q("SELECT id, ssn FROM customers; SELECT 1")]),
+        upstream(&[description(&["id", "ssn"])]),
+        upstream(&[tag("SELECT 3")]),
+        upstream(&[description(&["n"]), tag("SELECT 1")]),
+        upstream(&[z(b'I')]),
+    ];
+    let refuse = Some(RowPlan::Refuse);
+    let wanted = [
+        refuse.clone(),
+        edit(2, 1),
+        Some(RowPlan::Unchanged),
+        refuse.clone(),
+        refuse,
+    ];
+    assert_eq!(told(&mut host, steps), wanted, "{}", host.log);
+}
+
+#[test]
+fn rows_of_a_portal_wait_for_what_comes_before_them() {
+    let mut host = protecting();
+    let unit = [
+        parse("s", "SELECT ssn AS x FROM customers"),
+        bind("", "s"),
+        describe("P"),
+        execute(""),
+        sync(),
+    ];
+    let steps = vec![
+        client(&unit),
+        upstream(&[m(b'1', b""), m(b'2', b"")]),
+        upstream(&[description(&["x"])]),
+        upstream(&[tag("SELECT 1")]),
+        upstream(&[z(b'I')]),
+        // Described once: from now on it is known.
+        client(&[bind("", "s"), execute(""), sync()]),
+        upstream(&[m(b'2', b"")]),
+        upstream(&[tag("SELECT 1"), z(b'I')]),
+    ];
+    let refuse = Some(RowPlan::Refuse);
+    let wanted = [
+        refuse.clone(),
+        refuse.clone(),
+        edit(1, 0),
+        refuse.clone(),
+        refuse.clone(),
+        refuse.clone(),
+        edit(1, 0),
+        refuse,
+    ];
+    assert_eq!(told(&mut host, steps), wanted, "{}", host.log);
+}
+
+#[test]
+fn a_description_of_another_shape_lets_no_row_through() {
+    let mut host = protecting();
+    let steps = vec![
+        client(&[q("SELECT ssn FROM customers")]),
+        upstream(&[description(&["ssn", "more"])]),
+    ];
+    let refuse = Some(RowPlan::Refuse);
+    assert_eq!(told(&mut host, steps), [refuse.clone(), refuse]);
+}
+
+#[test]
+fn a_refused_command_leaves_no_rows_to_come() {
+    let mut host = protecting();
+    host.play(client(&[q("DROP TABLE customers")]));
+    assert_eq!(host.rows, Some(RowPlan::Refuse), "{}", host.log);
+    host.play(client(&[q("SELECT 1")]));
+    assert_eq!(host.rows, Some(RowPlan::Unchanged), "{}", host.log);
+}
+
+#[test]
+fn what_a_name_stands_for_is_not_masked_through_it() {
+    let mut host = protecting();
+    let prepared = [parse("s", "SELECT ssn FROM customers"), sync()];
+    host.play(client(&prepared));
+    host.play(upstream(&[m(b'1', b""), z(b'I')]));
+    host.play(client(&[q("EXECUTE s")]));
+    let command = host.submitted.last().unwrap();
+    let facts = &command.operations[0].facts;
+    assert!(
+        facts.contains(&("protected".to_owned(), "used".to_owned())),
+        "{facts:?}"
+    );
+}
+
+#[test]
+fn every_operation_carries_the_mark_of_the_list() {
+    let mut host = protecting();
+    host.play(client(&[q(
+        "SELECT ssn FROM customers; BEGIN; COPY customers TO STDOUT",
+    )]));
+    let said: Vec<_> = host
+        .submitted
+        .last()
+        .unwrap()
+        .operations
+        .iter()
+        .map(|operation| {
+            let fact = |name: &str| {
+                let mut all = operation.facts.iter();
+                all.find(|(fact, _)| fact == name)
+                    .map(|(_, value)| value.clone())
+                    .unwrap()
+            };
+            (fact("protected"), fact("protected_set"))
+        })
+        .collect();
+    let wanted = ["masked", "none", "used"].map(|word| (word.to_owned(), "m".to_owned()));
+    assert_eq!(said, wanted);
+}

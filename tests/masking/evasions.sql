@@ -1,0 +1,161 @@
+-- Ways to get at a protected column (customers.ssn) other than by its own name in a
+-- select list. One statement a line; none of them may reach the target unasked.
+SELECT id FROM customers WHERE ssn LIKE 'c%'
+SELECT id FROM customers WHERE customers.ssn > 'b'
+SELECT id FROM customers ORDER BY ssn
+SELECT ssn FROM customers ORDER BY 1
+SELECT ssn AS x FROM customers ORDER BY x
+SELECT ssn x FROM customers ORDER BY x
+SELECT id, ssn FROM customers ORDER BY id, 2
+SELECT ssn FROM customers ORDER BY 0x1
+SELECT ssn FROM customers GROUP BY ROLLUP (1)
+SELECT ssn FROM customers GROUP BY 1
+SELECT ssn AS g FROM customers GROUP BY g
+SELECT count(*) FROM customers GROUP BY ssn
+SELECT count(*) FROM customers HAVING max(ssn) > 'a'
+SELECT DISTINCT ssn FROM customers
+SELECT DISTINCT ON (ssn) id FROM customers
+SELECT DISTINCT ON (id) * FROM customers
+SELECT ssn || '' FROM customers
+SELECT ssn::text FROM customers
+SELECT CAST(ssn AS text) FROM customers
+SELECT (ssn) FROM customers
+SELECT ssn COLLATE "C" FROM customers
+SELECT upper(ssn) FROM customers
+SELECT substr(ssn, 1, 3) FROM customers
+SELECT length(ssn), id FROM customers
+SELECT max(ssn) FROM customers
+SELECT string_agg(ssn, ',') FROM customers
+SELECT array_agg(ssn) FROM customers
+SELECT ARRAY[ssn] FROM customers
+SELECT ROW(ssn) FROM customers
+SELECT ROW(customers.*) FROM customers
+SELECT CASE WHEN ssn = 'x' THEN 1 ELSE 0 END FROM customers
+SELECT coalesce(ssn, '') FROM customers
+SELECT ssn IS NULL, ssn FROM customers
+SELECT NOT ssn FROM customers
+SELECT id IS DISTINCT FROM 1, ssn::text FROM customers
+SELECT customers FROM customers
+SELECT c FROM customers c
+SELECT c FROM customers AS c
+SELECT c::text FROM customers c
+SELECT (c).ssn FROM customers c
+SELECT (c.*)::text FROM customers c
+SELECT (customers).ssn FROM customers
+SELECT row_to_json(c) FROM customers c
+SELECT row_to_json(customers) FROM customers
+SELECT to_jsonb(c) FROM customers c
+SELECT to_jsonb(c.*) FROM customers c
+SELECT jsonb_agg(c) FROM customers c
+SELECT json_agg(customers) FROM customers
+SELECT json_build_array(c) FROM customers c
+SELECT format('%s', c) FROM customers c
+SELECT concat(c) FROM customers c
+SELECT concat(VARIADIC ARRAY[c.ssn]) FROM customers c
+SELECT quote_literal(c) FROM customers c
+SELECT hash_record(c) FROM customers c
+SELECT record_out(c) FROM customers c
+SELECT c.row_to_json FROM customers c
+SELECT c.to_jsonb FROM customers c
+SELECT c.concat FROM customers c
+SELECT c.record_out FROM customers c
+SELECT customers.to_json FROM customers
+SELECT public.customers.to_jsonb FROM customers
+SELECT c."row_to_json" FROM customers c
+SELECT id FROM customers c WHERE c.concat LIKE '%c%'
+SELECT ssn(customers) FROM customers
+SELECT ssn(c) FROM customers c
+SELECT x FROM (SELECT ssn AS x FROM customers) q
+SELECT * FROM (SELECT ssn AS x FROM customers) q
+SELECT x FROM (SELECT * FROM customers) q(x)
+SELECT q.id FROM (SELECT * FROM customers) q
+SELECT q.x FROM (TABLE customers) q(x)
+SELECT b FROM customers c(a, b)
+SELECT * FROM customers c(a, b)
+SELECT c.b FROM customers AS c (a, b)
+SELECT (SELECT ssn FROM customers LIMIT 1)
+SELECT id, (SELECT ssn FROM customers LIMIT 1) FROM orders
+SELECT ARRAY(SELECT ssn FROM customers)
+SELECT id FROM orders WHERE EXISTS (SELECT * FROM customers WHERE ssn = 'x')
+SELECT id FROM orders WHERE 'x' IN (SELECT ssn FROM customers)
+SELECT o.id FROM orders o JOIN customers c ON c.ssn = o.note
+SELECT o.id FROM orders o JOIN customers c USING (id, ssn)
+SELECT id FROM customers NATURAL JOIN orders
+SELECT q.* FROM customers c, LATERAL (SELECT c.*) q
+SELECT q.* FROM customers c CROSS JOIN LATERAL (SELECT c.ssn AS z) q
+SELECT j.value FROM customers c, jsonb_each_text(to_jsonb(c)) j
+SELECT v FROM customers c, LATERAL (VALUES (c.ssn)) q(v)
+SELECT v FROM customers c, unnest(ARRAY[c.ssn]) v
+SELECT a.*, b.ssn AS y, b.* FROM customers a, customers b
+SELECT id FROM customers WINDOW w AS (ORDER BY ssn)
+SELECT rank() OVER (ORDER BY ssn) FROM customers
+SELECT first_value(ssn) OVER () FROM customers
+SELECT count(*) FILTER (WHERE ssn = 'x') FROM customers
+SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY ssn) FROM customers
+SELECT ssn FROM customers UNION SELECT note FROM orders
+SELECT ssn FROM customers UNION ALL SELECT 'x'
+SELECT 'x' UNION ALL SELECT ssn FROM customers
+SELECT ssn FROM customers EXCEPT SELECT 'x'
+SELECT 'x' INTERSECT SELECT ssn FROM customers
+(SELECT ssn FROM customers)
+TABLE customers
+TABLE public.customers
+WITH q AS (SELECT ssn AS x FROM customers) SELECT x FROM q
+WITH q AS (SELECT * FROM customers) SELECT * FROM q
+WITH q(x) AS (SELECT ssn FROM customers) SELECT x FROM q
+WITH q AS (SELECT 1) SELECT ssn FROM customers
+WITH q AS (TABLE customers) SELECT q::text FROM q
+WITH RECURSIVE r AS (SELECT ssn FROM customers UNION ALL SELECT ssn FROM r WHERE false) SELECT * FROM r
+WITH d AS (DELETE FROM orders RETURNING *) SELECT customers FROM customers
+VALUES ((SELECT ssn FROM customers LIMIT 1))
+SELECT U&"\0073sn" FROM customers
+SELECT U&"s!0073n" UESCAPE '!' FROM customers
+SELECT "ssn" || '' FROM "customers"
+SELECT SSN || '' FROM CUSTOMERS
+SELECT c . ssn /* x */ || '' FROM customers c
+SELECT xmlelement(name a, ssn) FROM customers
+SELECT xmlforest(ssn) FROM customers
+SELECT json_object_agg(id, ssn) FROM customers
+SELECT query_to_xml('SELECT * FROM customers', true, false, '')
+SELECT table_to_xml('customers', true, false, '')
+SELECT database_to_xml(true, false, '')
+SELECT most_common_vals FROM pg_stats WHERE tablename = 'customers'
+SELECT most_common_vals FROM pg_catalog.pg_stats
+SELECT stavalues1 FROM pg_statistic
+SELECT query FROM pg_stat_activity
+SELECT * FROM pg_stat_get_activity(NULL)
+SELECT pg_stat_get_backend_activity(1)
+SELECT pg_read_file('base/1/1')
+SELECT lo_get(1)
+SELECT * FROM pg_cursor()
+COPY customers TO STDOUT
+COPY customers (id, ssn) TO STDOUT
+COPY (SELECT ssn FROM customers) TO STDOUT
+COPY (SELECT ssn AS x FROM public.customers) TO STDOUT WITH (FORMAT csv)
+COPY customers TO '/tmp/holdpoint-mask'
+EXPLAIN SELECT id FROM customers WHERE ssn = 'x'
+EXPLAIN ANALYZE SELECT ssn FROM customers
+EXPLAIN (VERBOSE) SELECT * FROM customers
+PREPARE p AS SELECT ssn FROM customers
+DECLARE k CURSOR WITH HOLD FOR SELECT ssn FROM customers
+SELECT ssn FROM customers FOR UPDATE
+SELECT ssn INTO holdpoint_copy FROM customers
+CREATE TABLE holdpoint_copy AS SELECT ssn AS x FROM customers
+CREATE TEMP TABLE holdpoint_copy AS TABLE customers
+CREATE VIEW holdpoint_copy AS SELECT ssn AS x FROM customers
+CREATE MATERIALIZED VIEW holdpoint_copy AS SELECT * FROM customers
+CREATE FUNCTION holdpoint_peek() RETURNS SETOF text LANGUAGE sql AS 'SELECT ssn FROM customers'
+ALTER TABLE customers RENAME COLUMN ssn TO harmless
+ALTER TABLE customers RENAME TO harmless
+ALTER SCHEMA public RENAME TO harmless
+DO 'BEGIN RAISE NOTICE ''%'', (SELECT ssn FROM customers LIMIT 1); END'
+INSERT INTO orders (note) SELECT ssn FROM customers
+INSERT INTO orders (note) SELECT ssn FROM customers RETURNING note
+INSERT INTO customers (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET id = customers.id RETURNING ssn
+INSERT INTO customers (id) VALUES (9) RETURNING *
+UPDATE orders SET note = ssn FROM customers RETURNING note
+UPDATE customers SET id = id RETURNING ssn AS x
+UPDATE customers SET id = NULL
+DELETE FROM customers WHERE ssn = 'x'
+DELETE FROM customers WHERE id < 0 RETURNING customers
+MERGE INTO orders o USING customers c ON o.id = c.id WHEN MATCHED THEN UPDATE SET note = c.ssn
