@@ -74,7 +74,7 @@ impl Keeper {
                 writer.append(None, at, Entry::Gap { bytes, reason })?;
             }
             writer.end_all("crash", at)?;
-            let rest = writer.to_sync()?;
+            let rest = writer.take_unsynced()?;
             drop(desk);
             self.sync(rest)?;
         }
@@ -143,7 +143,7 @@ impl Keeper {
             let waiting = std::mem::take(&mut desk.waiting);
             let rest = desk.writer().and_then(|writer| {
                 writer.housekeeping(now());
-                writer.to_sync()
+                writer.take_unsynced()
             });
             (waiting, rest)
         };
@@ -171,7 +171,7 @@ impl Keeper {
                 writer.end_all("shutdown", at)?;
                 writer.append(None, at, Entry::Stop { sessions })?;
             }
-            writer.to_sync()
+            writer.take_unsynced()
         });
         let result = rest.and_then(|rest| self.sync(rest));
         answer(waiting, &result);

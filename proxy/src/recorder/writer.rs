@@ -139,7 +139,7 @@ impl Writer {
 
     /// Flushes, and gives what is to be synced so that all of it is durable; nothing
     /// where all of it is.
-    pub(super) fn to_sync(&mut self) -> Result<Option<Unsynced>, JournalError> {
+    pub(super) fn take_unsynced(&mut self) -> Result<Option<Unsynced>, JournalError> {
         self.flush()?;
         if self.unsynced.take().is_none() {
             return Ok(None);
@@ -289,7 +289,7 @@ impl Writer {
     /// Begins the next segment. The old one is durable first, or a crash could leave a
     /// hole before records that are whole.
     fn roll(&mut self) -> Result<(), JournalError> {
-        if let Some(rest) = self.to_sync()? {
+        if let Some(rest) = self.take_unsynced()? {
             rest.sync().map_err(fatal)?;
         }
         let number = self.segment.number + 1;
