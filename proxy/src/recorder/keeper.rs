@@ -241,6 +241,20 @@ impl Keeper {
     }
 }
 
+/// However the thread ends, nobody waits for it any more: a panic, here or under the
+/// lock, would otherwise leave sessions waiting for a sync that never comes.
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        let mut desk = self
+            .shared
+            .desk
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        desk.writer = None;
+        desk.waiting.clear();
+    }
+}
+
 fn answer(waiting: Vec<Waiting>, result: &Result<(), JournalError>) {
     for Waiting { ack, seq } in waiting {
         let _ = ack.send(result.clone().map(|()| Written { seq }));

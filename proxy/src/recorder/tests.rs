@@ -427,3 +427,25 @@ async fn the_head_is_what_a_checkpoint_will_say() {
     let file = read_checkpoints(&temp.journal().join("checkpoints"), &key).unwrap();
     assert_eq!(file.good.last().unwrap().0.size, 4);
 }
+
+#[tokio::test]
+async fn a_panic_under_the_lock_refuses_everything_and_leaves_nobody_waiting() {
+    let temp = Temp::new();
+    let recorder = temp.open(Loss::Refuse).unwrap();
+    let shared = Arc::clone(&recorder.shared);
+    let (ack, waits) = oneshot::channel();
+    let broken = std::thread::spawn(move || {
+        let mut desk = shared.desk().unwrap();
+        // Somebody waits, and whoever has the lock fails before the keeper sees it.
+        desk.waiting.push(Waiting { ack, seq: 0 });
+        shared.wake.notify_one();
+        panic!("on purpose");
+    });
+    assert!(broken.join().is_err());
+    let answer = tokio::time::timeout(Duration::from_secs(5), waits).await;
+    assert!(answer.expect("it waits for ever").is_err());
+    let refused = recorder.write(record(None, Entry::Passed, b""), Durability::Written);
+    assert!(matches!(refused.await, Err(JournalError::Failed(_))));
+    assert!(matches!(recorder.health().state, State::Failed(_)));
+    gone(&temp.journal()).await;
+}
