@@ -96,7 +96,6 @@ async fn wait_for_interrupt(gateway: &mut Gateway) -> anyhow::Result<()> {
 
 fn print_help(files: &Files, place: &Place, style: Style) {
     let holdpoint = files.program.display();
-    let config = files.config.display();
     let mut out = std::io::stdout().lock();
     let _ = writeln!(
         out,
@@ -104,8 +103,10 @@ fn print_help(files: &Files, place: &Place, style: Style) {
 {ready}
 
 {one}
-  {holdpoint} psql shop -c {config} --user agent -- -c 'SELECT * FROM invoices'
-  {holdpoint} psql shop -c {config} --user agent -- -c 'DROP TABLE invoices'
+  export HOLDPOINT_SERVER={server} HOLDPOINT_CA={ca}
+  export HOLDPOINT_TOKEN_FILE={agent}
+  {holdpoint} psql shop -- -c 'SELECT * FROM invoices'
+  {holdpoint} psql shop -- -c 'DROP TABLE invoices'
 
   The first is a read and passes. The second waits on its open connection.
 
@@ -126,6 +127,8 @@ Webhooks to reviewers are printed here as they come. Ctrl-C ends the demo.",
         two = style.bold("In a second terminal, as the reviewer:"),
         three = style.bold("What was recorded:"),
         server = files.admin_url(),
+        ca = files.ca.display(),
+        agent = files.agent_token.display(),
         token = files.reviewer_token.display(),
         journal = files.journal.display(),
         dir = place.path().display(),
