@@ -34,12 +34,18 @@ pub struct Listener {
     pub door: Arc<Door>,
 }
 
+/// Where a listener reads what it leads to.
+pub type RouteCell = Arc<ArcSwap<Route>>;
+
+/// Where a listener reads which plugin serves new sessions.
+pub type ProtocolCell = Arc<ArcSwap<Arc<dyn Protocol>>>;
+
 /// What a connection meets behind the socket.
 pub struct Door {
     pub parts: Arc<Parts>,
-    pub route: Arc<ArcSwap<Route>>,
+    pub route: RouteCell,
     /// The plugin for new sessions; those that are open keep theirs.
-    pub protocol: Arc<ArcSwap<Arc<dyn Protocol>>>,
+    pub protocol: ProtocolCell,
 }
 
 #[async_trait]

@@ -9,6 +9,7 @@
 
 mod bad_input;
 mod connections;
+mod console;
 mod crash;
 mod demo;
 mod drivers;

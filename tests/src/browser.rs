@@ -47,6 +47,19 @@ impl Browser {
         self.post(&form).await
     }
 
+    /// As [`Browser::submit`], of the form whose action ends with `action`.
+    pub async fn submit_to(&mut self, page: &Page, action: &str, fields: &[(&str, &str)]) -> Page {
+        let at = page.body.find(&format!("{action}\""));
+        let at = at.unwrap_or_else(|| panic!("{} has no {action}: {}", page.url, page.body));
+        let form = page.body[..at].rfind("<form").unwrap();
+        let part = Page {
+            url: page.url.clone(),
+            status: page.status,
+            body: page.body[form..].to_owned(),
+        };
+        self.submit(&part, fields).await
+    }
+
     pub async fn post(&mut self, form: &Form) -> Page {
         let body: Vec<String> = form
             .fields
@@ -126,6 +139,25 @@ impl Page {
             action: join(&self.url.parse().unwrap(), &action),
             fields: fields.collect(),
         }
+    }
+}
+
+impl Page {
+    /// Where the first link leads that has `mark`, or comes after it where `mark` is
+    /// outside of any link.
+    #[track_caller]
+    pub fn link(&self, mark: &str) -> String {
+        let at = self.body.find(mark).unwrap_or_else(|| {
+            panic!("{} has no {mark:?}: {}", self.url, self.body);
+        });
+        let before = &self.body[..at];
+        let inside = before
+            .rfind("<a ")
+            .filter(|start| !before[*start..].contains("</a>"));
+        let start = inside.unwrap_or_else(|| at + self.body[at..].find("<a ").unwrap());
+        let tag = &self.body[start..];
+        let tag = &tag[..tag.find('>').unwrap()];
+        join(&self.url.parse().unwrap(), &attribute(tag, "href").unwrap())
     }
 }
 

@@ -53,6 +53,29 @@ fn render(bytes: &[u8], shows: impl Fn(char) -> bool) -> String {
     out
 }
 
+/// Makes visible what could hide or move text, and leaves backslashes alone: nothing
+/// changes in what [`escape`] gave. For what shows text that others have escaped.
+pub fn visible(text: &str) -> String {
+    reveal(text, shows)
+}
+
+/// As [`visible`], for what stands on one line: as [`escape_line`] gives it.
+pub fn visible_line(text: &str) -> String {
+    reveal(text, |c| !matches!(c, '\n' | '\t') && shows(c))
+}
+
+fn reveal(text: &str, shows: impl Fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if shows(c) {
+            out.push(c);
+        } else {
+            let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
+        }
+    }
+    out
+}
+
 /// The inverse of [`escape`]; `None` for text that it never produces.
 pub fn unescape(text: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
@@ -139,6 +162,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_escaped_stays_as_it_is_when_it_is_shown(
+            bytes in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let (block, line) = (escape(&bytes), escape_line(&bytes));
+            prop_assert_eq!(visible(&block), block);
+            prop_assert_eq!(visible_line(&line), line);
+        }
+
         #[test]
         fn escaping_can_be_undone(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             prop_assert_eq!(unescape(&escape(&bytes)), Some(bytes.clone()));

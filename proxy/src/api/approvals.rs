@@ -6,14 +6,16 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
+use holdpoint_core::Now;
 use holdpoint_core::approval::{State as Approval, Verdict, Vote, VoteOutcome};
 use holdpoint_core::id::{ApprovalId, Digest};
+use holdpoint_core::principal::Principal;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::auth::{Caller, voter};
 use super::{Api, Problem, integration};
-use crate::approvals::View;
+use crate::approvals::{Approvals, View};
 
 /// Longest that one call waits; callers ask again.
 const MAX_WAIT: u64 = 55;
@@ -171,21 +173,34 @@ pub(super) async fn decide(
             Some(b"cli") => "cli",
             _ => "api",
         };
-        Vote {
-            approval: approval_id(&id)?,
-            digest: digest(&decision.digest)?,
-            verdict: verdict(decision.decision),
-            reason: decision.reason,
-            reviewer: voter(principal),
+        decision.vote(&id, principal, channel)?
+    };
+    Ok(Json(cast(&api.0.approvals, vote, api.now()).await?))
+}
+
+impl Decision {
+    /// The vote of a person whose token was checked just now.
+    pub(crate) fn vote(self, id: &str, by: Principal, channel: &str) -> Result<Vote, Problem> {
+        Ok(Vote {
+            approval: approval_id(id)?,
+            digest: digest(&self.digest)?,
+            verdict: verdict(self.decision),
+            reason: self.reason,
+            reviewer: voter(by),
             channel: channel.to_owned(),
             nonce: None,
-        }
-    };
+        })
+    }
+}
+
+/// Casts a vote, whichever way it came.
+///
+/// # Errors
+/// It did not count.
+pub(crate) async fn cast(approvals: &Approvals, vote: Vote, now: Now) -> Result<Decided, Problem> {
     let id = vote.approval.clone();
-    let outcome = api.0.approvals.vote(vote, api.now()).await?;
-    let view = api
-        .0
-        .approvals
+    let outcome = approvals.vote(vote, now).await?;
+    let view = approvals
         .get(&id)
         .ok_or_else(|| Problem::not_found("approval"))?;
     let (word, state) = match outcome {
@@ -193,13 +208,13 @@ pub(super) async fn decide(
         VoteOutcome::Repeated => ("repeated", view.state.clone()),
         VoteOutcome::Settled(state) => ("settled", state.word().to_owned()),
     };
-    Ok(Json(Decided {
+    Ok(Decided {
         id: view.id.clone(),
         outcome: word.to_owned(),
         state,
         approvals: view.approvals,
         quorum: view.quorum,
-    }))
+    })
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -275,7 +290,7 @@ pub(super) async fn wait(
     }))
 }
 
-fn approval_id(text: &str) -> Result<ApprovalId, Problem> {
+pub(crate) fn approval_id(text: &str) -> Result<ApprovalId, Problem> {
     text.parse().map_err(|_| Problem::not_found("approval"))
 }
 

@@ -31,6 +31,7 @@ use utoipa_axum::routes;
 
 pub use about::{About, LoginWay, Place};
 pub use approvals::{Choice, Decided, Decision, Listed, Status};
+pub(crate) use approvals::{approval_id, cast};
 pub use auth::Tokens;
 pub use integration::{AssertedReviewer, Integrations, SignedDecision};
 pub use problem::Problem;

@@ -12,10 +12,12 @@ use tokio::sync::mpsc;
 use super::Shared;
 use crate::api::{self, About, ApiParts, Integrations, LoginWay, Place, SessionView};
 use crate::approvals::{Approvals, PrincipalView, rfc3339};
+use crate::console::{self, ConsoleParts, Health, PluginInForce};
+use crate::listener::ProtocolCell;
 use crate::notify::{self, Notice, WebhookSender};
 use crate::recorder::State;
 use crate::secrets::{self, Secrets};
-use crate::session::Sessions;
+use crate::session::{Rules, Sessions};
 use crate::transport::ServerTls;
 
 /// Starts the task that tells reviewers of what is held.
@@ -48,6 +50,7 @@ pub(super) async fn start(
     config: &Config,
     vault: &Secrets,
     shared: &Shared,
+    in_force: Serving,
 ) -> anyhow::Result<()> {
     let tls = match &admin.tls {
         None => None,
@@ -83,16 +86,35 @@ pub(super) async fn start(
             ("journal_syncs_total".to_owned(), health.syncs),
         ]
     };
+    let tokens: Arc<dyn api::Tokens> = Arc::new(shared.authenticator.clone());
+    let live: Arc<dyn api::Sessions> = Arc::new(Live(Arc::clone(&shared.sessions), config.clone()));
     let router = api::router(ApiParts {
         approvals: shared.approvals.clone(),
-        tokens: Arc::new(shared.authenticator.clone()),
+        tokens: Arc::clone(&tokens),
         integrations: integrations(config, vault)?,
-        sessions: Arc::new(Live(Arc::clone(&shared.sessions), config.clone())),
+        sessions: Arc::clone(&live),
         about: about(config, &shared.issuers),
         ready: Arc::new(ready),
         counters: Arc::new(counters),
         clock: Arc::new(move || clock.now()),
     });
+    let console = console::router(ConsoleParts {
+        approvals: shared.approvals.clone(),
+        tokens,
+        sessions: live,
+        issuers: shared.issuers.clone(),
+        public_url: public_url(admin, config),
+        journal: config.journal.dir.clone(),
+        health: health(config, shared, in_force),
+        clock: Arc::new(move || clock.now()),
+    });
+    let router = match console {
+        Ok(console) => router.merge(console),
+        Err(why) => {
+            tracing::warn!(%why, "no web console");
+            router
+        }
+    };
     tracing::info!(address = %admin.listen, tls = tls.is_some(), "admin API listening");
     tokio::spawn(async move {
         if let Err(error) = api::serve(listener, router, tls, std::future::pending()).await {
@@ -100,6 +122,56 @@ pub(super) async fn start(
         }
     });
     Ok(())
+}
+
+/// What new sessions get: the rules, and each target's plugin.
+pub(super) struct Serving {
+    pub(super) rules: Rules,
+    /// By target.
+    pub(super) protocols: Vec<(String, ProtocolCell)>,
+}
+
+/// Where browsers find the admin listener: where the configuration says, else on this machine.
+fn public_url(admin: &Admin, config: &Config) -> Option<String> {
+    let scheme = if admin.tls.is_some() { "https" } else { "http" };
+    let here = || format!("{scheme}://{}", admin.listen);
+    let set = config.review.public_url.clone();
+    set.or_else(|| admin.listen.ip().is_loopback().then(here))
+}
+
+fn health(
+    config: &Config,
+    shared: &Shared,
+    serving: Serving,
+) -> Arc<dyn Fn() -> Health + Send + Sync> {
+    let node = config.node.clone();
+    let (recorder, sessions) = (shared.recorder.clone(), Arc::clone(&shared.sessions));
+    Arc::new(move || {
+        let health = recorder.health();
+        let plugin = |(target, protocol): &(String, ProtocolCell)| {
+            let used = protocol.load().used();
+            PluginInForce {
+                target: target.clone(),
+                name: used.name,
+                version: used.version,
+                digest: used.digest,
+            }
+        };
+        Health {
+            node: node.clone(),
+            journal: match health.state {
+                State::Ok => Ok(()),
+                State::Degraded(why) | State::Full(why) | State::Failed(why) => Err(why),
+                State::Stopped => Err("it is closed".to_owned()),
+            },
+            stopping: sessions.is_draining(),
+            records: health.records,
+            syncs: health.syncs,
+            head: recorder.head().to_string(),
+            policy: serving.rules.load().version().to_owned(),
+            plugins: serving.protocols.iter().map(plugin).collect(),
+        }
+    })
 }
 
 fn integrations(config: &Config, secrets: &Secrets) -> anyhow::Result<Integrations> {

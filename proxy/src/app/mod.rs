@@ -154,6 +154,10 @@ impl App {
 
         let (opened, open) = watch::channel(true);
         let mut server = Server::new_with_opt_and_conf(None, server_conf(&config));
+        let mut serving = admin::Serving {
+            rules: Arc::clone(&rules),
+            protocols: Vec::new(),
+        };
         let mut in_force = InForce::new(
             rules,
             Arc::clone(&sessions),
@@ -166,6 +170,9 @@ impl App {
                 .get(name)
                 .with_context(|| format!("no listener `{name}`"))?;
             let (route, protocol) = in_force.add(name, entry);
+            serving
+                .protocols
+                .push((listener.target.clone(), Arc::clone(&protocol)));
             server.add_service(Listener {
                 name: format!("listener {name}"),
                 socket: Some(sockets.get(listener.listen)?),
@@ -210,7 +217,9 @@ impl App {
         // Last, since it says that we are ready: every signal has an ear by now.
         if let Some((admin, socket)) = admin {
             let vault = &candidate.secrets;
-            control.block_on(admin::start(admin, socket, &config, vault, &shared))?;
+            control.block_on(admin::start(
+                admin, socket, &config, vault, &shared, serving,
+            ))?;
         }
         drop(inside);
         Ok(Self {

@@ -58,6 +58,30 @@ impl Reader {
         Self::new(dir, live)
     }
 
+    /// Begins at the segment from which on there are about `bytes`; at least the last one.
+    ///
+    /// # Errors
+    /// As for [`Reader::open`].
+    pub fn open_last(dir: &Path, bytes: u64) -> Result<Self, JournalError> {
+        let mut reader = Self::open(dir)?;
+        let mut sum = 0;
+        let mut first = reader.segments.len();
+        for (at, (_, path)) in reader.segments.iter().enumerate().rev() {
+            sum += path.metadata().map_or(0, |meta| meta.len());
+            if sum > bytes && first < reader.segments.len() {
+                break;
+            }
+            first = at;
+        }
+        reader.at = first.min(reader.segments.len().saturating_sub(1));
+        Ok(reader)
+    }
+
+    /// Whether this began at the journal's first record.
+    pub fn is_whole(&self) -> bool {
+        self.at == 0
+    }
+
     /// For the one who holds the lock: nobody else is writing.
     pub(super) fn open_exclusive(dir: &Path) -> Result<Self, JournalError> {
         Self::new(dir, false)

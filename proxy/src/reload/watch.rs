@@ -22,9 +22,10 @@ use tokio::sync::mpsc;
 use super::candidate::{Candidate, Entry, files};
 use super::read_config;
 use crate::clock::Clock;
+use crate::listener::{ProtocolCell, RouteCell};
 use crate::recorder::Recorder;
 use crate::secrets::Secrets;
-use crate::session::{Protocol, Route, Rules, Sessions};
+use crate::session::{Protocol, Rules, Sessions};
 
 /// Editors write a file in several steps.
 const SETTLE: Duration = Duration::from_millis(250);
@@ -38,12 +39,6 @@ pub struct InForce {
     /// How a plugin becomes what listeners use.
     protocol: fn(&holdpoint_host::Plugin) -> Arc<dyn Protocol>,
 }
-
-/// Where a listener reads what it leads to.
-type RouteCell = Arc<ArcSwap<Route>>;
-
-/// Where a listener reads which plugin serves new sessions.
-type ProtocolCell = Arc<ArcSwap<Arc<dyn Protocol>>>;
 
 struct Cells {
     route: RouteCell,

@@ -18,8 +18,8 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use super::provider::plain;
 use crate::identity::same_secret;
+use crate::oidc::plain;
 
 /// For somebody to type a password and find a phone.
 const PATIENCE: Duration = Duration::from_secs(300);

@@ -7,9 +7,9 @@
 use holdpoint_core::secret::Secret;
 
 use super::cache::{Cache, CacheError, Kept, Locked, Purpose};
-use super::provider::{Fault, Provider, unix};
 use super::way::Way;
 use crate::cli::client::LoginNeeded;
+use crate::oidc::{Fault, Provider, unix};
 
 /// Less than this is of no use to whoever asked.
 const MIN_LEFT: u64 = 10;
@@ -119,7 +119,7 @@ async fn renewed(old: &Kept) -> anyhow::Result<Kept> {
         server: old.server.clone(),
         ca: old.ca.clone(),
     };
-    let provider = Provider::open(&way).await?;
+    let provider = Provider::open(&way.client()).await?;
     let given = provider.refresh(token, &old.scopes).await?;
     Ok(Kept {
         access: given.access,

@@ -10,7 +10,6 @@
 mod browser;
 mod cache;
 mod kept;
-mod provider;
 mod way;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -25,12 +24,12 @@ use time::format_description::well_known::Rfc3339;
 pub(super) use cache::Purpose;
 use cache::{Cache, Kept};
 pub(super) use kept::{Wanted, cached};
-use provider::{Given, Provider, plain};
-pub(super) use provider::{claims, unix};
 use way::Way;
 pub(super) use way::{Where, is_dev, issuer_in};
 
 use super::{Outcome, runtime};
+use crate::oidc::{Given, Provider, plain};
+pub(super) use crate::oidc::{claims, unix};
 
 #[derive(Debug, Args)]
 pub(super) struct LoginArgs {
@@ -95,7 +94,7 @@ impl LoginArgs {
             way.audience.clone_from(&self.audience);
         }
         let (purpose, scopes) = self.scopes(&way)?;
-        let provider = Provider::open(&way).await?;
+        let provider = Provider::open(&way.client()).await?;
         if purpose == Purpose::Review {
             eprintln!(
                 "note: whatever runs as you on this machine can decide with this token; \

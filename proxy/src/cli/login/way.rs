@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::cache::Kept;
 use crate::api::About;
 use crate::http_client::{HttpClient, USER_AGENT, checked, is_loopback};
+use crate::oidc::Client;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 const MAX_ANSWER: usize = 1 << 20;
@@ -55,6 +56,19 @@ pub(super) struct Way {
     pub(super) server: Option<String>,
     /// Of the issuer's TLS.
     pub(super) ca: Option<PathBuf>,
+}
+
+impl Way {
+    /// Who asks, and goes on after a token's end.
+    pub(super) fn client(&self) -> Client {
+        Client {
+            issuer: self.issuer.clone(),
+            client_id: self.client_id.clone(),
+            audience: self.audience.clone(),
+            ca: self.ca.clone(),
+            offline: true,
+        }
+    }
 }
 
 impl Where {

@@ -102,7 +102,7 @@ impl TailArgs {
             out.flush()?;
             return Ok(());
         }
-        let Some((colour, head, body)) = seen.entry.and_then(|entry| told(entry, seen.blob)) else {
+        let Some((tone, head, body)) = seen.entry.and_then(|entry| told(entry, seen.blob)) else {
             return Ok(());
         };
         // Answers of the target would drown the rest.
@@ -116,7 +116,7 @@ impl TailArgs {
         let who = session
             .and_then(|session| known.who.get(session))
             .map_or("-", String::as_str);
-        writeln!(out, "{at}  {who}  {}", paint.with(colour, &head))?;
+        writeln!(out, "{at}  {who}  {}", paint.with(tone, &head))?;
         for line in lines(&body).lines() {
             writeln!(out, "{:22}{line}", "")?;
         }

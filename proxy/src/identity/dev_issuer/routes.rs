@@ -1,7 +1,7 @@
 //! The development issuer over HTTP: OpenID Connect as far as `holdpoint login` and other
 //! clients need it. Code flow with PKCE (S256 alone), refresh, device grant, client credentials.
 //!
-//! A redirect goes to a loopback address and the path `/callback`, any port (RFC 8252
+//! A redirect goes to a loopback address and the path `/callback` (or the console's), any port (RFC 8252
 //! section 7.3); not to `localhost`, which a resolver may send elsewhere. A request whose
 //! client or redirect is wrong gets a page, never a redirect.
 
@@ -25,6 +25,9 @@ use crate::http_client::is_loopback;
 
 const CODE_GRANT: &str = "authorization_code";
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
+
+/// Where `holdpoint login` and the console listen for an answer.
+const CALLBACKS: [&str; 2] = ["/callback", "/console/callback"];
 
 /// Scopes that say what comes with a token, not what it is for.
 const PLAIN: [&str; 4] = ["openid", "profile", "email", "offline_access"];
@@ -449,7 +452,7 @@ fn is_callback(uri: &str) -> bool {
     let host = matches!(url.host_str(), Some("127.0.0.1" | "[::1]"));
     host && url.as_str() == uri
         && url.scheme() == "http"
-        && url.path() == "/callback"
+        && CALLBACKS.contains(&url.path())
         && url.query().is_none()
         && url.fragment().is_none()
         && url.username().is_empty()
@@ -563,6 +566,7 @@ mod tests {
             "http://127.0.0.1:8000/callback",
             "http://[::1]:1/callback",
             "http://127.0.0.1/callback",
+            "http://127.0.0.1:8000/console/callback",
         ] {
             assert!(is_callback(good), "{good}");
         }
@@ -571,6 +575,8 @@ mod tests {
             "https://127.0.0.1:8000/callback",
             "http://127.0.0.1:8000/",
             "http://127.0.0.1:8000/callback/",
+            "http://127.0.0.1:8000/console/callback/",
+            "http://127.0.0.1:8000/console/",
             "http://127.0.0.1:8000/x/../callback",
             "http://127.0.0.1:8000/callback?next=x",
             "http://127.0.0.1:8000/callback#x",

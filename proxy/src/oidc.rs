@@ -1,11 +1,12 @@
-//! Speaks OpenID Connect with one issuer: the code flow's URL and exchange, the device
-//! grant, refresh. What the issuer says of itself comes from our own strict discovery.
+//! Speaks OpenID Connect with one issuer, for `holdpoint login` and for the console: the code
+//! flow's URL and exchange, the device grant, refresh. What the issuer says of itself comes
+//! from our own strict discovery.
 //!
 //! The client is public: PKCE stands for a secret that a program on somebody's
 //! machine could not keep.
 
 use std::future::Future;
-use std::path::Path;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -27,7 +28,6 @@ use openidconnect::{
 };
 use serde_json::Value;
 
-use super::Way;
 use crate::http_client::{HttpClient, HttpError};
 use crate::identity::{MAX_BODY, Metadata, discover};
 
@@ -49,9 +49,22 @@ const SIGNED_WITH: [CoreJwsSigningAlgorithm; 9] = [
     CoreJwsSigningAlgorithm::EdDsa,
 ];
 
+/// What is said to an issuer of who asks, and for whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Client {
+    pub(crate) issuer: String,
+    pub(crate) client_id: String,
+    /// Sent as `audience` and `resource`, where there is one.
+    pub(crate) audience: Option<String>,
+    /// Of the issuer's TLS.
+    pub(crate) ca: Option<PathBuf>,
+    /// Whether to ask for a refresh token.
+    pub(crate) offline: bool,
+}
+
 /// Why an issuer gave no token.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// The issuer said no, with its code.
     #[error("issuer `{issuer}` refused: {code}{text}")]
     Refused {
@@ -67,55 +80,55 @@ pub(super) enum Fault {
 }
 
 /// A token, and what came with it.
-pub(super) struct Given {
-    pub(super) access: Secret,
-    pub(super) refresh: Option<Secret>,
-    pub(super) issued: u64,
-    pub(super) expires: u64,
+pub(crate) struct Given {
+    pub(crate) access: Secret,
+    pub(crate) refresh: Option<Secret>,
+    pub(crate) issued: u64,
+    pub(crate) expires: u64,
     id_token: Option<openidconnect::core::CoreIdToken>,
     /// For people to read.
-    pub(super) who: Option<String>,
+    pub(crate) who: Option<String>,
 }
 
 /// One issuer, as one client.
-pub(super) struct Provider {
-    way: Way,
+pub(crate) struct Provider {
+    client: Client,
     metadata: Metadata,
     http: Speaks,
 }
 
 /// A sign-in in a browser that has begun.
-pub(super) struct Begun {
-    pub(super) url: Url,
-    pub(super) state: CsrfToken,
+pub(crate) struct Begun {
+    pub(crate) url: Url,
+    pub(crate) state: CsrfToken,
     nonce: Nonce,
     verifier: PkceCodeVerifier,
     redirect: RedirectUrl,
 }
 
 impl Provider {
-    pub(super) async fn open(way: &Way) -> anyhow::Result<Self> {
-        let http = HttpClient::new(way.ca.as_deref().map(Path::new), MAX_BODY)?;
-        let metadata = discover(&http, &way.issuer)
+    pub(crate) async fn open(client: &Client) -> anyhow::Result<Self> {
+        let http = HttpClient::new(client.ca.as_deref(), MAX_BODY)?;
+        let metadata = discover(&http, &client.issuer)
             .await
-            .with_context(|| format!("issuer `{}`", way.issuer))?;
+            .with_context(|| format!("issuer `{}`", client.issuer))?;
         Ok(Self {
-            way: way.clone(),
+            client: client.clone(),
             metadata,
             http: Speaks(http),
         })
     }
 
-    pub(super) fn has_browser_flow(&self) -> bool {
+    pub(crate) fn has_browser_flow(&self) -> bool {
         self.metadata.authorization_endpoint.is_some()
     }
 
     /// Whether redirects must name the issuer.
-    pub(super) fn names_itself(&self) -> bool {
+    pub(crate) fn names_itself(&self) -> bool {
         self.metadata.names_itself
     }
 
-    pub(super) fn begin(
+    pub(crate) fn begin(
         &self,
         scopes: &[String],
         redirect: String,
@@ -125,7 +138,7 @@ impl Provider {
         let endpoint = endpoint.context("the issuer has no authorization endpoint: `--device`?")?;
         let redirect = RedirectUrl::new(redirect)?;
         let client = self
-            .client()?
+            .asking()?
             .set_auth_uri(AuthUrl::new(endpoint)?)
             .set_redirect_uri(redirect.clone());
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
@@ -137,7 +150,7 @@ impl Provider {
             )
             .set_pkce_challenge(challenge)
             .add_scopes(self.words(scopes).into_iter().map(Scope::new));
-        if let Some(audience) = &self.way.audience {
+        if let Some(audience) = &self.client.audience {
             request = request
                 .add_extra_param("audience", audience.clone())
                 .add_extra_param("resource", audience.clone());
@@ -156,13 +169,13 @@ impl Provider {
     }
 
     /// Redeems the code that came back, and checks whose it is.
-    pub(super) async fn finish(&self, begun: Begun, code: String) -> anyhow::Result<Given> {
-        let client = self.client()?.set_token_uri(self.token_url()?);
+    pub(crate) async fn finish(&self, begun: Begun, code: String) -> anyhow::Result<Given> {
+        let client = self.asking()?.set_token_uri(self.token_url()?);
         let mut request = client
             .exchange_code(AuthorizationCode::new(code))
             .set_pkce_verifier(begun.verifier)
             .set_redirect_uri(std::borrow::Cow::Owned(begun.redirect));
-        if let Some(audience) = &self.way.audience {
+        if let Some(audience) = &self.client.audience {
             request = request.add_extra_param("resource", audience.clone());
         }
         let answer = request.request_async(&self.http).await;
@@ -170,7 +183,7 @@ impl Provider {
         self.checked(given, Some(&begun.nonce)).await
     }
 
-    pub(super) async fn device(
+    pub(crate) async fn device(
         &self,
         scopes: &[String],
     ) -> anyhow::Result<CoreDeviceAuthorizationResponse> {
@@ -178,16 +191,16 @@ impl Provider {
         let endpoint = endpoint.with_context(|| {
             format!(
                 "issuer `{}` has no device grant: log in without `--device`",
-                self.way.issuer
+                self.client.issuer
             )
         })?;
         let client = self
-            .client()?
+            .asking()?
             .set_device_authorization_url(DeviceAuthorizationUrl::new(endpoint)?);
         let mut request = client
             .exchange_device_code()
             .add_scopes(self.words(scopes).into_iter().map(Scope::new));
-        if let Some(audience) = &self.way.audience {
+        if let Some(audience) = &self.client.audience {
             request = request
                 .add_extra_param("audience", audience.clone())
                 .add_extra_param("resource", audience.clone());
@@ -197,11 +210,11 @@ impl Provider {
     }
 
     /// Asks until somebody has signed in, or the device's code has expired.
-    pub(super) async fn poll(
+    pub(crate) async fn poll(
         &self,
         device: &CoreDeviceAuthorizationResponse,
     ) -> anyhow::Result<Given> {
-        let client = self.client()?.set_token_uri(self.token_url()?);
+        let client = self.asking()?.set_token_uri(self.token_url()?);
         // The first question would come before anyone could have answered.
         tokio::time::sleep(device.interval()).await;
         let answer = client
@@ -212,24 +225,24 @@ impl Provider {
         self.checked(given, None).await
     }
 
-    pub(super) async fn refresh(&self, token: &Secret, scopes: &[String]) -> anyhow::Result<Given> {
+    pub(crate) async fn refresh(&self, token: &Secret, scopes: &[String]) -> anyhow::Result<Given> {
         let token = String::from_utf8_lossy(token.expose()).into_owned();
-        let client = self.client()?.set_token_uri(self.token_url()?);
+        let client = self.asking()?.set_token_uri(self.token_url()?);
         let token = RefreshToken::new(token);
         let mut request = client
             .exchange_refresh_token(&token)
             .add_scopes(self.words(scopes).into_iter().map(Scope::new));
-        if let Some(audience) = &self.way.audience {
+        if let Some(audience) = &self.client.audience {
             request = request.add_extra_param("resource", audience.clone());
         }
         let answer = request.request_async(&self.http).await;
         Ok(self.given(answer.map_err(|error| self.fault(error))?))
     }
 
-    fn client(&self) -> anyhow::Result<CoreClient> {
+    fn asking(&self) -> anyhow::Result<CoreClient> {
         Ok(CoreClient::new(
-            ClientId::new(self.way.client_id.clone()),
-            IssuerUrl::new(self.way.issuer.clone())?,
+            ClientId::new(self.client.client_id.clone()),
+            IssuerUrl::new(self.client.issuer.clone())?,
             JsonWebKeySet::default(),
         )
         .disable_openid_scope())
@@ -238,7 +251,7 @@ impl Provider {
     fn token_url(&self) -> anyhow::Result<TokenUrl> {
         let endpoint = self.metadata.token_endpoint.clone();
         let endpoint = endpoint
-            .with_context(|| format!("issuer `{}` has no token endpoint", self.way.issuer))?;
+            .with_context(|| format!("issuer `{}` has no token endpoint", self.client.issuer))?;
         Ok(TokenUrl::new(endpoint)?)
     }
 
@@ -251,7 +264,7 @@ impl Provider {
         let plain = ["openid", "offline_access"];
         let mut words: Vec<String> = plain
             .iter()
-            .filter(|word| has(word))
+            .filter(|word| has(word) && (self.client.offline || **word != "offline_access"))
             .map(|word| (*word).to_owned())
             .collect();
         words.extend_from_slice(scopes);
@@ -294,10 +307,10 @@ impl Provider {
         let url = JsonWebKeySetUrl::new(self.metadata.jwks_uri.clone())?;
         let keys = CoreJsonWebKeySet::fetch_async(&url, &self.http)
             .await
-            .with_context(|| format!("cannot read the keys of issuer `{}`", self.way.issuer))?;
+            .with_context(|| format!("cannot read the keys of issuer `{}`", self.client.issuer))?;
         let client = CoreClient::new(
-            ClientId::new(self.way.client_id.clone()),
-            IssuerUrl::new(self.way.issuer.clone())?,
+            ClientId::new(self.client.client_id.clone()),
+            IssuerUrl::new(self.client.issuer.clone())?,
             keys,
         );
         let verifier = client.id_token_verifier().set_allowed_algs(SIGNED_WITH);
@@ -311,7 +324,7 @@ impl Provider {
         good.with_context(|| {
             format!(
                 "the ID token of issuer `{}` is not good; nothing was kept",
-                self.way.issuer
+                self.client.issuer
             )
         })?;
         Ok(given)
@@ -321,7 +334,7 @@ impl Provider {
         &self,
         error: RequestTokenError<HttpError, T>,
     ) -> Fault {
-        let issuer = self.way.issuer.clone();
+        let issuer = self.client.issuer.clone();
         match error {
             RequestTokenError::ServerResponse(answer) => Fault::Refused {
                 issuer,
@@ -363,17 +376,17 @@ impl<T: openidconnect::ErrorResponseType + std::fmt::Display> Code
 }
 
 /// What an issuer says goes to a terminal.
-pub(super) fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(400).collect()
 }
 
 /// Unverified, to be shown and to notice an old token; nothing is decided by it.
-pub(in crate::cli) fn claims(token: &str) -> Option<Value> {
+pub(crate) fn claims(token: &str) -> Option<Value> {
     let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
     serde_json::from_slice(&claims).ok()
 }
 
-pub(in crate::cli) fn unix() -> u64 {
+pub(crate) fn unix() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
