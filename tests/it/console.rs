@@ -5,7 +5,7 @@ use holdpoint_tests::gateway::free_ports;
 use holdpoint_tests::{Browser, Gateway, PgServer, Settings, need};
 
 /// A gateway with the development issuer, and its people.
-async fn gateway() -> Option<(Gateway, String)> {
+pub(crate) async fn gateway() -> Option<(Gateway, String)> {
     let server = need!(PgServer::shared(), "postgresql")?;
     let [issuer] = free_ports();
     let known = format!(
@@ -33,7 +33,7 @@ scopes = ["holdpoint.review"]
 }
 
 /// A token of the agent's, from the development issuer.
-async fn agents_token(gateway: &Gateway, issuer: &str) -> String {
+pub(crate) async fn agents_token(gateway: &Gateway, issuer: &str) -> String {
     let mut browser = Browser::default();
     let form = holdpoint_tests::browser::Form {
         action: format!("{issuer}/token"),

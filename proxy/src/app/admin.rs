@@ -6,13 +6,14 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use holdpoint_core::config::{Admin, Config, Issuer, SecretRef};
 use holdpoint_core::id::SessionId;
+use holdpoint_core::policy::Judge;
 use holdpoint_core::principal::{Identity, Principal};
 use tokio::sync::mpsc;
 
 use super::Shared;
 use crate::api::{self, About, ApiParts, Integrations, LoginWay, Place, SessionView};
 use crate::approvals::{Approvals, PrincipalView, rfc3339};
-use crate::console::{self, ConsoleParts, Health, PluginInForce};
+use crate::console::{self, ConsoleParts, Health, PluginInForce, RulesInForce};
 use crate::listener::ProtocolCell;
 use crate::notify::{self, Notice, WebhookSender};
 use crate::recorder::State;
@@ -168,10 +169,21 @@ fn health(
             records: health.records,
             syncs: health.syncs,
             head: recorder.head().to_string(),
-            policy: serving.rules.load().version().to_owned(),
+            rules: rules_in_force(&***serving.rules.load()),
             plugins: serving.protocols.iter().map(plugin).collect(),
         }
     })
+}
+
+fn rules_in_force(policy: &dyn Judge) -> RulesInForce {
+    let files = policy.sources().iter();
+    RulesInForce {
+        version: policy.version().to_owned(),
+        files: files
+            .map(|file| (file.name.clone(), file.text.clone()))
+            .collect(),
+        warnings: policy.warnings().to_vec(),
+    }
 }
 
 fn integrations(config: &Config, secrets: &Secrets) -> anyhow::Result<Integrations> {

@@ -8,6 +8,7 @@ mod approvals;
 mod check;
 mod classify;
 mod client;
+mod completion;
 mod demo;
 mod env;
 mod login;
@@ -16,10 +17,12 @@ mod psql;
 mod replay;
 mod serve;
 mod sessions;
+mod sse;
 mod style;
 mod token;
 mod verify;
 mod wait;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -69,11 +72,15 @@ enum Command {
     /// List and decide what is held
     #[command(subcommand)]
     Approvals(approvals::ApprovalsCommand),
+    /// Follow what is held, and ring when something new waits
+    Watch(watch::RingArgs),
     /// Read recorded sessions
     #[command(subcommand)]
     Sessions(sessions::SessionsCommand),
     /// Check that a journal is whole and unaltered
     Verify(verify::VerifyArgs),
+    /// Print a script that lets a shell complete these commands
+    Completion(completion::CompletionArgs),
 }
 
 /// Which configuration to read.
@@ -123,8 +130,10 @@ pub fn main() -> ExitCode {
         Command::Psql(args) => args.run(),
         Command::Wait(args) => args.run(),
         Command::Approvals(command) => command.run(),
+        Command::Watch(args) => args.run(),
         Command::Sessions(command) => command.run(),
         Command::Verify(args) => args.run(),
+        Command::Completion(args) => args.run(),
     };
     match outcome {
         Ok(code) => code,

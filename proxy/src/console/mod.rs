@@ -14,14 +14,18 @@ mod assets;
 mod guard;
 mod health;
 mod html;
+mod one;
 mod page;
+mod rules;
 mod sessions;
 mod sign_in;
+mod sql;
 mod table;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -35,7 +39,7 @@ use holdpoint_core::config::Issuer;
 use tokio::sync::Semaphore;
 
 pub use guard::ConsoleError;
-pub use health::{Health, PluginInForce};
+pub use health::{Health, PluginInForce, RulesInForce};
 
 use crate::api::{Sessions, Tokens};
 use crate::approvals::{Approvals, Clock};
@@ -94,6 +98,15 @@ impl Console {
     fn now(&self) -> Now {
         (self.0.clock)()
     }
+
+    /// Targets whose commands are statements, and may be coloured as such.
+    fn sql_targets(&self) -> HashSet<String> {
+        let plugins = (self.0.health)().plugins.into_iter();
+        plugins
+            .filter(|plugin| matches!(plugin.name.as_str(), "postgres" | "mysql"))
+            .map(|plugin| plugin.target)
+            .collect()
+    }
 }
 
 /// The console's routes, for the admin listener.
@@ -128,7 +141,7 @@ fn routes(console: Console) -> Router {
     Router::new()
         .route("/", get(async || Redirect::to("/console")))
         .route("/console", get(approvals::list))
-        .route("/console/approvals/{id}", get(approvals::one))
+        .route("/console/approvals/{id}", get(one::show))
         .route("/console/approvals/{id}/approve", get(approvals::approve))
         .route("/console/approvals/{id}/deny", get(approvals::deny))
         .route(
@@ -138,6 +151,7 @@ fn routes(console: Console) -> Router {
         .route("/console/changes", get(approvals::changes))
         .route("/console/sessions", get(sessions::list))
         .route("/console/sessions/{id}", get(sessions::one))
+        .route("/console/rules", get(rules::show))
         .route("/console/health", get(health::show))
         .route("/console/login", get(sign_in::login))
         .route("/console/callback", get(sign_in::callback))
