@@ -131,6 +131,7 @@ struct Held {
     targets: BTreeMap<String, Secret>,
     webhooks: BTreeMap<String, Secret>,
     integrations: BTreeMap<String, Secret>,
+    consoles: BTreeMap<String, Secret>,
 }
 
 impl Secrets {
@@ -157,7 +158,7 @@ impl Secrets {
     /// How many secrets are held.
     pub fn count(&self) -> usize {
         let held = self.0.load();
-        held.targets.len() + held.webhooks.len() + held.integrations.len()
+        held.targets.len() + held.webhooks.len() + held.integrations.len() + held.consoles.len()
     }
 
     /// The password for a target, where one is configured.
@@ -173,6 +174,11 @@ impl Secrets {
     /// What this integration signs votes with.
     pub fn integration(&self, name: &str) -> Option<Secret> {
         self.0.load().integrations.get(name).cloned()
+    }
+
+    /// What the web console proves with that it is its client at this issuer.
+    pub fn console(&self, issuer: &str) -> Option<Secret> {
+        self.0.load().consoles.get(issuer).cloned()
     }
 }
 
@@ -192,6 +198,16 @@ impl Held {
         for (name, integration) in &config.review.integrations {
             let secret = named(&integration.secret, || format!("integration `{name}`"))?;
             held.integrations.insert(name.clone(), secret);
+        }
+        for issuer in &config.identity.issuers {
+            let place = issuer
+                .console
+                .as_ref()
+                .and_then(|login| login.client_secret.as_ref());
+            if let Some(place) = place {
+                let secret = named(place, || format!("console of issuer `{}`", issuer.name))?;
+                held.consoles.insert(issuer.name.clone(), secret);
+            }
         }
         Ok(held)
     }

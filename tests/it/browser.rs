@@ -13,7 +13,7 @@ use crate::console::{agents_token, gateway};
 
 /// What the agent asks for: a change that passes, one that does not, and one that is hard to read.
 const HELD: [&str; 3] = [
-    "UPDATE invoices SET amount = amount + 5, note = 'paid late' WHERE id = 1",
+    "UPDATE bills SET amount = amount + 5, note = 'paid late' WHERE id = 1",
     "DROP TABLE victims",
     "-- monthly clean-up\nDELETE FROM audit_entries_of_the_previous_accounting_period AS entry\n \
      USING retention_rules_of_the_accounting_department AS rule\n WHERE entry.kind = rule.kind\n   \
@@ -38,8 +38,8 @@ async fn people_review_in_a_real_browser() {
     let Some((gateway, issuer)) = gateway().await else {
         return;
     };
-    let tables = "CREATE TABLE invoices (id int, amount int, note text); \
-         INSERT INTO invoices VALUES (1, 10, ''); CREATE TABLE victims (id int); \
+    let tables = "CREATE TABLE bills (id int, amount int, note text); \
+         INSERT INTO bills VALUES (1, 10, ''); \
          CREATE TABLE audit_entries_of_the_previous_accounting_period \
            (id int, kind text, written_at timestamptz, note text, amount numeric); \
          CREATE TABLE retention_rules_of_the_accounting_department (kind text, keep_for interval)";
@@ -84,7 +84,7 @@ async fn people_review_in_a_real_browser() {
     assert_eq!(lines.last().map(String::as_str), Some("done"), "{errors}");
     let amount = gateway
         .database
-        .value("SELECT amount FROM invoices WHERE id = 1");
+        .value("SELECT amount FROM bills WHERE id = 1");
     assert_eq!(amount, "15");
     assert!(!gateway.tap.saw("DROP TABLE victims"));
 }

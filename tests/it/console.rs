@@ -12,6 +12,7 @@ pub(crate) async fn gateway() -> Option<(Gateway, String)> {
         r#"[dev_issuer]
 listen = "{issuer}"
 [dev_issuer.users.ada]
+agent = true
 groups = ["agents"]
 scopes = ["holdpoint.connect"]
 owners = ["olivia"]
@@ -81,7 +82,7 @@ impl Reviewer {
         for _ in 0..500 {
             let page = self.open("/console").await;
             assert_eq!(page.status, 200, "{}", page.body);
-            if page.body.contains(text) {
+            if page.text().contains(text) {
                 let link = page.link("class=\"card\"");
                 return self.browser.open(&link).await;
             }

@@ -103,7 +103,9 @@ pub(super) async fn start(
         approvals: shared.approvals.clone(),
         tokens,
         sessions: live,
-        issuers: shared.issuers.clone(),
+        issuers: (shared.issuers.iter())
+            .map(|issuer| (issuer.clone(), vault.console(&issuer.name)))
+            .collect(),
         public_url: public_url(admin, config),
         journal: config.journal.dir.clone(),
         health: health(config, shared, in_force),

@@ -36,6 +36,7 @@ use axum::response::Redirect;
 use axum::routing::{get, post};
 use holdpoint_core::Now;
 use holdpoint_core::config::Issuer;
+use holdpoint_core::secret::Secret;
 use tokio::sync::Semaphore;
 
 pub use guard::ConsoleError;
@@ -65,8 +66,9 @@ pub struct ConsoleParts {
     pub approvals: Approvals,
     pub tokens: Arc<dyn Tokens>,
     pub sessions: Arc<dyn Sessions>,
-    /// Those with `login` offer to sign in.
-    pub issuers: Vec<Issuer>,
+    /// Those with `login` or `console` offer to sign in. With the secret of a
+    /// confidential client.
+    pub issuers: Vec<(Issuer, Option<Secret>)>,
     /// Where browsers find the admin listener.
     pub public_url: Option<String>,
     /// The journal's directory.
@@ -124,7 +126,9 @@ impl Console {
             approvals: parts.approvals,
             tokens: parts.tokens,
             sessions: parts.sessions,
-            ways: parts.issuers.iter().filter_map(Way::of).collect(),
+            ways: (parts.issuers.into_iter())
+                .filter_map(|(issuer, secret)| Way::of(&issuer, secret))
+                .collect(),
             origin: Origin::of(&url)?,
             journal: parts.journal,
             health: parts.health,

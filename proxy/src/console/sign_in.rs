@@ -40,6 +40,7 @@ pub(super) struct Way {
     name: String,
     issuer: String,
     client_id: String,
+    secret: Option<Secret>,
     audience: Option<String>,
     review_scope: String,
     ca: Option<PathBuf>,
@@ -48,13 +49,19 @@ pub(super) struct Way {
 }
 
 impl Way {
-    pub(super) fn of(issuer: &Issuer) -> Option<Self> {
-        let login = issuer.login.as_ref()?;
+    /// `secret` is that of the issuer's `console` client, if it is a confidential one.
+    pub(super) fn of(issuer: &Issuer, secret: Option<Secret>) -> Option<Self> {
+        let (client_id, audience) = match (&issuer.console, &issuer.login) {
+            (Some(console), _) => (&console.client_id, &console.audience),
+            (None, Some(login)) => (&login.client_id, &login.audience),
+            (None, None) => return None,
+        };
         Some(Self {
             name: issuer.name.clone(),
             issuer: issuer.issuer.clone(),
-            client_id: login.client_id.clone(),
-            audience: login.audience.clone(),
+            client_id: client_id.clone(),
+            secret,
+            audience: audience.clone(),
             review_scope: issuer.review_scope.clone(),
             ca: issuer.ca.clone(),
             provider: Mutex::default(),
@@ -73,6 +80,7 @@ impl Way {
             client_id: self.client_id.clone(),
             audience: self.audience.clone(),
             ca: self.ca.clone(),
+            secret: self.secret.clone(),
             // A sign-in lasts as long as its token; the issuer knows who is still there.
             offline: false,
         };
@@ -188,7 +196,7 @@ impl Console {
                 .raw(").</p>"),
         };
         if self.0.ways.is_empty() {
-            html.raw("<p class=\"soft\">No issuer is set up for it: an operator sets <code>login = { client_id = \"…\" }</code> of an <code>[[identity.issuer]]</code>. Until then there is <code>holdpoint approvals</code>.</p>");
+            html.raw("<p class=\"soft\">No issuer is set up for it: an operator sets <code>login = { client_id = \"…\" }</code> or <code>console</code> of an <code>[[identity.issuer]]</code>. Until then there is <code>holdpoint approvals</code>.</p>");
         }
         for way in &self.0.ways {
             html.raw("<p><a class=\"button\" href=\"/console/login?issuer=")
