@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::Console;
 use super::html::Html;
-use super::one::{Weight, chips, command, countdown, heading, moment, state, weight};
+use super::one::{Weight, chips, command, countdown, heading, moment, state, warnings, weight};
 use super::page::{Frame, Tab, notice, refused};
 use super::sign_in::Who;
 use crate::api::{Choice, Decision, Problem, approval_id, cast};
@@ -25,6 +25,9 @@ use crate::approvals::View;
 /// Longer commands are not shown in lists.
 const SHORT: usize = 600;
 const SHORT_LINES: usize = 8;
+
+/// The same, of decided ones.
+const SHORT_ROW: usize = 80;
 
 /// Decided ones that the list ends with.
 const RECENT: usize = 15;
@@ -135,9 +138,15 @@ fn row(html: &mut Html, view: &View) {
         .text(&view.target)
         .raw("</b> ")
         .text(&view.principal.label)
-        .raw(" <span class=\"soft\">")
-        .text(&view.shown.class)
-        .raw(" · ");
+        .raw(" ");
+    let text = &view.shown.text;
+    // Whole or not at all, here as well.
+    if text.len() <= SHORT_ROW && !text.contains('\n') && view.shown.parameters.is_empty() {
+        html.within("<code>", text, "</code>");
+    } else {
+        html.text(&view.shown.class);
+    }
+    html.raw(" <span class=\"soft\">· ");
     moment(html, &view.opened_at);
     html.raw("</span></a></li>\n");
 }
@@ -195,6 +204,7 @@ async fn confirm(
     let now = console.now().unix();
     let mut html = Html::default();
     heading(&mut html, &view, now);
+    warnings(&mut html, &view);
     command(
         &mut html,
         &view,

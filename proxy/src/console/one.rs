@@ -186,7 +186,7 @@ fn span(seconds: u64) -> String {
 }
 
 /// In sentences, what makes this one harder to judge than others.
-fn warnings(html: &mut Html, view: &View) {
+pub(super) fn warnings(html: &mut Html, view: &View) {
     let shown = &view.shown;
     let hidden = shown.text.contains("\\u{") || shown.text.contains("\\x");
     let all = [

@@ -250,26 +250,27 @@ struct Line {
     head: String,
     body: String,
     command: bool,
-    /// Of what is not shown and so told together: how many, and how many bytes.
-    folded: Option<(Folded, usize, usize)>,
+    /// What is not shown and comes in runs that would bury the rest.
+    folded: Option<Folded>,
 }
 
-/// What comes in runs, and would bury the rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Folded {
-    Answers,
-    Notices,
+/// How many, and how many bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Folded {
+    answers: usize,
+    own: usize,
+    bytes: usize,
 }
 
 impl Story {
     /// Another line, or one more of the last line's run.
     fn add(&mut self, line: Line) {
-        if let (Some(last), Some((kind, _, bytes))) = (self.lines.last_mut(), line.folded)
-            && let Some((before, number, sum)) = &mut last.folded
-            && *before == kind
+        if let (Some(last), Some(more)) = (self.lines.last_mut(), line.folded)
+            && let Some(sum) = &mut last.folded
         {
-            *number += 1;
-            *sum += bytes;
+            sum.answers += more.answers;
+            sum.own += more.own;
+            sum.bytes += more.bytes;
         } else if self.lines.len() < MAX_LINES {
             self.lines.push(line);
         } else {
@@ -354,19 +355,15 @@ fn tell(html: &mut Html, line: &Line, sql: bool) {
     .text(&format!("{:.3}", line.since))
     .raw(" s</span> ");
     match line.folded {
-        Some((Folded::Answers, number, bytes)) => {
-            html.raw("<span class=\"soft\">")
-                .count(number, "answer")
-                .raw(" of the target, ")
-                .count(bytes, "byte")
-                .raw("</span>");
-        }
-        Some((Folded::Notices, number, bytes)) => {
-            html.raw("<span class=\"soft\">")
-                .count(number, "message")
-                .raw(" of the gateway's own, ")
-                .count(bytes, "byte")
-                .raw("</span>");
+        Some(folded) => {
+            html.raw("<span class=\"soft\">");
+            if folded.answers > 0 {
+                html.count(folded.answers, "answer").raw(" of the target, ");
+            }
+            if folded.own > 0 {
+                html.count(folded.own, "message").raw(" of the gateway, ");
+            }
+            html.count(folded.bytes, "byte").raw("</span>");
         }
         None => {
             html.within("<span>", &line.head, "</span>");
@@ -394,11 +391,17 @@ fn told(reader: Reader, wanted: &SessionId) -> anyhow::Result<Story> {
             story.target = Some(open.target.clone());
         }
         if let Some((tone, head, body)) = telling::told(entry, seen.blob) {
+            let bytes = seen.blob.len();
             let folded = match entry {
-                Entry::Response => Some((Folded::Answers, 1, seen.blob.len())),
-                Entry::Authored { .. } => Some((Folded::Notices, 1, seen.blob.len())),
+                Entry::Response => Some((1, 0)),
+                Entry::Authored { .. } => Some((0, 1)),
                 _ => None,
             };
+            let folded = folded.map(|(answers, own)| Folded {
+                answers,
+                own,
+                bytes,
+            });
             story.add(Line {
                 since,
                 tone,

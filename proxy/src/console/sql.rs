@@ -124,8 +124,31 @@ const KEYWORDS: [&str; 84] = [
     "with",
 ];
 
-/// Cuts text that is escaped for display; the pieces together are the text.
+/// Cuts text that is escaped for display; the pieces together are the text. Escapes are
+/// pieces of their own also within values and comments.
 pub(super) fn pieces(text: &str) -> Vec<(Look, &str)> {
+    let mut all: Vec<(Look, &str)> = Vec::new();
+    for (look, mut token) in tokens(text) {
+        while let Some(at) = token.find('\\') {
+            let (found, length) = escape(&token[at..]);
+            if found == Look::Escape {
+                let (before, rest) = token.split_at(at);
+                let (escape, after) = rest.split_at(length);
+                all.extend([(look, before), (Look::Escape, escape)]);
+                token = after;
+            } else {
+                let (before, after) = token.split_at(at + length);
+                all.push((look, before));
+                token = after;
+            }
+        }
+        all.push((look, token));
+    }
+    all.retain(|(_, piece)| !piece.is_empty());
+    all
+}
+
+fn tokens(text: &str) -> Vec<(Look, &str)> {
     let mut all: Vec<(Look, &str)> = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
@@ -265,7 +288,7 @@ fn escape(text: &str) -> (Look, usize) {
 /// The same for commands that differ in values, letter case, comments and white space only.
 pub(super) fn shape(text: &str) -> String {
     let mut shape = String::new();
-    for (look, piece) in pieces(text) {
+    for (look, piece) in tokens(text) {
         match look {
             Look::Text | Look::Number => {
                 // A list of values has the shape of one.
@@ -318,12 +341,17 @@ mod tests {
             ]
         );
         assert_eq!(
-            looks("\\\\x41a\\u{202e}b\\xffc$x$ drop $x$ /* a /* b */ c */ \"drop\" $1"),
+            looks(
+                "\\\\x41a\\u{202e}b\\xffc$x$ drop $x$ /* a /* b */ c */ \"drop\" $1 'x\\u{200b}y'"
+            ),
             [
                 (Look::Escape, "\\u{202e}"),
                 (Look::Escape, "\\xff"),
                 (Look::Text, "$x$ drop $x$"),
                 (Look::Comment, "/* a /* b */ c */"),
+                (Look::Text, "'x"),
+                (Look::Escape, "\\u{200b}"),
+                (Look::Text, "y'"),
             ]
         );
     }
