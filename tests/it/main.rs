@@ -33,3 +33,4 @@ mod stopping;
 mod upgrade;
 mod upstream;
 mod versions;
+mod watching;
