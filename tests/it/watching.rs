@@ -3,7 +3,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use holdpoint_tests::desk::{Desk, text};
@@ -27,7 +27,7 @@ impl Watch {
             .spawn()
             .unwrap();
         let out: ChildStdout = child.stdout.take().unwrap();
-        let (sender, lines) = channel();
+        let (sender, lines) = sync_channel(256);
         std::thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
                 if sender.send(line).is_err() {
