@@ -23,7 +23,7 @@ test: ## All tests, end to end ones included (ARGS is passed to `cargo test`)
 bench: ## Micro and load benchmarks, side by side with direct and PgBouncer
 	@scripts/setup bench
 	@$(CARGO) build --release --workspace --bin holdpoint
-	@$(CARGO) bench --workspace --bench micro --bench load $(ARGS)
+	@$(CARGO) bench --workspace --bench micro --bench load --bench crowd $(ARGS)
 
 lint: ## Formatting, clippy, and cargo-deny where it is installed
 	@$(CARGO) fmt --all --check

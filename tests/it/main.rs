@@ -12,6 +12,7 @@ mod connections;
 mod console;
 mod crash;
 mod demo;
+mod doctor;
 mod drivers;
 mod in_its_place;
 mod interop;

@@ -93,6 +93,7 @@ impl App {
         let inside = control.enter();
         private_dir(&config.state)?;
         no_core_dumps();
+        raise_descriptors(config.limits.max_sessions);
         let clock = Clock::new();
 
         let candidate = Candidate::read(&config)?;
@@ -329,6 +330,31 @@ fn private_dir(path: &PathBuf) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Listeners, files, reviewers' connections.
+const OWN_DESCRIPTORS: u64 = 256;
+
+/// Two for each session, as far as the system lets us: most give a process 1,024 until
+/// it asks for more.
+fn raise_descriptors(sessions: usize) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+    let wanted = (sessions as u64)
+        .saturating_mul(2)
+        .saturating_add(OWN_DESCRIPTORS);
+    let have = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if have < wanted {
+        tracing::warn!(
+            have,
+            wanted,
+            "too few open files for `limits.max_sessions`: raise the hard limit (`LimitNOFILE=` of systemd)"
+        );
+    }
 }
 
 /// Memory holds credentials: no core file of it, and no debugger of the same user.

@@ -1,9 +1,13 @@
 //! `holdpoint check`: open all that the configuration names, bind nothing.
+//!
+//! Targets are asked what their accounts may do; one that cannot be reached is a warning,
+//! since the configuration can be right all the same.
 
 use std::process::ExitCode;
 
 use clap::Args;
 
+use super::doctor::account_warnings;
 use super::style::Style;
 use super::{ConfigArgs, Outcome};
 use crate::reload::{Candidate, read_config};
@@ -12,6 +16,9 @@ use crate::reload::{Candidate, read_config};
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Do not connect to targets
+    #[arg(long)]
+    offline: bool,
 }
 
 impl CheckArgs {
@@ -20,7 +27,11 @@ impl CheckArgs {
         let config = read_config(&self.config.config)?;
         let candidate = Candidate::read(&config)?;
         println!("{config}");
-        for warning in candidate.warnings() {
+        let mut warnings = candidate.warnings().to_vec();
+        if !self.offline {
+            warnings.extend(account_warnings(&config, &candidate.secrets)?);
+        }
+        for warning in warnings {
             eprintln!("{}: {warning}", style.yellow("warning"));
         }
         eprintln!(
