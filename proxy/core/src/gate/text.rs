@@ -73,11 +73,19 @@ pub(super) fn token_expired() -> Denial {
 
 pub(super) fn pending(
     approval: &ApprovalId,
-    rule: &str,
+    decision: &Decision,
     expires_mono_ns: u64,
     in_transaction: bool,
     now: Now,
 ) -> Denial {
+    let rule = &decision.rule;
+    let justify = match &decision.outcome {
+        Outcome::Hold(hold) if hold.justify => format!(
+            " Nobody can approve it before you say why: run `holdpoint approvals justify \
+             {approval} \"REASON\"`."
+        ),
+        _ => String::new(),
+    };
     let transaction = if in_transaction {
         " The transaction is over: nobody's locks wait for a review. Begin it again, from its first command."
     } else {
@@ -90,7 +98,7 @@ pub(super) fn pending(
     )
     .detail(format!(
         "{NOT_EXECUTED}{transaction} Do not rephrase it or work around it: a changed command \
-         needs a new approval. The decision is open until {}.",
+         needs a new approval.{justify} The decision is open until {}.",
         until(expires_mono_ns, now)
     ))
     .hint(format!(
@@ -146,6 +154,17 @@ pub(super) fn shutdown() -> Denial {
         .hint("Connect again and send it again.")
 }
 
+/// A use of a window could not be written down.
+pub(super) fn journal() -> Denial {
+    Denial::new(
+        Kind::Unavailable,
+        "HP-JOURNAL",
+        "the journal cannot be written, so nothing may run",
+    )
+    .detail(NOT_EXECUTED)
+    .hint("Ask an operator: disk space, then permissions.")
+}
+
 /// Something in the gateway itself does not hold together; never the client's fault.
 pub(super) fn internal() -> Denial {
     Denial::new(
@@ -171,13 +190,25 @@ pub(super) fn holding(
     } else {
         ""
     };
-    let people = match hold.quorum {
+    let people = match hold.people() {
         0 | 1 => "a reviewer".to_owned(),
         many => format!("{many} reviewers"),
     };
+    let people = match hold.steps.len() {
+        0 | 1 => people,
+        steps => format!("{people} in {steps} steps"),
+    };
+    let justify = if hold.justify {
+        format!(
+            " Nobody can approve it before you say why: run `holdpoint approvals justify {approval} \
+             \"REASON\"`."
+        )
+    } else {
+        String::new()
+    };
     format!(
         "holdpoint: held for approval {approval} by rule `{rule}`: not executed yet, waiting for \
-         {people} until {}.{joined} Keep this connection open, or leave it, run `holdpoint wait \
+         {people} until {}.{joined}{justify} Keep this connection open, or leave it, run `holdpoint wait \
          {approval}`, and send exactly the same command again. Do not rephrase it: a changed \
          command needs a new approval.",
         until(expires_mono_ns, now)
