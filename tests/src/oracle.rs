@@ -354,7 +354,11 @@ fn approvals(records: &[Read]) {
                 let id = approval.to_string();
                 if state == "approved" {
                     let have = yes.get(&id).map_or(0, BTreeSet::len);
-                    let need = holds.get(&id).expect("settled without a hold").hold.people() as usize;
+                    let need = holds
+                        .get(&id)
+                        .expect("settled without a hold")
+                        .hold
+                        .people() as usize;
                     assert!(have >= need, "{id} was approved by {have} of {need}");
                 }
                 settled.insert(id, state.clone());

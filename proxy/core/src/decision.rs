@@ -297,7 +297,8 @@ mod tests {
 
     #[test]
     fn records_of_older_versions_read_as_one_step() {
-        let old = r#"{"reviewers":[{"group":"dba"}],"quorum":2,"expires_in":{"secs":60,"nanos":0}}"#;
+        let old =
+            r#"{"reviewers":[{"group":"dba"}],"quorum":2,"expires_in":{"secs":60,"nanos":0}}"#;
         let read: Hold = serde_json::from_str(old).unwrap();
         assert_eq!(read, hold(vec![Step::of(vec![group("dba")], 2)]));
         assert_eq!(serde_json::to_string(&read).unwrap(), old);
@@ -342,9 +343,18 @@ mod tests {
         assert!(late.met_by(&one));
         assert!(hold(vec![step(&["dba", "leads"], 1)]).met_by(&soon));
 
-        let why = Hold { justify: true, ..one.clone() };
-        let window = Hold { windows: vec![Window::Session], ..one.clone() };
-        let glass = Hold { break_glass: vec![group("sre")], ..one.clone() };
+        let why = Hold {
+            justify: true,
+            ..one.clone()
+        };
+        let window = Hold {
+            windows: vec![Window::Session],
+            ..one.clone()
+        };
+        let glass = Hold {
+            break_glass: vec![group("sre")],
+            ..one.clone()
+        };
         assert!(!why.met_by(&one) && one.met_by(&why));
         assert!(!one.met_by(&window) && window.met_by(&one));
         assert!(!one.met_by(&glass) && glass.met_by(&one));

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use holdpoint_core::config::{Config, SecretRef, UpstreamTls};
 use holdpoint_core::policy::Policy;
 use holdpoint_host::Plugin;
 
 use super::read_enforced_rules;
+use crate::on_call::Lists;
 use crate::plugins::Plugins;
 use crate::secrets::{self, Secrets};
 use crate::session::Route;
@@ -40,6 +41,13 @@ impl Candidate {
         let policy = Arc::new(read_enforced_rules(config)?);
         let plugins = Plugins::load(config)?;
         let secrets = Secrets::load(config)?;
+        for list in policy.on_call_lists() {
+            if !config.review.on_call.contains_key(list) {
+                bail!("rules ask `oncall:{list}`, and there is no `[review.oncall.{list}]`");
+            }
+        }
+        // For its checks: bundles and URLs.
+        Lists::new(config, &secrets).context("`[review.oncall]`")?;
         let mut entries = BTreeMap::new();
         for (name, listener) in &config.listeners {
             let target = config
@@ -84,6 +92,7 @@ impl Candidate {
         }
         let mut warnings = policy.warnings().to_vec();
         warnings.extend(odd(config));
+        warnings.extend(ownerless(config, &policy));
         Ok(Self {
             policy,
             plugins,
@@ -137,6 +146,26 @@ fn odd(config: &Config) -> Vec<String> {
     odd
 }
 
+/// Rules that leave a decision to owners who are not there.
+fn ownerless(config: &Config, policy: &Policy) -> Vec<String> {
+    let without = config
+        .targets
+        .iter()
+        .filter(|(_, target)| target.owners.is_empty());
+    let warn = |name: &str, rule: &str| {
+        format!(
+            "`{rule}` asks the owners of target `{name}`, which has none: what they alone would \
+             decide is refused; set `owners` of the target"
+        )
+    };
+    without
+        .flat_map(|(name, _)| {
+            let rules = policy.asks_owners(name);
+            rules.into_iter().map(move |rule| warn(name, rule))
+        })
+        .collect()
+}
+
 /// Every file whose change is to be noticed.
 pub(super) fn files(config: &Config, path: PathBuf) -> Vec<PathBuf> {
     let mut files = vec![path];
@@ -160,7 +189,9 @@ pub(super) fn files(config: &Config, path: PathBuf) -> Vec<PathBuf> {
         .integrations
         .values()
         .map(|integration| &integration.secret);
-    for secret in targets.chain(webhooks).chain(integrations) {
+    let lists = config.review.on_call.values();
+    let lists = lists.filter_map(|list| list.secret.as_ref());
+    for secret in targets.chain(webhooks).chain(integrations).chain(lists) {
         if let SecretRef::File(path) = secret {
             files.push(path.clone());
         }

@@ -27,7 +27,11 @@ pub struct BreakGlass {
 ///
 /// # Errors
 /// That reviewer may not, for the reason given.
-pub fn may_review(draft: &Draft, broken: &BreakGlass, reviewer: &Reviewer) -> Result<(), VoteError> {
+pub fn may_review(
+    draft: &Draft,
+    broken: &BreakGlass,
+    reviewer: &Reviewer,
+) -> Result<(), VoteError> {
     if reviewer.agent {
         return Err(VoteError::Agent);
     }

@@ -226,7 +226,10 @@ impl Approval {
 
     /// How many people have approved the current step, and how many must.
     pub fn progress(&self) -> (u32, u32) {
-        let current = self.votes.iter().filter(|cast| cast.step == self.current.step);
+        let current = self
+            .votes
+            .iter()
+            .filter(|cast| cast.step == self.current.step);
         let have = u32::try_from(approvers(current).count()).unwrap_or(u32::MAX);
         (have, self.need())
     }
@@ -337,8 +340,8 @@ impl Approval {
 
     /// Lets more people decide the current step, if its time has come. Gives whether it did.
     pub fn escalate(&mut self, now: Now) -> bool {
-        let due = now.mono_ns < self.expires
-            && self.escalates_at().is_some_and(|at| now.mono_ns >= at);
+        let due =
+            now.mono_ns < self.expires && self.escalates_at().is_some_and(|at| now.mono_ns >= at);
         self.current.escalated |= due;
         due
     }

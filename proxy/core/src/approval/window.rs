@@ -113,7 +113,12 @@ impl OpenWindow {
         if *digest != self.draft.digest {
             return Err(ClaimError::Digest);
         }
-        if self.reach.session.as_ref().is_some_and(|own| own != session) {
+        if self
+            .reach
+            .session
+            .as_ref()
+            .is_some_and(|own| own != session)
+        {
             return Err(ClaimError::Session);
         }
         if self.is_over(now) {

@@ -35,7 +35,10 @@ impl Compiler<'_> {
                 ));
             }
         }
-        let windows = self.windows(&at.key("windows"), raw.windows.as_deref().unwrap_or_default());
+        let windows = self.windows(
+            &at.key("windows"),
+            raw.windows.as_deref().unwrap_or_default(),
+        );
         let glass = at.key("break_glass");
         if raw.break_glass.as_ref().is_some_and(Vec::is_empty) {
             self.fault(&glass, "an empty list lets nobody", "remove it");

@@ -7,8 +7,8 @@
 //! answer made under other rules, or none at all, counts as the last of these.
 
 use super::glob::Glob;
-use super::{Ask, hold};
 use super::merge::{Found, strictest};
+use super::{Ask, hold};
 use crate::command::Operation;
 use crate::decision::Outcome;
 use crate::id::FieldHasher;

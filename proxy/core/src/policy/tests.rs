@@ -511,7 +511,7 @@ fn mistakes_in_rules_are_found_with_their_place() {
         ("deny = { mesage = \"x\" }", "did you mean `message`?"),
         (
             "hold = { reviewers = [\"dba\"] }",
-            "`dba` is neither `group:NAME` nor",
+            "`dba` is none of `group:NAME`",
         ),
         (
             "hold = { reviewers = [\"person:ping|x\"] }",

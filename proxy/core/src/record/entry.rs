@@ -163,6 +163,24 @@ pub enum Entry {
     },
 }
 
+impl Entry {
+    /// The approval that an entry speaks of, where it does not say what a session does:
+    /// such a record may outlive the session that asked.
+    pub fn approval(&self) -> Option<&ApprovalId> {
+        match self {
+            Self::Vote { vote, .. } => Some(&vote.approval),
+            Self::BreakGlass { glass, .. } => Some(&glass.approval),
+            Self::Notified { approval, .. }
+            | Self::Settled { approval, .. }
+            | Self::Escalated { approval, .. }
+            | Self::Justified { approval, .. }
+            | Self::Reviewed { approval, .. }
+            | Self::WindowEnded { approval, .. } => Some(approval),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
     pub node: String,

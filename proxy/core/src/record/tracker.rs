@@ -112,7 +112,7 @@ impl Tracker {
             (None, Entry::Open(_)) => Ok((Some(id.clone()), NO_PREV)),
             (Some(_), Entry::Open(_)) => Err(TrackError::Reopened(id.clone())),
             (Some(session), _) => Ok((Some(id.clone()), session.head)),
-            (None, entry) if outlives_session(entry) => Ok((None, self.node)),
+            (None, entry) if entry.approval().is_some() => Ok((None, self.node)),
             (None, _) => Err(TrackError::NotOpen(id.clone())),
         }
     }
@@ -279,19 +279,4 @@ impl Tracker {
             _ => {}
         }
     }
-}
-
-/// Whether the entry speaks of an approval rather than of what its session does.
-fn outlives_session(entry: &Entry) -> bool {
-    matches!(
-        entry,
-        Entry::Notified { .. }
-            | Entry::Vote { .. }
-            | Entry::Settled { .. }
-            | Entry::Escalated { .. }
-            | Entry::Justified { .. }
-            | Entry::BreakGlass { .. }
-            | Entry::Reviewed { .. }
-            | Entry::WindowEnded { .. }
-    )
 }

@@ -52,7 +52,10 @@ fn steps_are_asked_in_order_and_each_has_its_own_quorum() {
     let of = 2;
     let rule = "base:delete".to_owned();
     assert_eq!(early, Err(VoteError::OtherStep { rule, step: 1, of }));
-    assert_eq!(approval.vote(approves("rita", &["dba"]), at(2)), advanced(2));
+    assert_eq!(
+        approval.vote(approves("rita", &["dba"]), at(2)),
+        advanced(2)
+    );
     assert_eq!((approval.place(), approval.progress()), ((2, 2), (0, 2)));
     let late = approval.vote(approves("dora", &["dba"]), at(3));
     assert!(matches!(late, Err(VoteError::OtherStep { step: 2, .. })));
@@ -76,7 +79,10 @@ fn one_person_approves_one_step_only_under_whichever_name() {
     assert_eq!(again, Err(VoteError::EarlierStep));
     let mut other_name = approves("rita.admin", &both);
     other_name.reviewer.also = vec![identity("rita")];
-    assert_eq!(approval.vote(other_name, at(2)), Err(VoteError::EarlierStep));
+    assert_eq!(
+        approval.vote(other_name, at(2)),
+        Err(VoteError::EarlierStep)
+    );
     assert_eq!(approval.progress(), (0, 2));
 }
 
@@ -113,7 +119,9 @@ fn who_approved_an_earlier_step_can_still_stop_a_later_one() {
     let mut approval = opened(two_steps());
     let both = ["dba", "sre"];
     approval.vote(approves("rita", &both), at(1)).unwrap();
-    approval.vote(of("rita", &both, Verdict::Deny), at(2)).unwrap();
+    approval
+        .vote(of("rita", &both, Verdict::Deny), at(2))
+        .unwrap();
     assert_eq!(approval.state().word(), "denied");
 }
 
@@ -130,7 +138,10 @@ fn escalation_widens_who_decides_and_passes_nothing() {
     assert_eq!(*approval.state(), State::Pending);
     assert_eq!(approval.progress(), (0, 1));
     assert_eq!(approval.next_due(), Some(100 * SECOND));
-    assert_eq!(approval.vote(approves("lea", &["leads"]), at(27)), advanced(2));
+    assert_eq!(
+        approval.vote(approves("lea", &["leads"]), at(27)),
+        advanced(2)
+    );
     assert!(!approval.is_escalated(), "the next step begins anew");
     assert!(
         approval.vote(approves("max", &["leads"]), at(28)).is_err(),
@@ -344,15 +355,31 @@ fn breaking_the_glass_is_for_named_people_with_a_reason() {
         assert!(approval.broken().is_none());
     };
     refuse(|g| g.by.agent = true, 1, |e| *e == VoteError::Agent);
-    refuse(|g| g.by.groups.clear(), 1, |e| matches!(e, VoteError::NoGlass(_)));
-    refuse(|g| g.by.groups = vec!["dba".to_owned()], 1, |e| {
-        matches!(e, VoteError::NoGlass(_))
-    });
-    refuse(|g| g.reason = " ".to_owned(), 1, |e| *e == VoteError::NoCause);
-    refuse(|g| g.reason = "x".repeat(MAX_REASON + 1), 1, |e| {
-        matches!(e, VoteError::LongReason(_))
-    });
-    refuse(|g| g.digest = Digest::of(b"other"), 1, |e| *e == VoteError::Digest);
+    refuse(
+        |g| g.by.groups.clear(),
+        1,
+        |e| matches!(e, VoteError::NoGlass(_)),
+    );
+    refuse(
+        |g| g.by.groups = vec!["dba".to_owned()],
+        1,
+        |e| matches!(e, VoteError::NoGlass(_)),
+    );
+    refuse(
+        |g| g.reason = " ".to_owned(),
+        1,
+        |e| *e == VoteError::NoCause,
+    );
+    refuse(
+        |g| g.reason = "x".repeat(MAX_REASON + 1),
+        1,
+        |e| matches!(e, VoteError::LongReason(_)),
+    );
+    refuse(
+        |g| g.digest = Digest::of(b"other"),
+        1,
+        |e| *e == VoteError::Digest,
+    );
     refuse(|_| {}, 100, |e| *e == VoteError::Expired);
     let none = open(1).break_glass(glass("cleo", &["chiefs"]), at(1));
     assert!(matches!(none, Err(VoteError::NoGlass(_))));
@@ -361,7 +388,9 @@ fn breaking_the_glass_is_for_named_people_with_a_reason() {
 #[test]
 fn a_broken_glass_lets_it_run_once_and_even_for_who_asked() {
     let mut approval = opened(two_steps());
-    approval.break_glass(glass("agent", &["chiefs"]), at(1)).unwrap();
+    approval
+        .break_glass(glass("agent", &["chiefs"]), at(1))
+        .unwrap();
     assert_eq!(approval.state().word(), "approved");
     assert!(approval.window(at(1)).is_none());
     assert!(claim(&mut approval, at(2)).is_ok());
@@ -370,7 +399,9 @@ fn a_broken_glass_lets_it_run_once_and_even_for_who_asked() {
     assert_eq!(late, Err(VoteError::Final("used")));
 
     let mut denied = opened(two_steps());
-    denied.vote(of("rita", &["dba"], Verdict::Deny), at(1)).unwrap();
+    denied
+        .vote(of("rita", &["dba"], Verdict::Deny), at(1))
+        .unwrap();
     let late = denied.break_glass(glass("cleo", &["chiefs"]), at(2));
     assert_eq!(late, Err(VoteError::Final("denied")), "a no stays a no");
 }
@@ -386,10 +417,16 @@ fn somebody_else_who_could_have_decided_it_reviews_it_afterwards() {
     }
     assert_eq!(may("cleo", &["dba"]), Err(VoteError::OwnGlass));
     assert_eq!(may("owner", &["dba"]), Err(VoteError::Own));
-    assert!(matches!(may("sam", &["chiefs"]), Err(VoteError::NotEligible(_))));
+    assert!(matches!(
+        may("sam", &["chiefs"]),
+        Err(VoteError::NotEligible(_))
+    ));
     let mut alias = approves("cleo.admin", &["dba"]).reviewer;
     alias.also = vec![identity("cleo")];
-    assert_eq!(may_review(&draft, &broken, &alias), Err(VoteError::OwnGlass));
+    assert_eq!(
+        may_review(&draft, &broken, &alias),
+        Err(VoteError::OwnGlass)
+    );
     let mut agent = approves("bot", &["dba"]).reviewer;
     agent.agent = true;
     assert_eq!(may_review(&draft, &broken, &agent), Err(VoteError::Agent));

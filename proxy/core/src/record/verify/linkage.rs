@@ -411,8 +411,15 @@ impl Approvals {
                 "the window of approval {approval} does not cover command {command}"
             ));
         }
-        let other = window.reach.session.as_ref().is_some_and(|own| own != session);
-        let limit = window.reach.for_ms.map_or(u64::MAX, |ms| ms.saturating_mul(1_000_000));
+        let other = window
+            .reach
+            .session
+            .as_ref()
+            .is_some_and(|own| own != session);
+        let limit = window
+            .reach
+            .for_ms
+            .map_or(u64::MAX, |ms| ms.saturating_mul(1_000_000));
         let late = window.opened.0 != at.0
             || at.1.saturating_sub(window.opened.1) > limit.saturating_add(SLACK_NS);
         if other || late {
@@ -485,7 +492,9 @@ impl Approvals {
                 if turn.as_ref() == Some(approval) {
                     Ok(())
                 } else {
-                    Err(format!("command {command} claimed another approval's window"))
+                    Err(format!(
+                        "command {command} claimed another approval's window"
+                    ))
                 }
             }
             Some(known) => {
@@ -580,8 +589,14 @@ impl Known {
         if self.hold.justify && !self.justified {
             return Err(format!("`{who}` approved before the requester said why"));
         }
-        if vote.window.is_some_and(|window| !self.hold.windows.contains(&window)) {
-            return Err(format!("`{who}` opened a window that rule `{}` does not offer", self.rule));
+        if vote
+            .window
+            .is_some_and(|window| !self.hold.windows.contains(&window))
+        {
+            return Err(format!(
+                "`{who}` opened a window that rule `{}` does not offer",
+                self.rule
+            ));
         }
         let mut earlier = self.approvals.iter().take(self.turn);
         if earlier.any(|one| same_person(&one.reviewer, &vote.reviewer)) {

@@ -600,3 +600,5 @@ fn an_entry_of_a_newer_version_is_chained_and_remarked() {
     let report = verify(&journal.stream(), &[]);
     assert_eq!(report.warnings[0].kind, Kind::Newer);
 }
+
+mod rules;
