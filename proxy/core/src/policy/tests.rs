@@ -1,5 +1,6 @@
 //! What rules say, and rule files' mistakes.
 
+mod holds;
 mod masks;
 mod shipped;
 

@@ -75,10 +75,8 @@ fn steps_in_order_are_fine_and_any_other_way_is_told() {
     let good = [one(), two(), approved(None), forward(1), completed(1)];
     assert_eq!(told(held_by(&hold, good)), Vec::<String>::new());
     says(held_by(&hold, [two()]), "at step 1");
-    says(
-        held_by(&hold, [one(), approved(None)]),
-        "approved at step 1 of 2",
-    );
+    says(held_by(&hold, [one(), approved(None)]), "0 of 1 people");
+    says(held_by(&hold, [approved(None)]), "approved at step 1 of 2");
     let again = counted(of("rita", "sre"));
     says(held_by(&hold, [one(), again]), "an earlier step as well");
     let mut alias = of("rita.admin", "sre");
