@@ -87,6 +87,48 @@ fn owners_stand_in_for_owner_and_without_them_it_is_refused() {
     ));
 }
 
+/// The examples, with the comment in their first line that says what they are.
+#[test]
+fn the_examples_of_the_guide_are_good() {
+    const BASE: &str = r#"
+[[identity.issuer]]
+name = "okta"
+issuer = "https://okta.example"
+audiences = ["x"]
+[listener.l]
+listen = "127.0.0.1:6432"
+target = "billing"
+tls = { cert = "c", key = "k" }
+[policy]
+files = ["p.toml"]
+"#;
+    let guide = crate::config::tests_support::repository().join("docs/approvals.md");
+    #[allow(clippy::disallowed_methods, reason = "a file of the repository")]
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let (mut rules, mut configs) = (0, 0);
+    for block in guide.split("```toml\n").skip(1) {
+        let text = block.split("```").next().unwrap();
+        if text.starts_with("# rules.toml") {
+            let policy = compile(&[text]).unwrap_or_else(|problems| panic!("{problems}"));
+            assert_eq!(policy.warnings(), [""; 0]);
+            rules += 1;
+        } else {
+            let text = format!("{text}{BASE}");
+            let config = crate::config::Config::parse(&text, "guide", std::path::Path::new("/"));
+            let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+            // What is in force reads back as itself.
+            let again = crate::config::Config::parse(
+                &config.to_string(),
+                "again",
+                std::path::Path::new("/"),
+            );
+            assert_eq!(again.unwrap(), config);
+            configs += 1;
+        }
+    }
+    assert!(rules >= 5 && configs == 1, "{rules} {configs}");
+}
+
 #[test]
 fn it_is_known_which_rules_ask_owners_and_which_lists() {
     let rules = rule(
