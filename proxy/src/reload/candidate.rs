@@ -198,3 +198,45 @@ pub(super) fn files(config: &Config, path: PathBuf) -> Vec<PathBuf> {
     }
     files
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use holdpoint_core::policy::RuleFile;
+
+    use super::*;
+
+    #[test]
+    fn a_rule_for_owners_of_a_target_that_has_none_is_warned_of() {
+        let text = r#"[[identity.issuer]]
+name = "a"
+issuer = "https://a.example"
+audiences = ["x"]
+[target.owned]
+protocol = "postgres"
+address = "127.0.0.1:1"
+user = "u"
+owners = ["group:shop"]
+[target.stray]
+protocol = "postgres"
+address = "127.0.0.1:1"
+user = "u"
+[listener.l]
+listen = "127.0.0.1:6432"
+target = "owned"
+tls = { cert = "c", key = "k" }
+[policy]
+files = ["p.toml"]
+"#;
+        let config = Config::parse(text, "test", Path::new("/")).unwrap();
+        let rules = RuleFile {
+            name: "p".to_owned(),
+            text: "[[rule]]\nname = \"x\"\nhold = { reviewers = [\"owner\"] }\n".to_owned(),
+        };
+        let policy = Policy::compile(&[rules], &config.issuer_names()).unwrap();
+        let warnings = ownerless(&config, &policy);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("`p:x`") && warnings[0].contains("`stray`"));
+    }
+}

@@ -251,6 +251,40 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_is_told_the_command_by_which_it_says_why() {
+        use crate::decision::{Reviewers, Step};
+        let now = Now {
+            wall_ns: 0,
+            mono_ns: 0,
+        };
+        let id = ApprovalId::from_random(0);
+        let command = "run `holdpoint approvals justify hp-000000000000 \"REASON\"`";
+        for justify in [true, false] {
+            let step = Step::of(vec![Reviewers::Group("dba".to_owned())], 1);
+            let hold = Hold {
+                steps: vec![step.clone(), step],
+                expires_in: std::time::Duration::from_secs(60),
+                reason: None,
+                justify,
+                windows: Vec::new(),
+                break_glass: Vec::new(),
+            };
+            let notice = holding(&id, "a:x", &hold, false, 60_000_000_000, now);
+            assert!(notice.contains("2 reviewers in 2 steps"), "{notice}");
+            assert_eq!(notice.contains(command), justify, "{notice}");
+            let decision = Decision {
+                outcome: Outcome::Hold(hold),
+                rule: "a:x".to_owned(),
+                policy: String::new(),
+                monitored: Vec::new(),
+            };
+            let denial = pending(&id, &decision, 60_000_000_000, false, now);
+            let detail = format!("{denial:?}").replace("\\\"", "\"");
+            assert_eq!(detail.contains(command), justify, "{detail}");
+        }
+    }
+
+    #[test]
     fn a_reviewer_cannot_write_into_the_agents_terminal() {
         let denial = denied_by_reviewer(
             &ApprovalId::from_random(0),

@@ -527,7 +527,7 @@ impl Model {
             Some(_) => self.seconds = Some(self.seconds.unwrap_or(300)),
         }
         let have = self.yes.values().filter(|step| **step == self.step).count();
-        if have >= self.step + 1 {
+        if have > self.step {
             if self.step == 1 {
                 self.approved_at = Some(now);
             } else {
@@ -607,7 +607,7 @@ proptest! {
                 Deed::Escalate => {
                     let done = approval.escalate(now);
                     let due = before == State::Pending && model.step == 0 && !model.escalated;
-                    prop_assert_eq!(done, due && seconds >= 20 && seconds < 100);
+                    prop_assert_eq!(done, due && (20..100).contains(&seconds));
                     model.escalated |= done;
                 }
                 Deed::Tick => { approval.tick(now); }

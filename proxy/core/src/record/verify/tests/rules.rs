@@ -294,10 +294,7 @@ fn a_window_does_not_outlive_its_time_its_session_or_its_process() {
         [windowed("session"), approved(Some(reach))],
     ));
     elsewhere.extend([(Some(2), open())]);
-    let first = match again(1) {
-        Entry::Command(command) => Entry::Command(command),
-        other => other,
-    };
+    let first = again(1);
     elsewhere.extend([(Some(2), first), (Some(2), claimed(1, 1))]);
     assert!(play(elsewhere).contains("in another session"));
 
