@@ -14,6 +14,7 @@ pub mod identity;
 pub mod listener;
 pub mod notify;
 mod oidc;
+mod on_call;
 pub mod plugins;
 pub mod recorder;
 pub mod reload;

@@ -131,6 +131,7 @@ struct Held {
     targets: BTreeMap<String, Secret>,
     webhooks: BTreeMap<String, Secret>,
     integrations: BTreeMap<String, Secret>,
+    on_call: BTreeMap<String, Secret>,
 }
 
 impl Secrets {
@@ -157,7 +158,8 @@ impl Secrets {
     /// How many secrets are held.
     pub fn count(&self) -> usize {
         let held = self.0.load();
-        held.targets.len() + held.webhooks.len() + held.integrations.len()
+        let lists = held.on_call.len();
+        held.targets.len() + held.webhooks.len() + held.integrations.len() + lists
     }
 
     /// The password for a target, where one is configured.
@@ -173,6 +175,11 @@ impl Secrets {
     /// What this integration signs votes with.
     pub fn integration(&self, name: &str) -> Option<Secret> {
         self.0.load().integrations.get(name).cloned()
+    }
+
+    /// What opens this list of who is on call.
+    pub fn on_call(&self, name: &str) -> Option<Secret> {
+        self.0.load().on_call.get(name).cloned()
     }
 }
 
@@ -192,6 +199,12 @@ impl Held {
         for (name, integration) in &config.review.integrations {
             let secret = named(&integration.secret, || format!("integration `{name}`"))?;
             held.integrations.insert(name.clone(), secret);
+        }
+        for (name, list) in &config.review.on_call {
+            if let Some(place) = &list.secret {
+                let secret = named(place, || format!("list `{name}` of who is on call"))?;
+                held.on_call.insert(name.clone(), secret);
+            }
         }
         Ok(held)
     }

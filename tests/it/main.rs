@@ -7,6 +7,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod approval_rules;
 mod bad_input;
 mod connections;
 mod console;

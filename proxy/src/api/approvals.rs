@@ -8,6 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use holdpoint_core::Now;
 use holdpoint_core::approval::{State as Approval, Verdict, Vote, VoteOutcome};
+use holdpoint_core::decision::Window;
 use holdpoint_core::id::{ApprovalId, Digest};
 use holdpoint_core::principal::Principal;
 use serde::{Deserialize, Serialize};
@@ -99,18 +100,26 @@ pub struct Decision {
     /// Needed for a denial; the agent is told.
     #[serde(default)]
     pub reason: Option<String>,
+    /// How an approval lets it run, of the `windows` that its rule offers; once unless given.
+    #[serde(default)]
+    pub window: Option<String>,
 }
 
 /// What came of a vote. It is in the journal.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Decided {
     pub id: String,
-    /// `counted` (more must approve), `repeated` (this vote counted before), or `settled`.
+    /// `counted` (more must approve), `advanced` (the next step is asked), `repeated` (this vote counted before), or `settled`.
     pub outcome: String,
     /// The approval's state now.
     pub state: String,
     pub approvals: u32,
     pub quorum: u32,
+    /// The step that is asked now, and how many there are.
+    #[serde(default)]
+    pub step: u32,
+    #[serde(default)]
+    pub steps: u32,
 }
 
 /// Decides: with a reviewer's token, or signed by an integration
@@ -157,6 +166,7 @@ pub(super) async fn decide(
             digest: digest(&signed.digest)?,
             verdict: verdict(signed.decision),
             reason: signed.reason,
+            window: None,
             reviewer,
             channel: format!("integration:{name}"),
             nonce: Some(format!("{webhook}/{}", signed.nonce)),
@@ -166,16 +176,18 @@ pub(super) async fn decide(
         let decision: Decision = serde_json::from_slice(&raw).map_err(|error| {
             Problem::bad_request(format!("the body is not a decision: {error}"))
         })?;
-        let channel = match headers
-            .get("holdpoint-client")
-            .map(|value| value.as_bytes())
-        {
-            Some(b"cli") => "cli",
-            _ => "api",
-        };
-        decision.vote(&id, principal, channel)?
+        decision.vote(&id, principal, channel(&headers))?
     };
     Ok(Json(cast(&api.0.approvals, vote, api.now()).await?))
+}
+
+/// Which program speaks.
+pub(super) fn channel(headers: &HeaderMap) -> &'static str {
+    let client = headers.get("holdpoint-client");
+    match client.map(|value| value.as_bytes()) {
+        Some(b"cli") => "cli",
+        _ => "api",
+    }
 }
 
 impl Decision {
@@ -186,6 +198,7 @@ impl Decision {
             digest: digest(&self.digest)?,
             verdict: verdict(self.decision),
             reason: self.reason,
+            window: window(self.window.as_deref())?,
             reviewer: voter(by),
             channel: channel.to_owned(),
             nonce: None,
@@ -205,6 +218,7 @@ pub(crate) async fn cast(approvals: &Approvals, vote: Vote, now: Now) -> Result<
         .ok_or_else(|| Problem::not_found("approval"))?;
     let (word, state) = match outcome {
         VoteOutcome::Counted { .. } => ("counted", view.state.clone()),
+        VoteOutcome::Advanced { .. } => ("advanced", view.state.clone()),
         VoteOutcome::Repeated => ("repeated", view.state.clone()),
         VoteOutcome::Settled(state) => ("settled", state.word().to_owned()),
     };
@@ -214,6 +228,8 @@ pub(crate) async fn cast(approvals: &Approvals, vote: Vote, now: Now) -> Result<
         state,
         approvals: view.approvals,
         quorum: view.quorum,
+        step: view.step,
+        steps: u32::try_from(view.steps.len()).unwrap_or(u32::MAX),
     })
 }
 
@@ -231,6 +247,9 @@ pub struct Status {
     pub state: String,
     /// Why it was denied, in the reviewer's words.
     pub reason: Option<String>,
+    /// Nobody can approve it before the one who asked said why.
+    #[serde(default)]
+    pub to_justify: bool,
     pub expires_at: String,
     /// Once approved: until when the identical command passes.
     pub usable_until: Option<String>,
@@ -285,6 +304,7 @@ pub(super) async fn wait(
         id: view.id.clone(),
         state: view.state.clone(),
         reason: view.denial.as_ref().map(|denial| denial.reason.clone()),
+        to_justify: view.justify && view.justification.is_none() && !view.is_decided(),
         expires_at: view.expires_at.clone(),
         usable_until: view.usable_until.clone(),
     }))
@@ -294,7 +314,14 @@ pub(crate) fn approval_id(text: &str) -> Result<ApprovalId, Problem> {
     text.parse().map_err(|_| Problem::not_found("approval"))
 }
 
-fn digest(text: &str) -> Result<Digest, Problem> {
+fn window(text: Option<&str>) -> Result<Option<Window>, Problem> {
+    match text {
+        None | Some("once") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(Problem::bad_request),
+    }
+}
+
+pub(super) fn digest(text: &str) -> Result<Digest, Problem> {
     text.parse()
         .map_err(|_| Problem::bad_request("`digest` is not 64 hex digits"))
 }

@@ -10,6 +10,7 @@ mod approvals;
 mod auth;
 mod integration;
 mod problem;
+mod rules;
 mod serve;
 mod sessions;
 
@@ -35,6 +36,10 @@ pub(crate) use approvals::{approval_id, cast};
 pub use auth::Tokens;
 pub use integration::{AssertedReviewer, Integrations, SignedDecision};
 pub use problem::Problem;
+pub use rules::{
+    BreakGlassAsked, GlassBroken, Justification, Justified, ReviewClosed, ReviewNote,
+    ReviewsListed, WindowClosed, WindowsListed,
+};
 pub use serve::{ServeError, serve};
 pub use sessions::{Killed, Revoke, Revoked, SessionView, Sessions, SessionsListed};
 
@@ -145,6 +150,12 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(approvals::show))
         .routes(routes!(approvals::decide))
         .routes(routes!(approvals::wait))
+        .routes(routes!(rules::justify))
+        .routes(routes!(rules::break_glass))
+        .routes(routes!(rules::review))
+        .routes(routes!(rules::reviews))
+        .routes(routes!(rules::windows))
+        .routes(routes!(rules::revoke_window))
         .routes(routes!(sessions::list))
         .routes(routes!(sessions::revoke))
         .routes(routes!(sessions::kill))

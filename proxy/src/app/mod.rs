@@ -35,6 +35,7 @@ use crate::clock::Clock;
 use crate::identity::{Authenticator, DevIssuer};
 use crate::listener::{Door, Listener};
 use crate::notify;
+use crate::on_call::Lists;
 use crate::recorder::{Loss, Recorder};
 use crate::reload::{Candidate, InForce, Reloader};
 use crate::session::{Cancels, Parts, Rules, Sessions};
@@ -130,11 +131,19 @@ impl App {
             Arc::new(move || clock.now()),
             Some(notices),
         );
+        approvals.ask_rotas(Arc::new(
+            Lists::new(&config, &candidate.secrets).context("`[review.oncall]`")?,
+        ));
+        control.block_on(approvals.keep_reviews(recorder.open_reviews().iter().cloned()));
         admin::start_notifying(&config, inbox, &candidate.secrets, &approvals)?;
 
         let judge: Arc<dyn Judge> = Arc::clone(&candidate.policy) as Arc<dyn Judge>;
         let rules: Rules = Arc::new(ArcSwap::from_pointee(judge));
         let sessions = Arc::new(Sessions::default());
+        approvals.look_around(Arc::new(seams::Around {
+            rules: Arc::clone(&rules),
+            sessions: Arc::clone(&sessions),
+        }));
         let parts = Arc::new(Parts {
             clock,
             ledger: Arc::new(recorder.clone()),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use holdpoint_core::Now;
 use holdpoint_core::approval::{Draft, Reviewer, Shown, Verdict, Vote};
 use holdpoint_core::config::HoldConfig;
-use holdpoint_core::decision::{Hold, Reviewers};
+use holdpoint_core::decision::{Hold, Reviewers, Step};
 use holdpoint_core::id::{ApprovalId, CommandId, Digest, SessionId};
 use holdpoint_core::principal::{Identity, Kind, Principal};
 use holdpoint_core::record::{Durability, Entry, NewRecord};
@@ -158,10 +158,12 @@ pub(crate) fn draft(agent: &str, text: &str, session: u128) -> Draft {
         target: "shop".to_owned(),
         principal: principal(agent),
         hold: Hold {
-            reviewers: vec![Reviewers::Group("dba".to_owned())],
-            quorum: 1,
+            steps: vec![Step::of(vec![Reviewers::Group("dba".to_owned())], 1)],
             expires_in: Duration::from_secs(60),
             reason: None,
+            justify: false,
+            windows: Vec::new(),
+            break_glass: Vec::new(),
         },
         rule: "prod:ddl".to_owned(),
         policy: "p1".to_owned(),
@@ -183,6 +185,7 @@ pub(crate) fn reviewer(subject: &str) -> Reviewer {
         identity: identity(subject),
         label: subject.to_owned(),
         groups: vec!["dba".to_owned()],
+        on_call: Vec::new(),
         agent: false,
         also: Vec::new(),
     }
@@ -194,6 +197,7 @@ pub(crate) fn vote(draft: &Draft, subject: &str, verdict: Verdict) -> Vote {
         digest: draft.digest,
         verdict,
         reason: (verdict == Verdict::Deny).then(|| "no".to_owned()),
+        window: None,
         reviewer: reviewer(subject),
         channel: "api".to_owned(),
         nonce: None,

@@ -15,6 +15,7 @@ mod login;
 mod policy;
 mod psql;
 mod replay;
+mod rules;
 mod serve;
 mod sessions;
 mod style;

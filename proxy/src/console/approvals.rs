@@ -296,6 +296,7 @@ pub(super) async fn decision(
         decision: ballot.decision,
         digest: ballot.digest,
         reason: (!reason.is_empty()).then(|| reason.to_owned()),
+        window: None,
     };
     let vote = match decision.vote(&id, who.principal, "console") {
         Ok(vote) => vote,

@@ -32,6 +32,7 @@ use holdpoint_core::config::{JournalConfig, Sync};
 use holdpoint_core::decision::Outcome;
 use holdpoint_core::id::Digest;
 use holdpoint_core::record::checkpoint::Verifier;
+use holdpoint_core::record::tracker::OpenReview;
 use holdpoint_core::record::{Durability, Entry, NewRecord, Start};
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -118,6 +119,7 @@ struct Shared {
     wake: Condvar,
     public: Mutex<(Head, Health)>,
     verifier: Verifier,
+    reviews: Vec<OpenReview>,
 }
 
 struct Desk {
@@ -193,6 +195,7 @@ impl Recorder {
                 Segment::take_spare(&dir, 1)?
             }
         };
+        let reviews = tracker.open_reviews().cloned().collect();
         let writer = Writer::new(dir, segment_len, tracker, segment);
         let head = writer.head();
         let health = Health {
@@ -212,6 +215,7 @@ impl Recorder {
             wake: Condvar::new(),
             public: Mutex::new((head, health)),
             verifier: key.verifier().clone(),
+            reviews,
         });
         let mut keeper = Keeper::new(Arc::clone(&shared), key, checkpoints, head);
         keeper.begin(start, gaps)?;
@@ -315,6 +319,11 @@ impl Recorder {
             self.shared.wake.notify_one();
         }
         written
+    }
+
+    /// What was to be looked into when this journal was opened.
+    pub fn open_reviews(&self) -> &[OpenReview] {
+        &self.shared.reviews
     }
 
     /// The head of what is on stable storage.

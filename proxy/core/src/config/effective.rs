@@ -37,6 +37,9 @@ fn root(config: &Config) -> raw::Root {
             };
             format!("person:{}", person(&identity))
         }
+        // For rules alone.
+        Reviewers::Owner => "owner".to_owned(),
+        Reviewers::OnCall(list) => format!("oncall:{list}"),
     };
     raw::Root {
         node: Some(config.node.clone()),
@@ -46,7 +49,7 @@ fn root(config: &Config) -> raw::Root {
         target: config
             .targets
             .iter()
-            .map(|(n, t)| (n.clone(), target(t)))
+            .map(|(n, t)| (n.clone(), target(t, &reviewers)))
             .collect(),
         listener: config
             .listeners
@@ -76,6 +79,12 @@ fn root(config: &Config) -> raw::Root {
                     };
                     (name.clone(), raw)
                 })
+                .collect(),
+            oncall: config
+                .review
+                .on_call
+                .iter()
+                .map(|(name, list)| (name.clone(), on_call(list)))
                 .collect(),
         },
         admin: config.admin.as_ref().map(|admin| raw::Admin {
@@ -180,7 +189,7 @@ fn dev_issuer(dev: &DevIssuer) -> raw::DevIssuer {
     }
 }
 
-fn target(target: &Target) -> raw::Target {
+fn target(target: &Target, reviewers: &dyn Fn(&Reviewers) -> String) -> raw::Target {
     raw::Target {
         protocol: target.protocol.clone(),
         address: if target.host.contains(':') {
@@ -196,6 +205,7 @@ fn target(target: &Target) -> raw::Target {
         user: target.user.clone(),
         password: target.password.clone().map(raw::Secret),
         tags: target.tags.clone(),
+        owners: target.owners.iter().map(reviewers).collect(),
         settings: target.settings.clone(),
         connect_timeout: some(target.connect_timeout),
     }
@@ -227,6 +237,15 @@ fn webhook(webhook: &WebhookOut) -> raw::Webhook {
         url: webhook.url.clone(),
         secret: raw::Secret(webhook.secret.clone()),
         ca: webhook.ca.clone(),
+    }
+}
+
+fn on_call(list: &OnCall) -> raw::OnCall {
+    raw::OnCall {
+        url: list.url.clone(),
+        secret: list.secret.clone().map(raw::Secret),
+        ca: list.ca.clone(),
+        cache: some(list.cache),
     }
 }
 

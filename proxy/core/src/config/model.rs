@@ -151,6 +151,8 @@ pub struct Target {
     pub password: Option<SecretRef>,
     /// Labels that rules may match, such as `prod`.
     pub tags: Vec<String>,
+    /// Who decides where a rule leaves it to the target's owners.
+    pub owners: Vec<Reviewers>,
     /// Passed to the plugin.
     pub settings: BTreeMap<String, String>,
     pub connect_timeout: Duration,
@@ -207,6 +209,18 @@ pub struct Review {
     pub public_url: Option<String>,
     pub webhooks: Vec<WebhookOut>,
     pub integrations: BTreeMap<String, Integration>,
+    pub on_call: BTreeMap<String, OnCall>,
+}
+
+/// Where to ask who is on call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OnCall {
+    pub url: String,
+    /// Sent as a bearer token.
+    pub secret: Option<SecretRef>,
+    pub ca: Option<PathBuf>,
+    /// How long an answer counts.
+    pub cache: Duration,
 }
 
 /// Standard Webhooks out.

@@ -216,6 +216,9 @@ pub(super) struct Target {
     /// Labels that rules may match, such as `prod`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) tags: Vec<String>,
+    /// Who decides where a rule's reviewers are `owner`: `group:NAME`, `person:ISSUER|SUBJECT`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) owners: Vec<String>,
     /// Passed to the plugin.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) settings: BTreeMap<String, String>,
@@ -337,6 +340,26 @@ pub(super) struct Review {
     /// Systems that may send signed votes, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) integration: BTreeMap<String, Integration>,
+    /// Lists of who is on call, by name: `oncall:NAME` in rules.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) oncall: BTreeMap<String, OnCall>,
+}
+
+/// Where to ask who is on call. The answer is `{"people": [{"issuer": "NAME", "subject": "…"}]}`.
+/// Without a good answer nobody is.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OnCall {
+    pub(super) url: String,
+    /// Sent as a bearer token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) secret: Option<Secret>,
+    /// PEM bundle; the system's roots otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ca: Option<PathBuf>,
+    /// How long an answer counts; `30s` unless set, at most `10m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cache: Option<Span>,
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
