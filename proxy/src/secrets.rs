@@ -131,6 +131,8 @@ struct Held {
     targets: BTreeMap<String, Secret>,
     webhooks: BTreeMap<String, Secret>,
     integrations: BTreeMap<String, Secret>,
+    /// Read again by who uses them; here, that they can be.
+    store: usize,
 }
 
 impl Secrets {
@@ -157,7 +159,7 @@ impl Secrets {
     /// How many secrets are held.
     pub fn count(&self) -> usize {
         let held = self.0.load();
-        held.targets.len() + held.webhooks.len() + held.integrations.len()
+        held.targets.len() + held.webhooks.len() + held.integrations.len() + held.store
     }
 
     /// The password for a target, where one is configured.
@@ -192,6 +194,19 @@ impl Held {
         for (name, integration) in &config.review.integrations {
             let secret = named(&integration.secret, || format!("integration `{name}`"))?;
             held.integrations.insert(name.clone(), secret);
+        }
+        if let Some(store) = &config.store {
+            let places = [
+                ("cluster_secret", Some(&store.cluster_secret)),
+                ("password", store.password.as_ref()),
+                ("sentinel_password", store.sentinel_password.as_ref()),
+            ];
+            for (name, place) in places {
+                if let Some(place) = place {
+                    named(place, || format!("store.redis.{name}"))?;
+                    held.store += 1;
+                }
+            }
         }
         Ok(held)
     }

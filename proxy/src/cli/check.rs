@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::style::Style;
 use super::{ConfigArgs, Outcome};
+use crate::cluster;
 use crate::reload::{Candidate, read_config};
 
 #[derive(Args)]
@@ -19,6 +21,12 @@ impl CheckArgs {
         let style = Style::stderr();
         let config = read_config(&self.config.config)?;
         let candidate = Candidate::read(&config)?;
+        if let Some(store) = &config.store {
+            let runtime = super::runtime()?;
+            runtime
+                .block_on(cluster::check(&config.node, store))
+                .context("the store")?;
+        }
         println!("{config}");
         for warning in candidate.warnings() {
             eprintln!("{}: {warning}", style.yellow("warning"));
