@@ -318,6 +318,10 @@ impl std::fmt::Display for RedisUrl {
         } else {
             write!(f, "{scheme}://{}:{}", self.host, self.port)?;
         }
-        if self.db == 0 { Ok(()) } else { write!(f, "/{}", self.db) }
+        if self.db == 0 {
+            Ok(())
+        } else {
+            write!(f, "/{}", self.db)
+        }
     }
 }

@@ -28,7 +28,12 @@ impl Resolver<'_> {
             .url
             .as_ref()
             .and_then(|text| self.redis_url(&at.key("url"), text, clear));
-        let place = match (&raw.url, raw.urls.is_empty(), raw.sentinel_master, raw.cluster) {
+        let place = match (
+            &raw.url,
+            raw.urls.is_empty(),
+            raw.sentinel_master,
+            raw.cluster,
+        ) {
             (Some(_), true, None, false) => single.map(RedisPlace::Single),
             (None, false, Some(master), false) => Some(RedisPlace::Sentinel {
                 master,
