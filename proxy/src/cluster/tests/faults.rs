@@ -363,7 +363,7 @@ async fn whoever_has_the_store_alone_can_make_no_vote() {
     put(&server, &("{}".to_owned(), real.1.clone()));
     until("all to be looked at", || {
         counter(&a, "cluster_votes_forged_total") == 3
-            && counter(&a, "cluster_votes_stale_total") == 1
+            && counter(&a, "cluster_votes_stale_total") >= 1
     })
     .await;
     let view = a.approvals.get(&draft.id).unwrap();
