@@ -60,6 +60,37 @@ impl RedisServer {
         );
     }
 
+    /// One node that is a whole cluster.
+    pub fn cluster() -> Option<Self> {
+        let server = Self::with(&["--cluster-enabled", "yes"])?;
+        server.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+        crate::eventually("the cluster to be whole", 20, || {
+            let info = server.ask(&["CLUSTER", "INFO"]).to_string();
+            info.contains("cluster_state:ok").then_some(())
+        });
+        Some(server)
+    }
+
+    /// A Sentinel that watches `master` under the name `holdpoint`.
+    pub fn sentinel(master: &Self) -> Self {
+        let dir = TestDir::new("sentinel");
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let config = format!(
+            "bind 127.0.0.1\nport {}\nsentinel monitor holdpoint 127.0.0.1 {} 1\n",
+            address.port(),
+            master.address.port()
+        );
+        let config = dir.write("sentinel.conf", config).display().to_string();
+        let settings = vec![config, "--sentinel".to_owned()];
+        let keeper = launch(&dir, address, &settings, "+monitor master").unwrap();
+        Self {
+            address,
+            settings,
+            keeper,
+            dir,
+        }
+    }
+
     pub fn url(&self) -> String {
         format!("redis://{}", self.address)
     }
@@ -116,33 +147,54 @@ impl Drop for RedisServer {
 }
 
 fn run(dir: &TestDir, address: SocketAddr, settings: &[String]) -> Option<Child> {
-    let _ = fs::remove_file(dir.join("pid"));
+    let port = address.port().to_string();
+    let usual = [
+        "--bind",
+        "127.0.0.1",
+        "--port",
+        &port,
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ];
+    let more = [
+        "--repl-diskless-sync-delay",
+        "0",
+        "--maxmemory-policy",
+        "noeviction",
+    ];
+    let all: Vec<String> = usual
+        .iter()
+        .chain(&more)
+        .map(|one| (*one).to_owned())
+        .chain(settings.iter().cloned())
+        .collect();
+    launch(dir, address, &all, "Ready to accept connections")
+}
+
+/// Ready once its log says so.
+fn launch(dir: &TestDir, address: SocketAddr, settings: &[String], ready: &str) -> Option<Child> {
+    for old in ["pid", "server.log"] {
+        let _ = fs::remove_file(dir.join(old));
+    }
     let mut keeper = Command::new("sh")
         .args(["-c", KEEPER, "keeper"])
         .arg(program("redis-server")?)
-        .args(["--bind", "127.0.0.1", "--port", &address.port().to_string()])
-        .args([
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--repl-diskless-sync-delay",
-            "0",
-        ])
-        .args(["--maxmemory-policy", "noeviction"])
         .args(settings)
         .current_dir(dir.path())
         .stdin(Stdio::piped())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let ready = (0..250).any(|_| {
+    let is_ready = (0..250).any(|_| {
         std::thread::sleep(Duration::from_millis(20));
         TcpStream::connect(address).is_ok()
             && fs::read_to_string(dir.join("server.log"))
                 .unwrap_or_default()
-                .contains("Ready to accept connections")
+                .contains(ready)
     });
-    if !ready {
+    if !is_ready {
         drop(keeper.stdin.take());
         let _ = keeper.wait();
         return None;

@@ -1,5 +1,6 @@
 //! What a gateway finds in a store that it cannot use, and what it says then.
 
+use holdpoint_tests::certs::Authority;
 use holdpoint_tests::need;
 
 use super::*;
@@ -124,4 +125,132 @@ async fn without_its_store_a_gateway_starts_alone_and_joins_later() {
     );
     assert_eq!(session.await.unwrap(), Settlement::Approved);
     a.reconcile();
+}
+
+/// A vote goes from one node to the other.
+async fn works(a: &Node, b: &Node) {
+    let draft = command(60);
+    let session = a.hold(draft.clone()).await;
+    shown(b, &draft).await;
+    let voted = cast(b, &draft, "rita", Verdict::Approve).await;
+    assert_eq!(settled(&voted), Some("approved"), "{voted:?}");
+    assert_eq!(session.await.unwrap(), Settlement::Approved);
+    a.reconcile();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_cluster_carries_votes() {
+    let Some(server) = need!(RedisServer::cluster(), "redis-server") else {
+        return;
+    };
+    let node = async |name| {
+        let opened = Node::with(name, &server, |_, config| {
+            config.place = RedisPlace::Cluster(vec![at(server.address)]);
+        });
+        opened.await.unwrap()
+    };
+    works(&node("a").await, &node("b").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sentinels_lead_to_the_master_before_and_after_a_failover() {
+    let Some(mut old) = need!(RedisServer::start(), "redis-server") else {
+        return;
+    };
+    let sentinel = RedisServer::sentinel(&old);
+    let node = async |name| {
+        let opened = Node::with(name, &old, |_, config| {
+            config.place = RedisPlace::Sentinel {
+                master: "holdpoint".to_owned(),
+                sentinels: vec![at(sentinel.address)],
+            };
+        });
+        opened.await.unwrap()
+    };
+    let (a, b) = (node("a").await, node("b").await);
+    works(&a, &b).await;
+    let new = RedisServer::start().unwrap();
+    new.ask(&["REPLICAOF", "127.0.0.1", &old.address.port().to_string()]);
+    holdpoint_tests::eventually("the Sentinel to know the copy", 30, || {
+        let master = sentinel
+            .ask(&["SENTINEL", "REPLICAS", "holdpoint"])
+            .to_string();
+        (master.contains(&new.address.port().to_string()) && master.contains("\"ok\""))
+            .then_some(())
+    });
+    holdpoint_tests::eventually("the Sentinel to fail over", 30, || {
+        let said = sentinel.ask(&["SENTINEL", "FAILOVER", "holdpoint"]);
+        (said == "OK").then_some(())
+    });
+    let port = new.address.port().to_string();
+    holdpoint_tests::eventually("the copy to be the master", 30, || {
+        let at = sentinel.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "holdpoint"]);
+        (at[1] == port.as_str()).then_some(())
+    });
+    old.kill();
+    until("both to have found it", || {
+        [&a, &b].iter().all(|node| node.cluster.health() == Ok(()))
+            && new.ask(&["EXISTS", "hp:{a}:lease", "hp:{b}:lease"]) == 2
+    })
+    .await;
+    works(&a, &b).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_is_verified_against_the_configured_authority() {
+    crate::app::install_crypto();
+    let certs = TestDir::new("certs");
+    let authority = Authority::new("holdpoint tests");
+    let leaf = authority.leaf(&certs, "redis");
+    let ca = certs.write("ca.pem", authority.pem());
+    let text = |path: &std::path::Path| path.display().to_string();
+    let port = {
+        let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        free.local_addr().unwrap().port()
+    };
+    let settings = [
+        "--tls-port",
+        &port.to_string(),
+        "--tls-auth-clients",
+        "no",
+        "--tls-cert-file",
+        &text(&leaf.cert),
+        "--tls-key-file",
+        &text(&leaf.key),
+        "--tls-ca-cert-file",
+        &text(&ca),
+    ];
+    let Some(server) = need!(RedisServer::with(&settings), "redis-server") else {
+        return;
+    };
+    let node = async |name, ca: Option<PathBuf>| {
+        Node::with(name, &server, |_, config| {
+            config.place = RedisPlace::Single(RedisUrl {
+                tls: true,
+                port,
+                ..at(server.address)
+            });
+            config.ca = ca;
+        })
+        .await
+    };
+    works(
+        &node("a", Some(ca.clone())).await.unwrap(),
+        &node("b", Some(ca)).await.unwrap(),
+    )
+    .await;
+    // By other authorities it is nobody: as good as down.
+    let other = certs.write("other.pem", Authority::new("somebody else").pem());
+    let stranger = node("c", Some(other)).await.unwrap();
+    let said = stranger.cluster.health().unwrap_err();
+    assert!(said.to_lowercase().contains("certificate"), "{said}");
+}
+
+fn at(address: SocketAddr) -> RedisUrl {
+    RedisUrl {
+        tls: false,
+        host: address.ip().to_string(),
+        port: address.port(),
+        db: 0,
+    }
 }
