@@ -56,8 +56,8 @@ async fn race(owner: Arc<Node>, other: Arc<Node>, told: Arc<Told>, seed: u64) ->
     let mut draft = command(1);
     let millis = 100 + dice.roll(1_200);
     draft.hold.expires_in = Duration::from_millis(millis);
-    let deadline = Instant::now() + draft.hold.expires_in;
     let session = owner.hold(draft.clone()).await;
+    let deadline = Instant::now() + draft.hold.expires_in;
     let voter = |node: &Arc<Node>, who: &'static str, verdict, after: u64| {
         let (node, draft, told) = (Arc::clone(node), draft.clone(), Arc::clone(&told));
         tokio::spawn(async move {
@@ -95,6 +95,23 @@ async fn race(owner: Arc<Node>, other: Arc<Node>, told: Arc<Told>, seed: u64) ->
     late
 }
 
+/// How long this machine let a task of ours wait, at worst: other programs run here, too.
+fn pulse() -> Arc<Mutex<Duration>> {
+    let worst = Arc::new(Mutex::new(Duration::ZERO));
+    let seen = Arc::downgrade(&worst);
+    tokio::spawn(async move {
+        let beat = Duration::from_millis(10);
+        while let Some(worst) = seen.upgrade() {
+            let start = Instant::now();
+            tokio::time::sleep(beat).await;
+            let late = start.elapsed().saturating_sub(beat);
+            let mut worst = worst.lock().unwrap();
+            *worst = late.max(*worst);
+        }
+    });
+    worst
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_races_and_whatever_fails_nothing_goes_twice_or_unasked() {
     let Some(server) = need!(RedisServer::start(), "redis-server") else {
@@ -107,6 +124,7 @@ async fn whatever_races_and_whatever_fails_nothing_goes_twice_or_unasked() {
     let a = Arc::new(Node::start("a", &server).await);
     let b = Arc::new(Node::start("b", &server).await);
     let told = Arc::new(Told::default());
+    let pulse = pulse();
     let (mut latest, mut failovers, mut done) = (Duration::ZERO, 0, 0);
     // Each store in turn; the former ones go on, as in a split brain.
     let mut stores = vec![server];
@@ -166,15 +184,17 @@ async fn whatever_races_and_whatever_fails_nothing_goes_twice_or_unasked() {
     }
     let forwarded = a.forwards.lock().unwrap().len() + b.forwards.lock().unwrap().len();
     let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+    let stalled = *pulse.lock().unwrap();
     println!(
         "races {done}, failovers {failovers}, forwarded {forwarded}, twice 0, after a told denial 0, \
-         votes: final {}, submitted {}, refused {}; latest end {latest:?} after its deadline (seed {seed})",
+         votes: final {}, submitted {}, refused {}; latest end {latest:?} after its deadline, \
+         longest stall of the machine {stalled:?} (seed {seed})",
         count(&told.finals),
         count(&told.submitted),
         count(&told.refused),
     );
     assert!(
-        latest < Duration::from_secs(1),
+        latest < Duration::from_secs(1) + stalled,
         "{latest:?} after the deadline"
     );
     assert!(forwarded > 0, "nothing ran: the test shows nothing");

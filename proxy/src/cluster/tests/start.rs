@@ -127,6 +127,34 @@ async fn without_its_store_a_gateway_starts_alone_and_joins_later() {
     a.reconcile();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_account_that_the_documentation_names_is_enough() {
+    let Some(server) = need!(RedisServer::start(), "redis-server") else {
+        return;
+    };
+    let manual = include_str!("../../../../docs/several-nodes.md");
+    let named = manual
+        .split("or: `")
+        .nth(1)
+        .unwrap()
+        .split('`')
+        .next()
+        .unwrap();
+    let rights: Vec<&str> = named.split_whitespace().collect();
+    assert!(rights.contains(&"+eval"), "{rights:?}");
+    let account = ["ACL", "SETUSER", "holdpoint", "on", ">pw", "~hp:*", "-@all"];
+    let made = server.ask(&[&account[..], &rights, &["+hello", "+client"]].concat());
+    assert_eq!(made, "OK");
+    let node = async |name| {
+        let opened = Node::with(name, &server, |dir, config| {
+            config.username = Some("holdpoint".to_owned());
+            config.password = Some(SecretRef::File(dir.write("password", "pw")));
+        });
+        opened.await.unwrap()
+    };
+    works(&node("a").await, &node("b").await).await;
+}
+
 /// A vote goes from one node to the other.
 async fn works(a: &Node, b: &Node) {
     let draft = command(60);
