@@ -146,6 +146,8 @@ struct Inner {
     life: watch::Sender<String>,
     /// Why this node cannot be voted on from others, where the link is well.
     trouble: Mutex<Option<String>>,
+    /// Why the store did not take what this node shows, such as that it is full.
+    unposted: Mutex<Option<String>>,
     mirror: Mirror,
     peers: Peers,
     changes: broadcast::Sender<Arc<View>>,
@@ -192,6 +194,7 @@ impl Cluster {
             inbox: Link::new(Arc::clone(&config), BLOCK),
             life: watch::Sender::new(String::new()),
             trouble: Mutex::default(),
+            unposted: Mutex::default(),
             mirror: Mirror::default(),
             peers: Peers::open(&parts.state.join("peers"))?,
             changes: broadcast::Sender::new(CHANGES),
@@ -212,9 +215,24 @@ impl Cluster {
         // Before any task looks away: a change between is not missed.
         let changes = this.0.approvals.subscribe();
         tokio::spawn(owner::run(this.clone(), changes, taken));
+        tokio::spawn(this.clone().pass_on(this.0.approvals.subscribe()));
         tokio::spawn(inbox::run(this.clone()));
         tokio::spawn(mirror::run(this.clone()));
         Ok(this)
+    }
+
+    /// Shows this node's own changes to those who look here, however slow the store is.
+    async fn pass_on(self, mut changes: broadcast::Receiver<Arc<View>>) {
+        loop {
+            match changes.recv().await {
+                Ok(view) => {
+                    // Nobody may be listening.
+                    let _ = self.0.changes.send(view);
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
     }
 
     /// Looks at the store, and takes this node's name.
@@ -283,6 +301,11 @@ impl Cluster {
         .into_iter()
         .map(|(name, count)| (name.to_owned(), count.load(Ordering::Relaxed)))
         .collect()
+    }
+
+    fn unposted(&self) -> MutexGuard<'_, Option<String>> {
+        let unposted = self.0.unposted.lock();
+        unposted.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn trouble(&self) -> MutexGuard<'_, Option<String>> {
@@ -394,6 +417,9 @@ impl Board for Cluster {
             return Err(error.to_string());
         }
         if let Some(why) = self.trouble().clone() {
+            return Err(why);
+        }
+        if let Some(why) = self.unposted().clone() {
             return Err(why);
         }
         match self.0.peers.alarms().into_iter().next() {

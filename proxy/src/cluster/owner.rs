@@ -43,6 +43,8 @@ struct Owner {
     /// It had it once: ballots of a former process are gone.
     taken: bool,
     due: Instant,
+    /// The store has another life, or another holder of the name: nothing is wrong with it.
+    stale: bool,
 }
 
 pub(super) async fn run(
@@ -57,6 +59,7 @@ pub(super) async fn run(
         held: false,
         taken,
         due: Instant::now(),
+        stale: false,
     };
     loop {
         loop {
@@ -84,8 +87,6 @@ pub(super) async fn run(
 
 impl Owner {
     fn changed(&mut self, view: Arc<View>) {
-        // Those who look at all nodes through this one.
-        let _ = self.cluster.0.changes.send(Arc::clone(&view));
         self.unseen.insert(view.id.clone(), view);
     }
 
@@ -105,8 +106,22 @@ impl Owner {
                 Err(_) => self.failed(),
             }
         }
-        if self.held && self.post_all().await.is_err() {
-            self.failed();
+        if !self.held {
+            return;
+        }
+        match self.post_all().await {
+            Ok(()) => *self.cluster.unposted() = None,
+            Err(error) => {
+                // A link that is down says so itself.
+                if !error.is_down() && !std::mem::take(&mut self.stale) {
+                    let why = format!("what this node holds is not shown to the others: {error}");
+                    let before = self.cluster.unposted().replace(why.clone());
+                    if before.as_ref() != Some(&why) {
+                        tracing::error!("{why}");
+                    }
+                }
+                self.failed();
+            }
         }
     }
 
@@ -252,7 +267,7 @@ impl Owner {
         let reply: Reply = inner.mail.ask(&cmd).await?;
         if reply.word != "ok" {
             // Another life, or the name is not ours: looked at before anything is posted.
-            self.due = Instant::now();
+            self.stale = true;
             return Err(StoreError::Refused(reply.word));
         }
         inner.counts.posted.fetch_add(1, Ordering::Relaxed);

@@ -450,3 +450,25 @@ async fn a_node_that_signs_two_histories_is_an_alarm_at_the_other() {
     });
     assert_eq!(alarm, Some(("checkpoint", "a")));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_store_shows_in_health_and_takes_what_it_missed_once_there_is_room() {
+    let Some((server, a, b)) = two().await else {
+        return;
+    };
+    server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+    let draft = command(60);
+    let session = a.hold(draft.clone()).await;
+    until("health to say so", || {
+        a.cluster
+            .health()
+            .is_err_and(|why| why.contains("maxmemory"))
+    })
+    .await;
+    server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    shown(&b, &draft).await;
+    let voted = cast(&b, &draft, "rita", Verdict::Approve).await;
+    assert_eq!(settled(&voted), Some("approved"), "{voted:?}");
+    assert_eq!(session.await.unwrap(), Settlement::Approved);
+    until("health to be well", || a.cluster.health() == Ok(())).await;
+}
