@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Commands come and go on several threads, each in dozens of small pieces.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     holdpoint::cli::main()
 }

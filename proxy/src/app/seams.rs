@@ -20,7 +20,7 @@ use crate::approvals::Approvals;
 use crate::credential::Credential;
 use crate::identity::Authenticator;
 use crate::plugins;
-use crate::recorder::{JournalError, Recorder, Written};
+use crate::recorder::{self, JournalError, Recorder, Written};
 use crate::secrets::Secrets;
 use crate::session::{
     Claim, Custody, Desk, Gatekeeper, Instance, Later, Ledger, LedgerError, Protocol, Ticket,
@@ -29,15 +29,27 @@ use crate::session::{
 
 impl Ledger for Recorder {
     fn submit(&self, record: NewRecord, durability: Durability) -> Ticket {
-        let said = |answer: Result<Written, JournalError>| {
-            answer
-                .map(|_| ())
-                .map_err(|error| LedgerError(error.to_string()))
-        };
-        match Recorder::submit(self, record, durability).now() {
-            Ok(answer) => Ticket::Ready(Some(said(answer))),
-            Err(pending) => Ticket::Later(Box::pin(async move { said(pending.await) })),
-        }
+        ticket(Recorder::submit(self, record, durability))
+    }
+
+    fn submit_all(
+        &self,
+        records: &mut Vec<(NewRecord, Durability)>,
+        tickets: &mut dyn FnMut(Ticket),
+    ) {
+        Recorder::submit_all(self, records, |pending| tickets(ticket(pending)));
+    }
+}
+
+fn ticket(pending: recorder::Pending) -> Ticket {
+    let said = |answer: Result<Written, JournalError>| {
+        answer
+            .map(|_| ())
+            .map_err(|error| LedgerError(error.to_string()))
+    };
+    match pending.now() {
+        Ok(answer) => Ticket::Ready(Some(said(answer))),
+        Err(pending) => Ticket::Later(Box::pin(async move { said(pending.await) })),
     }
 }
 

@@ -244,39 +244,80 @@ impl Recorder {
     /// a segment ends. What is given is ready at once for [`Durability::Written`];
     /// dropping it changes nothing.
     pub fn submit(&self, record: NewRecord, durability: Durability) -> Pending {
-        match self.place(record, durability) {
-            Ok(pending) => pending,
-            Err(error) => Pending(Answer::Done(Err(error))),
+        let mut answer = None;
+        self.submit_all(&mut vec![(record, durability)], |one| answer = Some(one));
+        answer.unwrap_or(Pending(Answer::Done(Err(JournalError::Stopped))))
+    }
+
+    /// As [`Recorder::submit`] for each in turn, with one write for all; `each` gets
+    /// their answers in the same order.
+    pub fn submit_all(
+        &self,
+        records: &mut Vec<(NewRecord, Durability)>,
+        mut each: impl FnMut(Pending),
+    ) {
+        // Outside of the lock: what each record says does not depend on its place.
+        let metas: Vec<_> = records
+            .iter()
+            .map(|(record, _)| meta_of(&record.entry))
+            .collect();
+        let mut answers = Vec::with_capacity(records.len());
+        let placed = self.place_all(records.drain(..).zip(metas), &mut answers);
+        for answer in answers {
+            each(Pending(match (&placed, answer) {
+                // Nothing is known of what the kernel has of it.
+                (Err(error), Answer::Done(Ok(_))) => Answer::Done(Err(error.clone())),
+                (_, answer) => answer,
+            }));
         }
     }
 
-    fn place(&self, record: NewRecord, durability: Durability) -> Result<Pending, JournalError> {
-        let durability = self.durability(&record.entry, durability);
-        let meta = meta_of(&record.entry)?;
-        let mut desk = self.shared.desk()?;
-        let writer = desk.writer()?;
-        let clean = writer.unsynced().is_none();
-        let seq = writer.put(record, meta)?;
-        let (answer, wake) = match durability {
-            Durability::Written => {
-                writer.flush()?;
-                // The first one that is not synced: the keeper has to know.
-                (Answer::Done(Ok(Written { seq })), clean)
-            }
-            Durability::Synced => {
-                let (ack, done) = oneshot::channel();
-                desk.waiting.push(Waiting { ack, seq });
-                (Answer::Waits(done), true)
+    /// An error is that of the write itself: what was only to be written is not.
+    fn place_all(
+        &self,
+        records: impl Iterator<Item = ((NewRecord, Durability), Result<Vec<u8>, JournalError>)>,
+        answers: &mut Vec<Answer>,
+    ) -> Result<(), JournalError> {
+        let mut desk = match self.shared.desk() {
+            Ok(desk) => desk,
+            Err(error) => {
+                answers.extend(records.map(|_| Answer::Done(Err(error.clone()))));
+                return Err(error);
             }
         };
-        let wake = wake && desk.asleep;
+        let clean = desk.writer.as_ref().is_some_and(Writer::is_clean);
+        let (mut wait, mut write) = (false, false);
+        for ((record, durability), meta) in records {
+            let durability = self.durability(&record.entry, durability);
+            let placed = meta.and_then(|meta| desk.writer()?.put(record, meta));
+            answers.push(match (placed, durability) {
+                (Err(error), _) => Answer::Done(Err(error)),
+                (Ok(seq), Durability::Written) => {
+                    write = true;
+                    Answer::Done(Ok(Written { seq }))
+                }
+                (Ok(seq), Durability::Synced) => {
+                    wait = true;
+                    let (ack, done) = oneshot::channel();
+                    desk.waiting.push(Waiting { ack, seq });
+                    Answer::Waits(done)
+                }
+            });
+        }
+        let written = if write {
+            desk.writer().and_then(Writer::flush)
+        } else {
+            Ok(())
+        };
+        // The first one that is not synced: the keeper has to know.
+        let wake = desk.asleep && (wait || (write && clean));
         // Once is enough.
         desk.asleep &= !wake;
         drop(desk);
         if wake {
             self.shared.wake.notify_one();
         }
-        Ok(Pending(answer))
+        written
     }
 
     /// The head of what is on stable storage.

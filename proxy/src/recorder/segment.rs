@@ -1,7 +1,9 @@
-//! Segment files: allocated whole and zeroed before they are used.
+//! Segment files: allocated whole before they are used.
 //!
-//! Then a sync has no metadata to write, a full disk shows when a segment is
-//! made and not as half a record, and where the records end there are zeros.
+//! Then a full disk shows when a segment is made and not as half a record, and where
+//! the records end there are zeros. Blocks that were never written cost a sync their
+//! metadata, so zeros go ahead of the records ([`Segment::write_ahead`]), but only a
+//! little: a whole segment of them would double what a long answer costs.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -18,6 +20,9 @@ use super::dir::Dir;
 const SPARE: &str = "spare";
 const UNFINISHED: &str = "spare.tmp";
 const ZEROS: &[u8] = &[0; 1 << 20];
+/// Zeros are written this far ahead of the records, once fewer than [`LOW`] are there.
+const AHEAD: u64 = 256 << 10;
+const LOW: u64 = 64 << 10;
 
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -28,6 +33,9 @@ pub(super) struct Segment {
     pub(super) len: u64,
     /// Where the next record goes.
     pub(super) at: u64,
+    /// Blocks up to here were written since the segment is open; what lies behind
+    /// reads as zeros too.
+    written: u64,
 }
 
 /// All segments of a journal in order. An error where one is missing in between.
@@ -63,7 +71,7 @@ pub(super) fn name_of(number: u64) -> String {
     format!("{number:08}.seg")
 }
 
-/// Makes the spare segment. Slow: it writes every byte. Leaves nothing behind on an error.
+/// Makes the spare segment. Waits for the disk. Leaves nothing behind on an error.
 pub(super) fn make_spare(dir: &Path, len: u64) -> io::Result<()> {
     let unfinished = dir.join(UNFINISHED);
     let made = fill(&unfinished, len)
@@ -83,8 +91,9 @@ fn fill(path: &Path, len: u64) -> io::Result<()> {
         .mode(0o600)
         .open(path)?;
     match fallocate(&file, FallocateFlags::empty(), 0, len) {
-        // Some file systems cannot; the zeros below allocate as well.
-        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+        Ok(()) => return file.sync_all(),
+        // Some file systems cannot; zeros allocate as well.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
         Err(error) => return Err(error.into()),
     }
     let mut left = len;
@@ -128,7 +137,22 @@ impl Segment {
             file: Arc::new(file),
             len,
             at: 0,
+            written: 0,
         })
+    }
+
+    /// Writes zeros behind the records, so that the next syncs find their blocks written.
+    pub(super) fn write_ahead(&mut self) -> io::Result<()> {
+        let from = self.written.max(self.at);
+        if from - self.at >= LOW {
+            return Ok(());
+        }
+        let to = (self.at + AHEAD).min(self.len);
+        if let Some(zeros) = ZEROS.get(..to.saturating_sub(from) as usize) {
+            self.file.write_all_at(zeros, from)?;
+        }
+        self.written = to;
+        Ok(())
     }
 
     /// Zeroes everything from `self.at` on; returns how many bytes were not zero up to the last such.

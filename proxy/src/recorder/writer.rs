@@ -144,6 +144,16 @@ impl Writer {
         if self.unsynced.take().is_none() {
             return Ok(None);
         }
+        self.guard(|writer| {
+            let Err(error) = writer.segment.write_ahead() else {
+                return Ok(());
+            };
+            Err(fatal(JournalError::io(
+                "write",
+                &writer.segment.path,
+                &error,
+            )))
+        })?;
         Ok(Some(Unsynced {
             file: Arc::clone(&self.segment.file),
             path: self.segment.path.clone(),
@@ -197,6 +207,11 @@ impl Writer {
 
     pub(super) fn unsynced(&self) -> Option<Instant> {
         self.unsynced
+    }
+
+    /// All that is with the kernel is durable.
+    pub(super) fn is_clean(&self) -> bool {
+        self.unsynced.is_none()
     }
 
     /// Sessions that were opened since the start.

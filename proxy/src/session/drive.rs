@@ -181,8 +181,7 @@ impl Session {
         let desk = Arc::clone(&self.parts.desk);
         match action {
             Action::Record(record, durability) => {
-                let ticket = self.parts.ledger.submit(*record, durability);
-                self.journal.push(ticket, After::Gate);
+                self.journal.ask(*record, durability, After::Gate);
             }
             Action::Open(draft) => {
                 self.asked = Some((draft.digest, draft.command));

@@ -96,6 +96,7 @@ impl Session {
 
     /// Waits for the records on their way, and writes what they release.
     async fn keep_promises(&mut self, goodbye: bool) {
+        self.journal.hand_over(&*self.parts.ledger);
         while !self.journal.is_empty() {
             match poll_fn(|cx| self.journal.poll(cx)).await {
                 Ok(After::Client { bytes, .. }) => self.client_out.push(bytes),

@@ -35,6 +35,7 @@ impl Session {
     /// The next thing that happens. Nothing is lost by dropping it.
     pub(super) async fn next(&mut self) -> Event {
         self.set_timer();
+        self.journal.hand_over(&*self.parts.ledger);
         poll_fn(|cx| self.poll_next(cx)).await
     }
 

@@ -12,7 +12,7 @@ use holdpoint_core::record::{Durability, Entry, NewRecord};
 
 use super::Session;
 use super::line::Chunk;
-use super::parts::{LedgerError, Ticket};
+use super::parts::{Ledger, LedgerError, Ticket};
 use crate::upstream::Unjudged;
 
 /// What waits for a record.
@@ -31,7 +31,8 @@ pub(super) enum After {
 }
 
 struct Pending {
-    ticket: Ticket,
+    /// Absent until the record is handed over.
+    ticket: Option<Ticket>,
     after: After,
 }
 
@@ -45,6 +46,8 @@ pub(super) enum Outgoing {
 pub(super) struct Journal {
     /// The session's first record is safe, so others may follow.
     pub(super) opened: bool,
+    /// What one turn of the session has to say, written together at its end.
+    asked: Vec<(NewRecord, Durability)>,
     pending: VecDeque<Pending>,
     /// Records that the gate waits for.
     gate: usize,
@@ -57,13 +60,31 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    pub(super) fn push(&mut self, ticket: Ticket, after: After) {
+    pub(super) fn ask(&mut self, record: NewRecord, durability: Durability, after: After) {
         match &after {
             After::Gate => self.gate += 1,
             After::Client { bytes, .. } => self.bytes += bytes.len(),
             After::Pass(_) | After::Nothing => {}
         }
-        self.pending.push_back(Pending { ticket, after });
+        self.asked.push((record, durability));
+        self.pending.push_back(Pending {
+            ticket: None,
+            after,
+        });
+    }
+
+    /// Gives the ledger what was asked for. Before anyone waits.
+    pub(super) fn hand_over(&mut self, ledger: &dyn Ledger) {
+        if self.asked.is_empty() {
+            return;
+        }
+        let first = self.pending.len() - self.asked.len();
+        let mut waiting = self.pending.range_mut(first..);
+        ledger.submit_all(&mut self.asked, &mut |ticket| {
+            if let Some(pending) = waiting.next() {
+                pending.ticket = Some(ticket);
+            }
+        });
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -77,10 +98,14 @@ impl Journal {
 
     /// The oldest record's answer.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<After, LedgerError>> {
-        let Some(first) = self.pending.front_mut() else {
+        let Some(ticket) = self
+            .pending
+            .front_mut()
+            .and_then(|first| first.ticket.as_mut())
+        else {
             return Poll::Pending;
         };
-        let answer = match Pin::new(&mut first.ticket).poll(cx) {
+        let answer = match Pin::new(ticket).poll(cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(answer) => answer,
         };
@@ -148,8 +173,7 @@ impl Session {
             entry,
             blob,
         };
-        let ticket = self.parts.ledger.submit(record, durability);
-        self.journal.push(ticket, after);
+        self.journal.ask(record, durability, after);
     }
 
     /// Records what was put together for the client; it leaves once that is done.

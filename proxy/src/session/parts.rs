@@ -67,6 +67,17 @@ pub trait Ledger: Send + Sync {
     /// The record is in line when this returns; the answer comes once it is at
     /// its durability. An error means that nothing later will be written either.
     fn submit(&self, record: NewRecord, durability: Durability) -> Ticket;
+
+    /// As [`Ledger::submit`] for each in turn, for the price of one write.
+    fn submit_all(
+        &self,
+        records: &mut Vec<(NewRecord, Durability)>,
+        tickets: &mut dyn FnMut(Ticket),
+    ) {
+        for (record, durability) in records.drain(..) {
+            tickets(self.submit(record, durability));
+        }
+    }
 }
 
 /// A record's answer. Most are there at once, which costs nothing.
