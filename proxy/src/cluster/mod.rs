@@ -229,7 +229,12 @@ impl Cluster {
                     // Nobody may be listening.
                     let _ = self.0.changes.send(view);
                 }
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    // Whoever waits for any change looks again.
+                    if let Some(view) = self.0.approvals.list().into_iter().next() {
+                        let _ = self.0.changes.send(view);
+                    }
+                }
                 Err(broadcast::error::RecvError::Closed) => return,
             }
         }
