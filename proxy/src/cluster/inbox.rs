@@ -69,13 +69,15 @@ pub(super) async fn run(cluster: Cluster) {
     let room = Arc::new(Semaphore::new(AT_ONCE));
     let mut seen = Seen::default();
     let mut position = "0-0".to_owned();
+    let mut lived = String::new();
     let block = BLOCK.as_millis().to_string();
     loop {
-        if life.has_changed().unwrap_or(false) {
-            life.mark_unchanged();
+        let now = life.borrow_and_update().clone();
+        if now != lived && !lived.is_empty() {
             // Another life counts anew, and may count from before.
             position = "0-0".to_owned();
         }
+        lived = now;
         let key = cluster.0.keys.votes(&cluster.0.node);
         let mut cmd = redis::cmd("XREAD");
         cmd.arg("COUNT").arg(64).arg("BLOCK").arg(&block);

@@ -384,7 +384,7 @@ async fn whoever_has_the_store_alone_can_make_no_vote() {
     let _session = next.hold(draft.clone()).await;
     put(&server, &real);
     until("it to be refused", || {
-        counter(&next, "cluster_votes_stale_total") == 1
+        counter(&next, "cluster_votes_stale_total") >= 1
     })
     .await;
     assert_eq!(next.approvals.get(&draft.id).unwrap().approvals, 0);
