@@ -6,6 +6,7 @@ pub mod app;
 pub mod approvals;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod console;
 mod crash;
 pub mod credential;

@@ -132,6 +132,8 @@ struct Held {
     webhooks: BTreeMap<String, Secret>,
     integrations: BTreeMap<String, Secret>,
     on_call: BTreeMap<String, Secret>,
+    /// Read again by who uses them; here, that they can be.
+    store: usize,
 }
 
 impl Secrets {
@@ -158,8 +160,13 @@ impl Secrets {
     /// How many secrets are held.
     pub fn count(&self) -> usize {
         let held = self.0.load();
-        let lists = held.on_call.len();
-        held.targets.len() + held.webhooks.len() + held.integrations.len() + lists
+        let maps = [
+            &held.targets,
+            &held.webhooks,
+            &held.integrations,
+            &held.on_call,
+        ];
+        maps.iter().map(|map| map.len()).sum::<usize>() + held.store
     }
 
     /// The password for a target, where one is configured.
@@ -204,6 +211,19 @@ impl Held {
             if let Some(place) = &list.secret {
                 let secret = named(place, || format!("list `{name}` of who is on call"))?;
                 held.on_call.insert(name.clone(), secret);
+            }
+        }
+        if let Some(store) = &config.store {
+            let places = [
+                ("cluster_secret", Some(&store.cluster_secret)),
+                ("password", store.password.as_ref()),
+                ("sentinel_password", store.sentinel_password.as_ref()),
+            ];
+            for (name, place) in places {
+                if let Some(place) = place {
+                    named(place, || format!("store.redis.{name}"))?;
+                    held.store += 1;
+                }
             }
         }
         Ok(held)

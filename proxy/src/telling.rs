@@ -300,6 +300,7 @@ pub(crate) fn told(entry: &Entry, blob: &[u8]) -> Option<(Tone, String, String)>
         | Entry::Stop { .. }
         | Entry::Reload { .. }
         | Entry::Gap { .. }
+        | Entry::Alarm { .. }
         | Entry::Revoked { .. } => return None,
     };
     Some(told)

@@ -31,6 +31,7 @@ mod replay;
 mod revocation;
 mod sessions;
 mod stopping;
+mod two_nodes;
 mod upgrade;
 mod upstream;
 mod versions;

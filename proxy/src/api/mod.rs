@@ -43,14 +43,17 @@ pub use rules::{
 pub use serve::{ServeError, serve};
 pub use sessions::{Killed, Revoke, Revoked, SessionView, Sessions, SessionsListed};
 
-use crate::approvals::{Approvals, Clock};
+use crate::approvals::{Approvals, Board, Clock};
 
 /// No request has a longer body.
 const MAX_BODY: usize = 64 * 1024;
 
 /// What the API answers from.
 pub struct ApiParts {
+    /// Those of this node.
     pub approvals: Approvals,
+    /// Those of all nodes.
+    pub board: Arc<dyn Board>,
     pub tokens: Arc<dyn Tokens>,
     pub integrations: Integrations,
     pub sessions: Arc<dyn Sessions>,
@@ -68,6 +71,7 @@ pub(crate) struct Api(Arc<Shared>);
 
 struct Shared {
     approvals: Approvals,
+    board: Arc<dyn Board>,
     tokens: Arc<dyn Tokens>,
     integrations: Integrations,
     sessions: Arc<dyn Sessions>,
@@ -99,6 +103,7 @@ pub fn router(parts: ApiParts) -> Router {
     let (router, _) = routes().split_for_parts();
     let api = Api(Arc::new(Shared {
         approvals: parts.approvals,
+        board: parts.board,
         tokens: parts.tokens,
         integrations: parts.integrations,
         sessions: parts.sessions,

@@ -8,7 +8,7 @@ use holdpoint_core::denial::Denial;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::approvals::{JustifyRefused, VoteRefused};
+use crate::approvals::{Explained, JustifyRefused, VoteRefused};
 
 /// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -92,6 +92,17 @@ impl From<VoteRefused> for Problem {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "HP-JOURNAL", text)
                     .hint("the vote was not counted: cast it again")
             }
+            VoteRefused::NotDelivered(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "HP-STORE", text)
+                    .hint("cast it again, or at the node that holds the command")
+            }
+            VoteRefused::Elsewhere(why) => {
+                let status =
+                    StatusCode::from_u16(why.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+                let mut problem = Self::new(status, &why.code, why.detail);
+                (problem.hint, problem.state) = (why.hint, why.state);
+                problem
+            }
             VoteRefused::Refused { why, state } => {
                 let (status, code) = match why {
                     VoteError::Final(_) | VoteError::Expired => {
@@ -142,6 +153,18 @@ impl From<JustifyRefused> for Problem {
             },
         };
         Self::new(status, code, text)
+    }
+}
+
+impl From<&Problem> for Explained {
+    fn from(problem: &Problem) -> Self {
+        Self {
+            status: problem.status,
+            code: problem.code.clone(),
+            detail: problem.detail.clone(),
+            hint: problem.hint.clone(),
+            state: problem.state.clone(),
+        }
     }
 }
 

@@ -118,6 +118,7 @@ impl Gateway {
         };
         let router = router(ApiParts {
             approvals: desk.approvals.clone(),
+            board: Arc::new(desk.approvals.clone()),
             tokens: Arc::new(Names),
             integrations,
             sessions: Arc::new(NoSessions::default()),

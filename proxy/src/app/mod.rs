@@ -11,6 +11,7 @@
 //! sockets first ([`sockets`]).
 
 mod admin;
+mod nodes;
 mod revoked;
 mod seams;
 mod sockets;
@@ -30,8 +31,9 @@ use pingora::server::{RunArgs, Server};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use crate::approvals::Approvals;
+use crate::approvals::{Approvals, Board};
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::identity::{Authenticator, DevIssuer};
 use crate::listener::{Door, Listener};
 use crate::notify;
@@ -75,7 +77,12 @@ struct Shared {
     /// Answers until it is dropped.
     #[expect(dead_code, reason = "held for its drop")]
     dev_issuer: Option<DevIssuer>,
+    /// Of this node.
     approvals: Approvals,
+    /// Of all nodes.
+    board: Arc<dyn Board>,
+    /// The other nodes, where there are any.
+    cluster: Option<Cluster>,
     sessions: Arc<Sessions>,
 }
 
@@ -136,6 +143,22 @@ impl App {
         ));
         control.block_on(approvals.keep_reviews(recorder.open_reviews().iter().cloned()));
         admin::start_notifying(&config, inbox, &candidate.secrets, &approvals)?;
+
+        let cluster = match &config.store {
+            None => None,
+            Some(store) => {
+                let parts =
+                    nodes::parts(&config, store, &approvals, &recorder, &authenticator, clock);
+                let cluster = control
+                    .block_on(Cluster::open(parts))
+                    .context("the store")?;
+                Some(cluster)
+            }
+        };
+        let board: Arc<dyn Board> = match &cluster {
+            None => Arc::new(approvals.clone()),
+            Some(cluster) => Arc::new(cluster.clone()),
+        };
 
         let judge: Arc<dyn Judge> = Arc::clone(&candidate.policy) as Arc<dyn Judge>;
         let rules: Rules = Arc::new(ArcSwap::from_pointee(judge));
@@ -202,6 +225,8 @@ impl App {
             authenticator,
             issuers,
             dev_issuer,
+            board,
+            cluster,
             approvals,
             sessions,
         };
@@ -255,6 +280,7 @@ impl App {
             recorder,
             approvals,
             sessions,
+            cluster,
             ..
         } = shared;
         server.run(RunArgs {
@@ -263,6 +289,9 @@ impl App {
         control.block_on(async {
             // What is still pending has no owner any more.
             approvals.orphan_all().await;
+            if let Some(cluster) = &cluster {
+                cluster.close().await;
+            }
             recorder
                 .close()
                 .await

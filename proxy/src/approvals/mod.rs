@@ -11,6 +11,7 @@
 //!
 //! Limits: memory of this process only. After a restart nothing is resumed.
 
+mod board;
 mod glass;
 mod justify;
 mod ledger;
@@ -43,6 +44,7 @@ use holdpoint_core::principal::Identity;
 use holdpoint_core::record::{Durability, Entry};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
+pub use board::{Board, Cast, Counted, Explained};
 pub use glass::ReviewView;
 pub use justify::JustifyRefused;
 pub use ledger::{Later, Ledger, NotWritten};
@@ -104,6 +106,12 @@ pub enum VoteRefused {
     /// Nothing happened; the same vote may be cast again.
     #[error("the vote was not counted: {0}")]
     NotWritten(#[from] NotWritten),
+    /// The node that owns the approval refused it.
+    #[error("{}", .0.detail)]
+    Elsewhere(Explained),
+    /// It did not reach the node that owns the approval; it may be cast again.
+    #[error("the vote was not counted: {0}")]
+    NotDelivered(String),
 }
 
 impl Approvals {

@@ -77,6 +77,9 @@ pub struct View {
     pub journal: JournalView,
     /// What became of messages to reviewers.
     pub deliveries: Vec<Delivery>,
+    /// The node that holds the command, where it is not the one that answers.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub node: Option<String>,
 }
 
 fn one() -> u32 {
@@ -279,6 +282,7 @@ impl View {
                 root8: hex::encode(&head.root.0[..8]),
             },
             deliveries: deliveries.to_vec(),
+            node: None,
         }
     }
 

@@ -20,6 +20,7 @@ use crate::api::{Choice, Decided, Decision, Listed};
 use crate::approvals::View;
 
 const LOGIN_NEEDED: u8 = 3;
+const STILL_PENDING: u8 = 4;
 
 /// Between looks of `watch`.
 const LOOK: Duration = Duration::from_secs(1);
@@ -277,6 +278,12 @@ async fn decide(server: &ServerArgs, id: &ApprovalId, vote: Vote) -> anyhow::Res
     if vote.json {
         serde_json::to_writer_pretty(&mut out, &decided)?;
         writeln!(out)?;
+    } else if let Some(node) = &decided.node {
+        writeln!(
+            out,
+            "{id}: submitted to node {}, which has not answered yet; see `holdpoint approvals show {id}`",
+            safe(node)
+        )?;
     } else if decided.outcome == "counted" {
         writeln!(
             out,
@@ -291,6 +298,9 @@ async fn decide(server: &ServerArgs, id: &ApprovalId, vote: Vote) -> anyhow::Res
         )?;
     } else {
         writeln!(out, "{id}: {}", decided.state)?;
+    }
+    if decided.node.is_some() {
+        return Ok(ExitCode::from(STILL_PENDING));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -375,6 +385,9 @@ pub(super) fn write_view(out: &mut impl io::Write, view: &View) -> io::Result<()
             safe(&actor.subject),
             safe(&actor.issuer)
         )?;
+    }
+    if let Some(node) = &view.node {
+        writeln!(out, "held by     node {}", safe(node))?;
     }
     writeln!(out, "rule        {}", safe(&view.rule))?;
     if let Some(reason) = &view.reason {

@@ -5,11 +5,13 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::doctor::account_warnings;
 use super::style::Style;
 use super::{ConfigArgs, Outcome};
+use crate::cluster;
 use crate::reload::{Candidate, read_config};
 
 #[derive(Args)]
@@ -26,6 +28,12 @@ impl CheckArgs {
         let style = Style::stderr();
         let config = read_config(&self.config.config)?;
         let candidate = Candidate::read(&config)?;
+        if let Some(store) = &config.store {
+            let runtime = super::runtime()?;
+            runtime
+                .block_on(cluster::check(&config.node, store))
+                .context("the store")?;
+        }
         println!("{config}");
         let mut warnings = candidate.warnings().to_vec();
         if !self.offline {

@@ -175,6 +175,9 @@ pub(super) async fn one(
         Some("settled") => {
             html.raw("<p class=\"told\" role=\"status\">Your vote is recorded, and it settled the approval.</p>");
         }
+        Some("submitted") => {
+            html.raw("<p class=\"told\" role=\"status\">Your vote is on its way to the node that holds the command. It counts once it is listed below.</p>");
+        }
         _ => {}
     }
     heading(&mut html, &view, now);
@@ -302,7 +305,7 @@ pub(super) async fn decision(
         Ok(vote) => vote,
         Err(problem) => return refused("Your vote did not count", &problem),
     };
-    match cast(&console.0.approvals, vote, console.now()).await {
+    match cast(&*console.0.approvals, vote, console.now()).await {
         Ok(decided) => Redirect::to(&format!(
             "/console/approvals/{}?told={}",
             decided.id, decided.outcome
@@ -534,7 +537,11 @@ fn facts(html: &mut Html, view: &View) {
         .text(&view.session)
         .raw("</code></a>, command ")
         .show(view.command)
-        .raw("</dd>\n<dt>Waiting now</dt><dd>")
+        .raw("</dd>\n");
+    if let Some(node) = &view.node {
+        html.within("<dt>Held by node</dt><dd>", node, "</dd>\n");
+    }
+    html.raw("<dt>Waiting now</dt><dd>")
         .show(view.waiting)
         .raw(" open connections</dd>\n<dt>Asked, ends</dt><dd>")
         .text(&view.opened_at)

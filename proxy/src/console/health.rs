@@ -65,6 +65,10 @@ pub(super) async fn show(State(console): State<Console>, headers: HeaderMap) -> 
     if health.stopping {
         html.raw(" <span class=\"chip waits\">stopping</span>");
     }
+    if let Err(why) = console.0.approvals.health() {
+        html.raw("</dd>\n<dt>Other nodes</dt><dd><span class=\"chip bad\">look at it</span> ")
+            .text(&why);
+    }
     html.raw("</dd>\n<dt>Rules in force</dt><dd><code>")
         .text(&health.policy)
         .raw("</code></dd>\n<dt>Now</dt><dd>")

@@ -118,6 +118,8 @@ struct Shared {
     desk: Mutex<Desk>,
     wake: Condvar,
     public: Mutex<(Head, Health)>,
+    /// The last checkpoint that was signed.
+    note: Mutex<Option<String>>,
     verifier: Verifier,
     reviews: Vec<OpenReview>,
 }
@@ -214,6 +216,7 @@ impl Recorder {
             desk: Mutex::new(desk),
             wake: Condvar::new(),
             public: Mutex::new((head, health)),
+            note: Mutex::default(),
             verifier: key.verifier().clone(),
             reviews,
         });
@@ -343,6 +346,12 @@ impl Recorder {
             Err(error) => health.state = State::Failed(error.to_string()),
         }
         health
+    }
+
+    /// The last signed checkpoint of this process, as a note.
+    pub fn checkpoint(&self) -> Option<String> {
+        let note = self.shared.note.lock();
+        note.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The public key under which this journal's checkpoints are signed.

@@ -112,6 +112,9 @@ fn root(config: &Config) -> raw::Root {
             held_ahead: Some(Size(config.limits.held_ahead as u64)),
             drain: some(config.limits.drain),
         },
+        store: config.store.as_ref().map(|store| raw::Store {
+            redis: redis(store),
+        }),
     }
 }
 
@@ -262,5 +265,31 @@ fn hold(hold: &HoldConfig) -> raw::Hold {
         deny_cooldown: some(hold.deny_cooldown),
         max_pending: Some(hold.max_pending),
         max_pending_per_principal: Some(hold.max_pending_per_principal),
+    }
+}
+
+fn redis(redis: &RedisConfig) -> raw::Redis {
+    let texts = |urls: &[RedisUrl]| urls.iter().map(ToString::to_string).collect();
+    let (url, urls, sentinel_master, cluster) = match &redis.place {
+        RedisPlace::Single(url) => (Some(url.to_string()), Vec::new(), None, false),
+        RedisPlace::Sentinel { master, sentinels } => {
+            (None, texts(sentinels), Some(master.clone()), false)
+        }
+        RedisPlace::Cluster(urls) => (None, texts(urls), None, true),
+    };
+    raw::Redis {
+        url,
+        urls,
+        sentinel_master,
+        cluster,
+        username: redis.username.clone(),
+        password: redis.password.clone().map(raw::Secret),
+        sentinel_password: redis.sentinel_password.clone().map(raw::Secret),
+        ca: redis.ca.clone(),
+        cluster_secret: raw::Secret(redis.cluster_secret.clone()),
+        key_prefix: Some(redis.key_prefix.clone()),
+        replicas: Some(redis.replicas),
+        vote_wait: some(redis.vote_wait),
+        danger_allow_cleartext: redis.danger_allow_cleartext,
     }
 }

@@ -2,6 +2,7 @@
 //! that needs more than one key. All mistakes are found, not the first alone.
 
 mod identity;
+mod store;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ pub(super) fn resolve(raw: raw::Root, source: &Source<'_>, dir: &Path) -> Result
     };
     let root = At::root();
     let state = resolver.path(raw.state.as_deref().unwrap_or(Path::new(".holdpoint")));
+    let named = raw.node.is_some();
     let node = raw.node.unwrap_or_else(|| "local".to_owned());
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if node.is_empty() || node.len() > 64 || !node.chars().all(fits) {
@@ -48,6 +50,9 @@ pub(super) fn resolve(raw: raw::Root, source: &Source<'_>, dir: &Path) -> Result
     let admin = raw.admin.and_then(|admin| resolver.admin(admin));
     let journal = resolver.journal(raw.journal, &state);
     let limits = resolver.limits(&raw.limits);
+    let store = raw
+        .store
+        .and_then(|store| resolver.store(store.redis, named));
     resolver.problems.or(Config {
         dir: dir.to_path_buf(),
         node,
@@ -63,6 +68,7 @@ pub(super) fn resolve(raw: raw::Root, source: &Source<'_>, dir: &Path) -> Result
         admin,
         journal,
         limits,
+        store,
     })
 }
 

@@ -161,6 +161,14 @@ pub enum Entry {
         by: Identity,
         sessions: u64,
     },
+    /// Something that somebody must look at, such as a node that signs two histories.
+    Alarm {
+        /// `checkpoint`, `vote`, `node`.
+        what: String,
+        /// The node that it is about.
+        about: String,
+        message: String,
+    },
 }
 
 impl Entry {
