@@ -139,6 +139,7 @@ fn decide(postgres: &Plugin) -> anyhow::Result<()> {
         principal: &principal,
         target: "shop",
         tags: &[],
+        owners: None,
         protocol: "postgres",
         classes: &postgres.descriptor().classes,
         now: 0,

@@ -132,6 +132,9 @@ struct Held {
     webhooks: BTreeMap<String, Secret>,
     integrations: BTreeMap<String, Secret>,
     consoles: BTreeMap<String, Secret>,
+    on_call: BTreeMap<String, Secret>,
+    /// Read again by who uses them; here, that they can be.
+    store: usize,
 }
 
 impl Secrets {
@@ -158,7 +161,14 @@ impl Secrets {
     /// How many secrets are held.
     pub fn count(&self) -> usize {
         let held = self.0.load();
-        held.targets.len() + held.webhooks.len() + held.integrations.len() + held.consoles.len()
+        let maps = [
+            &held.targets,
+            &held.webhooks,
+            &held.integrations,
+            &held.on_call,
+            &held.consoles,
+        ];
+        maps.iter().map(|map| map.len()).sum::<usize>() + held.store
     }
 
     /// The password for a target, where one is configured.
@@ -179,6 +189,11 @@ impl Secrets {
     /// What the web console proves with that it is its client at this issuer.
     pub fn console(&self, issuer: &str) -> Option<Secret> {
         self.0.load().consoles.get(issuer).cloned()
+    }
+
+    /// What opens this list of who is on call.
+    pub fn on_call(&self, name: &str) -> Option<Secret> {
+        self.0.load().on_call.get(name).cloned()
     }
 }
 
@@ -207,6 +222,25 @@ impl Held {
             if let Some(place) = place {
                 let secret = named(place, || format!("console of issuer `{}`", issuer.name))?;
                 held.consoles.insert(issuer.name.clone(), secret);
+            }
+        }
+        for (name, list) in &config.review.on_call {
+            if let Some(place) = &list.secret {
+                let secret = named(place, || format!("list `{name}` of who is on call"))?;
+                held.on_call.insert(name.clone(), secret);
+            }
+        }
+        if let Some(store) = &config.store {
+            let places = [
+                ("cluster_secret", Some(&store.cluster_secret)),
+                ("password", store.password.as_ref()),
+                ("sentinel_password", store.sentinel_password.as_ref()),
+            ];
+            for (name, place) in places {
+                if let Some(place) = place {
+                    named(place, || format!("store.redis.{name}"))?;
+                    held.store += 1;
+                }
             }
         }
         Ok(held)

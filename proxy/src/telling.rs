@@ -184,7 +184,7 @@ pub(crate) fn told(entry: &Entry, blob: &[u8]) -> Option<(Tone, String, String)>
             format!(
                 "approval {} asked for: {} of the reviewers of `{}`",
                 draft.id,
-                draft.hold.quorum,
+                draft.hold.people(),
                 flat(&draft.rule)
             ),
             draft.hold.reason.as_deref().map(lines).unwrap_or_default(),
@@ -244,6 +244,47 @@ pub(crate) fn told(entry: &Entry, blob: &[u8]) -> Option<(Tone, String, String)>
                 body,
             )
         }
+        Entry::Escalated { approval, step } => (
+            Tone::Waits,
+            format!("step {step} of {approval} is put before more people"),
+            none,
+        ),
+        Entry::Justified { approval, by, text } => (
+            Tone::Plain,
+            format!("{} says why for {approval}", flat(&by.subject)),
+            lines(text),
+        ),
+        Entry::BreakGlass { glass, refused } => {
+            let mut head = format!(
+                "{} breaks the glass of {}",
+                flat(&glass.by.label),
+                glass.approval
+            );
+            if let Some(why) = refused {
+                head = format!("{head} (not counted: {})", flat(why));
+            }
+            (Tone::Bad, head, lines(&glass.reason))
+        }
+        Entry::Reviewed { approval, by, note } => (
+            Tone::Good,
+            format!("{} has reviewed {approval} afterwards", flat(&by.label)),
+            note.as_deref().map(lines).unwrap_or_default(),
+        ),
+        Entry::Claimed {
+            command,
+            approval,
+            number,
+            ..
+        } => (
+            Tone::Good,
+            format!("command {command} uses the window of {approval}, for the {number}. time"),
+            none,
+        ),
+        Entry::WindowEnded { approval, why, .. } => (
+            Tone::Plain,
+            format!("the window of {approval} is over: {}", flat(why)),
+            none,
+        ),
         Entry::Forward {
             command, approval, ..
         } => (
@@ -310,6 +351,7 @@ pub(crate) fn told(entry: &Entry, blob: &[u8]) -> Option<(Tone, String, String)>
         | Entry::Stop { .. }
         | Entry::Reload { .. }
         | Entry::Gap { .. }
+        | Entry::Alarm { .. }
         | Entry::Revoked { .. } => return None,
     };
     Some(told)
@@ -345,13 +387,7 @@ pub(crate) fn of_session(
         if own && let Some(Entry::Joined { approval, .. }) = record.entry {
             approvals.insert(approval.clone());
         }
-        let about = match record.entry {
-            Some(Entry::Vote { vote, .. }) => Some(&vote.approval),
-            Some(Entry::Settled { approval, .. } | Entry::Notified { approval, .. }) => {
-                Some(approval)
-            }
-            _ => None,
-        };
+        let about = record.entry.and_then(Entry::approval);
         if !own && !about.is_some_and(|approval| approvals.contains(approval)) {
             return Ok(());
         }

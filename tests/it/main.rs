@@ -7,12 +7,14 @@
     reason = "tests fail by panicking"
 )]
 
+mod approval_rules;
 mod bad_input;
 mod browser;
 mod connections;
 mod console;
 mod crash;
 mod demo;
+mod doctor;
 mod drivers;
 mod in_its_place;
 mod interop;
@@ -30,6 +32,7 @@ mod replay;
 mod revocation;
 mod sessions;
 mod stopping;
+mod two_nodes;
 mod upgrade;
 mod upstream;
 mod versions;

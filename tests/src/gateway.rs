@@ -34,6 +34,7 @@ hold = { reviewers = ["group:reviewers"], reason = "nobody can tell what it does
 
 /// What a test may change before the gateway starts.
 pub struct Settings {
+    pub node: String,
     /// Text of the one rule file.
     pub rules: String,
     /// The table `[hold]`, without its head.
@@ -60,6 +61,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            node: "test".to_owned(),
             rules: RULES.to_owned(),
             hold: "heartbeat = \"1s\"\n".to_owned(),
             more: String::new(),
@@ -119,7 +121,7 @@ impl Gateway {
         dir.write("rules.toml", &settings.rules);
         let [address, admin] = free_ports();
         let config = format!(
-            r#"node = "test"
+            r#"node = "{node}"
 [identity]
 {identity}
 {known}
@@ -152,6 +154,7 @@ dir = "journal"
 {journal}
 {more}
 "#,
+            node = settings.node,
             identity = settings.identity,
             rita = if settings.known.is_none() {
                 r#", "person:tests|rita""#

@@ -3,6 +3,7 @@
 //!
 //! A test builds what it needs from these parts, nearest the target first:
 //!
+//! - [`RedisServer`] and [`FaultProxy`]: where several nodes meet, and a network that breaks;
 //! - [`PgServer`]: a PostgreSQL of our own, shared by the tests that run at the same time;
 //! - [`Tap`]: between gateway and target, keeps every byte of both directions;
 //! - [`Issuer`] and [`WebhookReceiver`]: who signs tokens and who is told of holds;
@@ -28,6 +29,7 @@ pub mod certs;
 mod compiled;
 pub mod desk;
 pub mod dir;
+pub mod fault;
 pub mod gateway;
 pub mod issuer;
 pub mod needs;
@@ -35,6 +37,7 @@ pub mod oracle;
 pub mod pg;
 pub mod psql;
 pub mod random;
+pub mod redis;
 pub mod reviewer;
 pub mod small;
 pub mod tap;
@@ -43,10 +46,12 @@ pub mod wire;
 
 pub use browser::Browser;
 pub use dir::TestDir;
+pub use fault::{FaultProxy, Network};
 pub use gateway::{Gateway, RULES, Settings};
 pub use issuer::Issuer;
 pub use pg::{Database, PgServer};
 pub use psql::Psql;
+pub use redis::RedisServer;
 pub use reviewer::Reviewer;
 pub use small::SmallDisk;
 pub use tap::Tap;

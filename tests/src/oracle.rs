@@ -316,6 +316,8 @@ fn approvals(records: &[Read]) {
     let mut yes: BTreeMap<String, BTreeSet<(String, String)>> = BTreeMap::new();
     let mut settled: BTreeMap<String, String> = BTreeMap::new();
     let mut used = BTreeSet::new();
+    let mut broken = BTreeSet::new();
+    let mut claimed = BTreeSet::new();
     for record in records {
         match &record.entry {
             Entry::Hold(draft) => {
@@ -352,15 +354,35 @@ fn approvals(records: &[Read]) {
                 approval, state, ..
             } => {
                 let id = approval.to_string();
-                if state == "approved" {
+                if state == "approved" && !broken.contains(&id) {
                     let have = yes.get(&id).map_or(0, BTreeSet::len);
-                    let need = holds.get(&id).expect("settled without a hold").hold.quorum as usize;
+                    let need = holds
+                        .get(&id)
+                        .expect("settled without a hold")
+                        .hold
+                        .people() as usize;
                     assert!(have >= need, "{id} was approved by {have} of {need}");
                 }
                 settled.insert(id, state.clone());
             }
+            Entry::BreakGlass {
+                glass,
+                refused: None,
+            } => {
+                let id = glass.approval.to_string();
+                let draft = holds.get(&id).expect("a broken glass has its hold");
+                let mut sets = draft.hold.break_glass.iter();
+                assert!(!glass.by.agent && sets.any(|set| glass.by.is_in(set)));
+                broken.insert(id);
+            }
+            Entry::Claimed { command, .. } => {
+                let new = claimed.insert((record.session.clone(), *command));
+                assert!(new, "command {command} claimed a window twice");
+            }
             Entry::Forward {
-                approval, digest, ..
+                approval,
+                digest,
+                command,
             } => {
                 let id = approval.to_string();
                 assert_eq!(
@@ -373,7 +395,9 @@ fn approvals(records: &[Read]) {
                     Some("approved"),
                     "{id} was not approved"
                 );
-                assert!(used.insert(id.clone()), "{id} was used twice");
+                // Each further use of a window has its own claim.
+                let turn = claimed.remove(&(record.session.clone(), *command));
+                assert!(turn || used.insert(id.clone()), "{id} was used twice");
             }
             _ => {}
         }

@@ -23,6 +23,11 @@ pub fn escape_line(bytes: &[u8]) -> String {
 }
 
 fn render(bytes: &[u8], shows: impl Fn(char) -> bool) -> String {
+    // Nearly everything is this, and needs no second look.
+    let plain = |byte: &u8| byte.is_ascii() && *byte != b'\\' && shows(char::from(*byte));
+    if bytes.iter().all(plain) {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         let mut chars = chunk.valid().chars().peekable();

@@ -24,7 +24,11 @@ pub(super) async fn healthz() -> &'static str {
 )]
 pub(super) async fn readyz(State(api): State<Api>) -> Response {
     match (api.0.ready)() {
-        Ok(()) => "ready\n".into_response(),
+        // Commands are served and decided here without the store; others cannot help.
+        Ok(()) => match api.0.board.health() {
+            Ok(()) => "ready\n".into_response(),
+            Err(_) => "ready, without the other nodes\n".into_response(),
+        },
         // Why is for the log: nobody had to prove who they are.
         Err(why) => {
             tracing::warn!(why, "not ready");
@@ -56,6 +60,12 @@ pub(super) async fn metrics(
         "gauge",
         wide(api.0.approvals.pending()),
     );
+    line(
+        "approvals_pending_all_nodes",
+        "gauge",
+        wide(api.0.board.pending()),
+    );
+    line("store_up", "gauge", api.0.board.health().is_ok().into());
     line("sessions", "gauge", wide(api.0.sessions.list().len()));
     for (name, value) in (api.0.counters)() {
         line(&name, "counter", value);

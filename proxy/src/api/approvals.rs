@@ -5,9 +5,12 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
+use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
 use holdpoint_core::Now;
-use holdpoint_core::approval::{State as Approval, Verdict, Vote, VoteOutcome};
+use holdpoint_core::approval::{Verdict, Vote};
+use holdpoint_core::decision::Window;
 use holdpoint_core::id::{ApprovalId, Digest};
 use holdpoint_core::principal::Principal;
 use serde::{Deserialize, Serialize};
@@ -15,7 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::auth::{Caller, voter};
 use super::{Api, Problem, integration};
-use crate::approvals::{Approvals, View};
+use crate::approvals::{Board, Cast, View};
 
 /// Longest that one call waits; callers ask again.
 const MAX_WAIT: u64 = 55;
@@ -54,7 +57,7 @@ pub(super) async fn list(
             .as_ref()
             .is_none_or(|state| *state == view.state)
     };
-    let all = api.0.approvals.list();
+    let all = api.0.board.list();
     let approvals = all
         .iter()
         .filter(|view| wanted(view))
@@ -77,7 +80,7 @@ pub(super) async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<View>, Problem> {
     api.reviewer(&headers).await?;
-    let view = api.0.approvals.get(&approval_id(&id)?);
+    let view = api.0.board.get(&approval_id(&id)?);
     let view = view.ok_or_else(|| Problem::not_found("approval"))?;
     Ok(Json((*view).clone()))
 }
@@ -99,18 +102,31 @@ pub struct Decision {
     /// Needed for a denial; the agent is told.
     #[serde(default)]
     pub reason: Option<String>,
+    /// How an approval lets it run, of the `windows` that its rule offers; once unless given.
+    #[serde(default)]
+    pub window: Option<String>,
 }
 
-/// What came of a vote. It is in the journal.
+/// What came of a vote. Unless it is `submitted`, it is in the journal.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Decided {
     pub id: String,
-    /// `counted` (more must approve), `repeated` (this vote counted before), or `settled`.
+    /// `counted` (more must approve), `advanced` (the next step is asked), `repeated` (this
+    /// vote counted before), `settled`; or `submitted`: on its way to another node, which has
+    /// not answered and may refuse it.
     pub outcome: String,
     /// The approval's state now.
     pub state: String,
     pub approvals: u32,
     pub quorum: u32,
+    /// The step that is asked now, and how many there are.
+    #[serde(default)]
+    pub step: u32,
+    #[serde(default)]
+    pub steps: u32,
+    /// The node that it was submitted to.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub node: Option<String>,
 }
 
 /// Decides: with a reviewer's token, or signed by an integration
@@ -121,7 +137,9 @@ pub struct Decided {
     post, path = "/v1/approvals/{id}/decision", params(("id" = String, Path)), tag = "review",
     request_body = Decision, security(("bearer" = []), ("integration" = [])),
     responses(
-        (status = 200, body = Decided), (status = 400, body = Problem),
+        (status = 200, body = Decided),
+        (status = 202, body = Decided, description = "submitted to another node, which has not answered yet"),
+        (status = 400, body = Problem),
         (status = 401, body = Problem), (status = 403, body = Problem),
         (status = 404, body = Problem),
         (status = 409, body = Problem, description = "settled already, or another digest"),
@@ -133,7 +151,7 @@ pub(super) async fn decide(
     headers: HeaderMap,
     Path(id): Path<String>,
     raw: Bytes,
-) -> Result<Json<Decided>, Problem> {
+) -> Result<Response, Problem> {
     let signed = headers.contains_key(integration::HEADER);
     if signed && headers.contains_key(axum::http::header::AUTHORIZATION) {
         return Err(Problem::bad_request(
@@ -157,6 +175,7 @@ pub(super) async fn decide(
             digest: digest(&signed.digest)?,
             verdict: verdict(signed.decision),
             reason: signed.reason,
+            window: None,
             reviewer,
             channel: format!("integration:{name}"),
             nonce: Some(format!("{webhook}/{}", signed.nonce)),
@@ -166,16 +185,23 @@ pub(super) async fn decide(
         let decision: Decision = serde_json::from_slice(&raw).map_err(|error| {
             Problem::bad_request(format!("the body is not a decision: {error}"))
         })?;
-        let channel = match headers
-            .get("holdpoint-client")
-            .map(|value| value.as_bytes())
-        {
-            Some(b"cli") => "cli",
-            _ => "api",
-        };
-        decision.vote(&id, principal, channel)?
+        decision.vote(&id, principal, channel(&headers))?
     };
-    Ok(Json(cast(&api.0.approvals, vote, api.now()).await?))
+    let decided = cast(&*api.0.board, vote, api.now()).await?;
+    if decided.node.is_none() {
+        return Ok(Json(decided).into_response());
+    }
+    let place = format!("/v1/approvals/{}", decided.id);
+    Ok((StatusCode::ACCEPTED, [(LOCATION, place)], Json(decided)).into_response())
+}
+
+/// Which program speaks.
+pub(super) fn channel(headers: &HeaderMap) -> &'static str {
+    let client = headers.get("holdpoint-client");
+    match client.map(|value| value.as_bytes()) {
+        Some(b"cli") => "cli",
+        _ => "api",
+    }
 }
 
 impl Decision {
@@ -186,6 +212,7 @@ impl Decision {
             digest: digest(&self.digest)?,
             verdict: verdict(self.decision),
             reason: self.reason,
+            window: window(self.window.as_deref())?,
             reviewer: voter(by),
             channel: channel.to_owned(),
             nonce: None,
@@ -197,24 +224,35 @@ impl Decision {
 ///
 /// # Errors
 /// It did not count.
-pub(crate) async fn cast(approvals: &Approvals, vote: Vote, now: Now) -> Result<Decided, Problem> {
+pub(crate) async fn cast(board: &dyn Board, vote: Vote, now: Now) -> Result<Decided, Problem> {
     let id = vote.approval.clone();
-    let outcome = approvals.vote(vote, now).await?;
-    let view = approvals
-        .get(&id)
-        .ok_or_else(|| Problem::not_found("approval"))?;
-    let (word, state) = match outcome {
-        VoteOutcome::Counted { .. } => ("counted", view.state.clone()),
-        VoteOutcome::Repeated => ("repeated", view.state.clone()),
-        VoteOutcome::Settled(state) => ("settled", state.word().to_owned()),
-    };
-    Ok(Decided {
-        id: view.id.clone(),
-        outcome: word.to_owned(),
-        state,
-        approvals: view.approvals,
-        quorum: view.quorum,
-    })
+    match board.vote(vote, now).await? {
+        Cast::Final(counted) => Ok(Decided {
+            id: id.to_string(),
+            outcome: counted.outcome,
+            state: counted.state,
+            approvals: counted.approvals,
+            quorum: counted.quorum,
+            step: counted.step,
+            steps: counted.steps,
+            node: None,
+        }),
+        Cast::Submitted { node } => {
+            let view = board
+                .get(&id)
+                .ok_or_else(|| Problem::not_found("approval"))?;
+            Ok(Decided {
+                id: view.id.clone(),
+                outcome: "submitted".to_owned(),
+                state: view.state.clone(),
+                approvals: view.approvals,
+                quorum: view.quorum,
+                step: view.step,
+                steps: u32::try_from(view.steps.len()).unwrap_or(u32::MAX),
+                node: Some(node),
+            })
+        }
+    }
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -231,6 +269,9 @@ pub struct Status {
     pub state: String,
     /// Why it was denied, in the reviewer's words.
     pub reason: Option<String>,
+    /// Nobody can approve it before the one who asked said why.
+    #[serde(default)]
+    pub to_justify: bool,
     pub expires_at: String,
     /// Once approved: until when the identical command passes.
     pub usable_until: Option<String>,
@@ -256,13 +297,10 @@ pub(super) async fn wait(
     let caller = api.anyone(&headers).await?;
     let Query(patience) = patience.map_err(|error| Problem::bad_request(error.body_text()))?;
     let missing = || Problem::not_found("approval");
-    let mut known = api
-        .0
-        .approvals
-        .watch(&approval_id(&id)?)
-        .ok_or_else(missing)?;
+    let id = approval_id(&id)?;
+    let view = api.0.board.get(&id).ok_or_else(missing)?;
     if let Caller::Client(principal) = caller {
-        let asked = known.borrow().view.principal.clone();
+        let asked = &view.principal;
         let own = asked.issuer == principal.identity.issuer
             && asked.subject == principal.identity.subject;
         if !own {
@@ -277,14 +315,17 @@ pub(super) async fn wait(
         ));
     };
     let limit = Duration::from_secs(patience.timeout.unwrap_or(30).min(MAX_WAIT));
-    let decided = known.wait_for(|known| known.state != Approval::Pending);
-    // After the time, or with the service gone, the state as it is.
-    let _ = tokio::time::timeout(limit, decided).await;
-    let view = known.borrow().view.clone();
+    let decided = api.0.board.decided(&id).ok_or_else(missing)?;
+    // After the time, the state as it is.
+    let view = match tokio::time::timeout(limit, decided).await {
+        Ok(view) => view,
+        Err(_) => api.0.board.get(&id).unwrap_or(view),
+    };
     Ok(Json(Status {
         id: view.id.clone(),
         state: view.state.clone(),
         reason: view.denial.as_ref().map(|denial| denial.reason.clone()),
+        to_justify: view.justify && view.justification.is_none() && !view.is_decided(),
         expires_at: view.expires_at.clone(),
         usable_until: view.usable_until.clone(),
     }))
@@ -294,7 +335,14 @@ pub(crate) fn approval_id(text: &str) -> Result<ApprovalId, Problem> {
     text.parse().map_err(|_| Problem::not_found("approval"))
 }
 
-fn digest(text: &str) -> Result<Digest, Problem> {
+fn window(text: Option<&str>) -> Result<Option<Window>, Problem> {
+    match text {
+        None | Some("once") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(Problem::bad_request),
+    }
+}
+
+pub(super) fn digest(text: &str) -> Result<Digest, Problem> {
     text.parse()
         .map_err(|_| Problem::bad_request("`digest` is not 64 hex digits"))
 }

@@ -52,6 +52,12 @@ impl Api {
         Ok(self.0.tokens.review(token, self.now()).await?)
     }
 
+    /// Whoever may connect, as themselves.
+    pub(super) async fn client(&self, headers: &HeaderMap) -> Result<Principal, Problem> {
+        let token = bearer(headers)?;
+        Ok(self.0.tokens.connect(token, self.now()).await?)
+    }
+
     /// A reviewer, or else whoever may connect.
     pub(super) async fn anyone(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         let token = bearer(headers)?;
@@ -93,6 +99,7 @@ pub(super) fn voter(principal: Principal) -> Reviewer {
         identity: principal.identity,
         label: principal.label,
         groups: principal.groups,
+        on_call: Vec::new(),
         agent: principal.kind == Kind::Agent,
         also,
     }

@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::auth::bearer;
 use super::{Api, Problem};
-use crate::approvals::{Approvals, View};
+use crate::approvals::{Board, View};
 
 /// Events that can be asked for again.
 const KEEP: usize = 1_024;
@@ -72,7 +72,7 @@ impl Kept {
 
 impl Events {
     /// Follows `approvals` for as long as they are there.
-    pub(super) fn follow(approvals: &Approvals) -> Arc<Self> {
+    pub(super) fn follow(approvals: &dyn Board) -> Arc<Self> {
         let mut run = [0; 6];
         // Without randomness two processes could share a number, and a client would miss a reset.
         if getrandom::fill(&mut run).is_err() {
@@ -194,7 +194,7 @@ async fn tell(
                 let reset = format!("id: {}-{number}\nevent: reset\ndata: {{}}\n\n", events.run);
                 send(out, reset).await?;
                 // Oldest first, as they came.
-                for view in api.0.approvals.list().iter().rev() {
+                for view in api.0.board.list().iter().rev() {
                     if !view.is_decided() {
                         send(out, event(&events.run, number, view)).await?;
                     }

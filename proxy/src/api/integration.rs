@@ -198,7 +198,7 @@ impl Known {
             Reviewers::Person { issuer, subject } => {
                 *issuer == asserted.issuer && *subject == asserted.subject
             }
-            Reviewers::Group(_) => false,
+            Reviewers::Group(_) | Reviewers::Owner | Reviewers::OnCall(_) => false,
         });
         let may_assert = |group: &&String| {
             self.reviewers
@@ -217,6 +217,7 @@ impl Known {
             },
             label: escape_line(label.as_bytes()),
             groups,
+            on_call: Vec::new(),
             agent: false,
             also: Vec::new(),
         })

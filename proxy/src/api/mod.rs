@@ -11,6 +11,7 @@ mod auth;
 mod events;
 mod integration;
 mod problem;
+mod rules;
 mod serve;
 mod sessions;
 
@@ -36,17 +37,24 @@ pub(crate) use approvals::{approval_id, cast};
 pub use auth::Tokens;
 pub use integration::{AssertedReviewer, Integrations, SignedDecision};
 pub use problem::Problem;
+pub use rules::{
+    BreakGlassAsked, GlassBroken, Justification, Justified, ReviewClosed, ReviewNote,
+    ReviewsListed, WindowClosed, WindowsListed,
+};
 pub use serve::{ServeError, serve};
 pub use sessions::{Killed, Revoke, Revoked, SessionView, Sessions, SessionsListed};
 
-use crate::approvals::{Approvals, Clock};
+use crate::approvals::{Approvals, Board, Clock};
 
 /// No request has a longer body.
 const MAX_BODY: usize = 64 * 1024;
 
 /// What the API answers from.
 pub struct ApiParts {
+    /// Those of this node.
     pub approvals: Approvals,
+    /// Those of all nodes.
+    pub board: Arc<dyn Board>,
     pub tokens: Arc<dyn Tokens>,
     pub integrations: Integrations,
     pub sessions: Arc<dyn Sessions>,
@@ -64,6 +72,7 @@ pub(crate) struct Api(Arc<Shared>);
 
 struct Shared {
     approvals: Approvals,
+    board: Arc<dyn Board>,
     tokens: Arc<dyn Tokens>,
     integrations: Integrations,
     sessions: Arc<dyn Sessions>,
@@ -96,9 +105,10 @@ struct Doc;
 pub fn router(parts: ApiParts) -> Router {
     let (router, _) = routes().split_for_parts();
     let api = Api(Arc::new(Shared {
-        events: events::Events::follow(&parts.approvals),
+        events: events::Events::follow(&*parts.board),
         streams: Arc::new(Semaphore::new(events::MAX_STREAMS)),
         approvals: parts.approvals,
+        board: parts.board,
         tokens: parts.tokens,
         integrations: parts.integrations,
         sessions: parts.sessions,
@@ -151,6 +161,12 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(approvals::show))
         .routes(routes!(approvals::decide))
         .routes(routes!(approvals::wait))
+        .routes(routes!(rules::justify))
+        .routes(routes!(rules::break_glass))
+        .routes(routes!(rules::review))
+        .routes(routes!(rules::reviews))
+        .routes(routes!(rules::windows))
+        .routes(routes!(rules::revoke_window))
         .routes(routes!(sessions::list))
         .routes(routes!(sessions::revoke))
         .routes(routes!(sessions::kill))

@@ -3,12 +3,12 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use holdpoint_core::approval::VoteError;
+use holdpoint_core::approval::{JustifyError, VoteError};
 use holdpoint_core::denial::Denial;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::approvals::VoteRefused;
+use crate::approvals::{Explained, JustifyRefused, VoteRefused};
 
 /// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -92,22 +92,78 @@ impl From<VoteRefused> for Problem {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "HP-JOURNAL", text)
                     .hint("the vote was not counted: cast it again")
             }
+            VoteRefused::NotDelivered(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "HP-STORE", text)
+                    .hint("cast it again, or at the node that holds the command")
+            }
+            VoteRefused::Elsewhere(why) => {
+                let status =
+                    StatusCode::from_u16(why.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+                let mut problem = Self::new(status, &why.code, why.detail);
+                (problem.hint, problem.state) = (why.hint, why.state);
+                problem
+            }
             VoteRefused::Refused { why, state } => {
                 let (status, code) = match why {
                     VoteError::Final(_) | VoteError::Expired => {
                         (StatusCode::CONFLICT, "HP-SETTLED")
                     }
-                    VoteError::Changed => (StatusCode::CONFLICT, "HP-VOTED"),
-                    VoteError::Digest => (StatusCode::CONFLICT, "HP-DIGEST"),
-                    VoteError::NoReason => (StatusCode::BAD_REQUEST, "HP-REQUEST"),
-                    VoteError::Own | VoteError::Agent | VoteError::NotEligible(_) => {
-                        (StatusCode::FORBIDDEN, "HP-NOT-ELIGIBLE")
+                    VoteError::Changed | VoteError::EarlierStep => {
+                        (StatusCode::CONFLICT, "HP-VOTED")
                     }
+                    VoteError::NotJustified(_) => (StatusCode::CONFLICT, "HP-NOT-JUSTIFIED"),
+                    VoteError::Digest => (StatusCode::CONFLICT, "HP-DIGEST"),
+                    VoteError::NoReason
+                    | VoteError::NoCause
+                    | VoteError::LongReason(_)
+                    | VoteError::NoWindow { .. } => (StatusCode::BAD_REQUEST, "HP-REQUEST"),
+                    VoteError::Own
+                    | VoteError::Agent
+                    | VoteError::NotEligible(_)
+                    | VoteError::OtherStep { .. }
+                    | VoteError::OnCall { .. }
+                    | VoteError::NoGlass(_)
+                    | VoteError::OwnGlass => (StatusCode::FORBIDDEN, "HP-NOT-ELIGIBLE"),
                 };
                 let mut problem = Self::new(status, code, text);
                 problem.state = Some(state.word().to_owned());
                 problem
             }
+        }
+    }
+}
+
+impl From<JustifyRefused> for Problem {
+    fn from(refused: JustifyRefused) -> Self {
+        let text = refused.to_string();
+        let (status, code) = match refused {
+            JustifyRefused::Unknown(_) | JustifyRefused::Refused(JustifyError::NotYours) => {
+                return Self::not_found("approval");
+            }
+            JustifyRefused::NotWritten(_) => {
+                return Self::new(StatusCode::SERVICE_UNAVAILABLE, "HP-JOURNAL", text)
+                    .hint("it was not taken: send it again");
+            }
+            JustifyRefused::Refused(why) => match why {
+                JustifyError::Final(_) | JustifyError::Expired => {
+                    (StatusCode::CONFLICT, "HP-SETTLED")
+                }
+                JustifyError::Already => (StatusCode::CONFLICT, "HP-JUSTIFIED"),
+                _ => (StatusCode::BAD_REQUEST, "HP-REQUEST"),
+            },
+        };
+        Self::new(status, code, text)
+    }
+}
+
+impl From<&Problem> for Explained {
+    fn from(problem: &Problem) -> Self {
+        Self {
+            status: problem.status,
+            code: problem.code.clone(),
+            detail: problem.detail.clone(),
+            hint: problem.hint.clone(),
+            state: problem.state.clone(),
         }
     }
 }

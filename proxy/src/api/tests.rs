@@ -18,6 +18,9 @@ use standardwebhooks::Webhook;
 use tokio::net::TcpListener;
 
 use super::*;
+
+mod rules;
+
 use crate::approvals::testing::{Desk, draft, identity, principal};
 use crate::approvals::{Later, Waiter};
 use crate::http_client::HttpClient;
@@ -115,6 +118,7 @@ impl Gateway {
         };
         let router = router(ApiParts {
             approvals: desk.approvals.clone(),
+            board: Arc::new(desk.approvals.clone()),
             tokens: Arc::new(Names),
             integrations,
             sessions: Arc::new(NoSessions::default()),
@@ -434,7 +438,14 @@ async fn an_agent_follows_its_own_approvals_and_no_others() {
     let names: Vec<_> = answer.as_object().unwrap().keys().cloned().collect();
     assert_eq!(
         names,
-        ["id", "state", "reason", "expires_at", "usable_until"]
+        [
+            "id",
+            "state",
+            "reason",
+            "to_justify",
+            "expires_at",
+            "usable_until"
+        ]
     );
     // It may see how it goes, and nothing else.
     assert_eq!(

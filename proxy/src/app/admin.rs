@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::Shared;
 use crate::api::{self, About, ApiParts, Integrations, LoginWay, Place, SessionView};
 use crate::approvals::{Approvals, PrincipalView, rfc3339};
+use crate::cluster::Cluster;
 use crate::console::{self, ConsoleParts, Health, PluginInForce, RulesInForce};
 use crate::listener::ProtocolCell;
 use crate::notify::{self, Notice, WebhookSender};
@@ -77,20 +78,24 @@ pub(super) async fn start(
             State::Stopped => Err("the journal is closed".to_owned()),
         }
     };
+    let cluster = shared.cluster.clone();
     let counters = move || {
         let (opened, refused) = sessions.totals();
         let health = recorder.health();
-        vec![
+        let mut counters = vec![
             ("sessions_opened_total".to_owned(), opened),
             ("sessions_refused_total".to_owned(), refused),
             ("journal_records_total".to_owned(), health.records),
             ("journal_syncs_total".to_owned(), health.syncs),
-        ]
+        ];
+        counters.extend(cluster.iter().flat_map(Cluster::counters));
+        counters
     };
     let tokens: Arc<dyn api::Tokens> = Arc::new(shared.authenticator.clone());
     let live: Arc<dyn api::Sessions> = Arc::new(Live(Arc::clone(&shared.sessions), config.clone()));
     let router = api::router(ApiParts {
         approvals: shared.approvals.clone(),
+        board: Arc::clone(&shared.board),
         tokens: Arc::clone(&tokens),
         integrations: integrations(config, vault)?,
         sessions: Arc::clone(&live),
@@ -100,7 +105,7 @@ pub(super) async fn start(
         clock: Arc::new(move || clock.now()),
     });
     let console = console::router(ConsoleParts {
-        approvals: shared.approvals.clone(),
+        approvals: Arc::clone(&shared.board),
         tokens,
         sessions: live,
         issuers: (shared.issuers.iter())

@@ -11,6 +11,7 @@
 //! sockets first ([`sockets`]).
 
 mod admin;
+mod nodes;
 mod revoked;
 mod seams;
 mod sockets;
@@ -30,11 +31,13 @@ use pingora::server::{RunArgs, Server};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use crate::approvals::Approvals;
+use crate::approvals::{Approvals, Board};
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::identity::{Authenticator, DevIssuer};
 use crate::listener::{Door, Listener};
 use crate::notify;
+use crate::on_call::Lists;
 use crate::recorder::{Loss, Recorder};
 use crate::reload::{Candidate, InForce, Reloader};
 use crate::session::{Cancels, Parts, Rules, Sessions};
@@ -74,7 +77,12 @@ struct Shared {
     /// Answers until it is dropped.
     #[expect(dead_code, reason = "held for its drop")]
     dev_issuer: Option<DevIssuer>,
+    /// Of this node.
     approvals: Approvals,
+    /// Of all nodes.
+    board: Arc<dyn Board>,
+    /// The other nodes, where there are any.
+    cluster: Option<Cluster>,
     sessions: Arc<Sessions>,
 }
 
@@ -93,6 +101,7 @@ impl App {
         let inside = control.enter();
         private_dir(&config.state)?;
         no_core_dumps();
+        raise_descriptors(config.limits.max_sessions);
         let clock = Clock::new();
 
         let candidate = Candidate::read(&config)?;
@@ -129,11 +138,35 @@ impl App {
             Arc::new(move || clock.now()),
             Some(notices),
         );
+        approvals.ask_rotas(Arc::new(
+            Lists::new(&config, &candidate.secrets).context("`[review.oncall]`")?,
+        ));
+        control.block_on(approvals.keep_reviews(recorder.open_reviews().iter().cloned()));
         admin::start_notifying(&config, inbox, &candidate.secrets, &approvals)?;
+
+        let cluster = match &config.store {
+            None => None,
+            Some(store) => {
+                let parts =
+                    nodes::parts(&config, store, &approvals, &recorder, &authenticator, clock);
+                let cluster = control
+                    .block_on(Cluster::open(parts))
+                    .context("the store")?;
+                Some(cluster)
+            }
+        };
+        let board: Arc<dyn Board> = match &cluster {
+            None => Arc::new(approvals.clone()),
+            Some(cluster) => Arc::new(cluster.clone()),
+        };
 
         let judge: Arc<dyn Judge> = Arc::clone(&candidate.policy) as Arc<dyn Judge>;
         let rules: Rules = Arc::new(ArcSwap::from_pointee(judge));
         let sessions = Arc::new(Sessions::default());
+        approvals.look_around(Arc::new(seams::Around {
+            rules: Arc::clone(&rules),
+            sessions: Arc::clone(&sessions),
+        }));
         let parts = Arc::new(Parts {
             clock,
             ledger: Arc::new(recorder.clone()),
@@ -192,6 +225,8 @@ impl App {
             authenticator,
             issuers,
             dev_issuer,
+            board,
+            cluster,
             approvals,
             sessions,
         };
@@ -245,6 +280,7 @@ impl App {
             recorder,
             approvals,
             sessions,
+            cluster,
             ..
         } = shared;
         server.run(RunArgs {
@@ -253,6 +289,9 @@ impl App {
         control.block_on(async {
             // What is still pending has no owner any more.
             approvals.orphan_all().await;
+            if let Some(cluster) = &cluster {
+                cluster.close().await;
+            }
             recorder
                 .close()
                 .await
@@ -329,6 +368,31 @@ fn private_dir(path: &PathBuf) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Listeners, files, reviewers' connections.
+const OWN_DESCRIPTORS: u64 = 256;
+
+/// Two for each session, as far as the system lets us: most give a process 1,024 until
+/// it asks for more.
+fn raise_descriptors(sessions: usize) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+    let wanted = (sessions as u64)
+        .saturating_mul(2)
+        .saturating_add(OWN_DESCRIPTORS);
+    let have = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if have < wanted {
+        tracing::warn!(
+            have,
+            wanted,
+            "too few open files for `limits.max_sessions`: raise the hard limit (`LimitNOFILE=` of systemd)"
+        );
+    }
 }
 
 /// Memory holds credentials: no core file of it, and no debugger of the same user.

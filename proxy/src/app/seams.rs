@@ -16,15 +16,15 @@ use holdpoint_core::principal::Principal;
 use holdpoint_core::record::{Durability, NewRecord, PluginUsed};
 use holdpoint_core::secret::Secret;
 
-use crate::approvals::Approvals;
+use crate::approvals::{Approvals, Surroundings};
 use crate::credential::Credential;
 use crate::identity::Authenticator;
 use crate::plugins;
 use crate::recorder::{self, JournalError, Recorder, Written};
 use crate::secrets::Secrets;
 use crate::session::{
-    Claim, Custody, Desk, Gatekeeper, Instance, Later, Ledger, LedgerError, Protocol, Ticket,
-    Waiter,
+    Claim, Custody, Desk, Gatekeeper, Instance, Later, Ledger, LedgerError, Protocol, Rules,
+    Sessions, Ticket, Waiter,
 };
 
 impl Ledger for Recorder {
@@ -102,6 +102,22 @@ impl Desk for Approvals {
     fn leave(&self, approval: ApprovalId, session: SessionId, grant: bool) -> Later<()> {
         let approvals = self.clone();
         Box::pin(async move { Approvals::leave(&approvals, &approval, &session, grant).await })
+    }
+}
+
+/// What ends windows: other rules, or the end of their session.
+pub(super) struct Around {
+    pub(super) rules: Rules,
+    pub(super) sessions: Arc<Sessions>,
+}
+
+impl Surroundings for Around {
+    fn rules(&self) -> String {
+        self.rules.load().version().to_owned()
+    }
+
+    fn is_live(&self, session: &SessionId) -> bool {
+        self.sessions.list().iter().any(|info| info.id == *session)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The embedded approval service: pending approvals, votes, grants.
+//! The embedded approval service: pending approvals, votes, grants, windows.
 //!
 //! One process holds the client's socket, owns the approval and keeps the order:
 //! a step is judged, written to the journal, applied, and only then told. All
@@ -11,23 +11,30 @@
 //!
 //! Limits: memory of this process only. After a restart nothing is resumed.
 
+mod board;
+mod glass;
+mod justify;
 mod ledger;
+mod on_call;
 mod slot;
 mod steps;
 mod table;
 mod view;
 mod waiter;
+mod windows;
 
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use holdpoint_core::Now;
-use holdpoint_core::approval::{ClaimError, Clearance, Draft, State, Vote, VoteError, VoteOutcome};
+use holdpoint_core::approval::{
+    ClaimError, Clearance, Draft, MAX_REASON, State, Vote, VoteError, VoteOutcome,
+};
 use holdpoint_core::config::HoldConfig;
 use holdpoint_core::denial::{Denial, Kind};
 use holdpoint_core::display::escape_line;
@@ -37,13 +44,19 @@ use holdpoint_core::principal::Identity;
 use holdpoint_core::record::{Durability, Entry};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
+pub use board::{Board, Cast, Counted, Explained};
+pub use glass::ReviewView;
+pub use justify::JustifyRefused;
 pub use ledger::{Later, Ledger, NotWritten};
+pub use on_call::Rotas;
 pub(crate) use slot::Known;
 pub(crate) use view::rfc3339;
 pub use view::{
-    Delivery, DenialView, IdentityView, JournalView, PrincipalView, ShownView, View, VoteView,
+    Delivery, DenialView, EscalationView, GlassView, IdentityView, JournalView, PrincipalView,
+    ShownView, StepView, View, VoteView,
 };
 pub use waiter::Waiter;
+pub use windows::{NoWindow, Surroundings, WindowView};
 
 use crate::notify::{Message, Notice};
 use slot::Slot;
@@ -67,6 +80,11 @@ struct Inner {
     ledger: Arc<dyn Ledger>,
     clock: Clock,
     table: Mutex<Table>,
+    windows: Mutex<windows::Windows>,
+    /// Locked while one is closed, so that each is closed once.
+    reviews: tokio::sync::Mutex<glass::Reviews>,
+    rotas: OnceLock<Arc<dyn Rotas>>,
+    around: OnceLock<Arc<dyn Surroundings>>,
     /// The soonest deadline moved forward.
     sooner: Notify,
     notices: Option<mpsc::Sender<Notice>>,
@@ -88,6 +106,12 @@ pub enum VoteRefused {
     /// Nothing happened; the same vote may be cast again.
     #[error("the vote was not counted: {0}")]
     NotWritten(#[from] NotWritten),
+    /// The node that owns the approval refused it.
+    #[error("{}", .0.detail)]
+    Elsewhere(Explained),
+    /// It did not reach the node that owns the approval; it may be cast again.
+    #[error("the vote was not counted: {0}")]
+    NotDelivered(String),
 }
 
 impl Approvals {
@@ -103,6 +127,10 @@ impl Approvals {
             ledger,
             clock,
             table: Mutex::default(),
+            windows: Mutex::default(),
+            reviews: tokio::sync::Mutex::default(),
+            rotas: OnceLock::new(),
+            around: OnceLock::new(),
             sooner: Notify::new(),
             notices,
             changes: broadcast::Sender::new(CHANGES),
@@ -139,6 +167,9 @@ impl Approvals {
             if let Some(denied) = self.table().denial(&draft.digest, now.mono_ns) {
                 return (Opened::Refused(sticky(&denied, now)), None);
             }
+            if let Some(approval) = self.window_for(&draft, now).await {
+                return (Opened::Granted(approval), None);
+            }
             let candidates = self.table().with_digest(&draft.digest);
             for slot in &candidates {
                 if let Some(opened) = self.reuse(slot, &draft, now).await {
@@ -156,11 +187,27 @@ impl Approvals {
         }
     }
 
-    /// Uses up an approval: at most one call ever succeeds.
+    /// Uses up an approval, at most once; or else one turn of its window, where it has one.
     ///
     /// # Errors
     /// It is not approved, was used, is for another command, or its time is over.
     pub async fn claim(
+        &self,
+        id: &ApprovalId,
+        digest: &Digest,
+        session: &SessionId,
+        command: CommandId,
+        now: Now,
+    ) -> Result<Clearance, ClaimError> {
+        let refused = match self.claim_once(id, digest, session, command, now).await {
+            Ok(clearance) => return Ok(clearance),
+            Err(refused) => refused,
+        };
+        let window = self.claim_window(id, digest, session, command, now).await;
+        window.unwrap_or(Err(refused))
+    }
+
+    async fn claim_once(
         &self,
         id: &ApprovalId,
         digest: &Digest,
@@ -219,7 +266,8 @@ impl Approvals {
         })
     }
 
-    /// Ends every live approval that `identity` stands behind. Gives how many.
+    /// Ends every live approval that `identity` stands behind, and every window. Gives
+    /// how many approvals.
     pub async fn revoke_principal(&self, identity: &Identity) -> usize {
         let mut slots = Vec::new();
         for slot in self.live() {
@@ -235,7 +283,10 @@ impl Approvals {
                 slots.push(slot);
             }
         }
-        self.end_all(slots, State::Revoked).await
+        let ended = self.end_all(slots, State::Revoked).await;
+        // After: what was approved meanwhile may have opened one.
+        self.end_windows_of(identity).await;
+        ended
     }
 
     /// For the end of the process: opens nothing more, orphans all that is live.
@@ -243,6 +294,7 @@ impl Approvals {
         self.table().closed = true;
         let live = self.live();
         self.end_all(live, State::Orphaned).await;
+        self.end_all_windows().await;
     }
 
     /// All at once, so that their records share a sync. Gives how many this call ended.
@@ -314,9 +366,10 @@ impl Approvals {
         self.0.ledger.write(record, durability).await
     }
 
-    /// Ends what is over. Runs by itself at each deadline.
+    /// Does what is due: ends what is over, and escalates. Runs by itself at each deadline.
     pub async fn sweep(&self) {
         let now = (self.0.clock)();
+        self.sweep_windows(now).await;
         let due = {
             let mut table = self.table();
             table.forget_denials(now.mono_ns);
@@ -326,9 +379,7 @@ impl Approvals {
             .into_iter()
             .map(|slot| {
                 let this = self.clone();
-                self.0
-                    .runtime
-                    .spawn(async move { this.expire(&slot).await })
+                self.0.runtime.spawn(async move { this.due(&slot).await })
             })
             .collect();
         for task in tasks {

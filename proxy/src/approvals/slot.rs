@@ -10,6 +10,7 @@ use holdpoint_core::id::{ApprovalId, Digest, SessionId};
 use holdpoint_core::principal::Identity;
 use tokio::sync::{Mutex, watch};
 
+use super::on_call::lists;
 use super::view::{Delivery, Times, View, later};
 use crate::recorder::Head;
 
@@ -22,6 +23,8 @@ pub(super) struct Slot {
     pub(super) id: ApprovalId,
     pub(super) digest: Digest,
     pub(super) requester: Identity,
+    /// Lists of who is on call that its rule asks.
+    pub(super) on_call: Vec<String>,
     /// Serialises everything that happens to this approval. Held while the
     /// journal is written, so that nothing comes between a vote being judged,
     /// written and applied.
@@ -41,27 +44,31 @@ pub(super) struct Cell {
     pub(super) sessions: BTreeSet<SessionId>,
     pub(super) deliveries: Vec<Delivery>,
     pub(super) times: Times,
+    /// Who looked into a broken glass.
+    pub(super) reviewed_by: Option<Identity>,
     /// False until the hold is in the journal; never true where that failed.
     pub(super) recorded: bool,
 }
 
 impl Slot {
     pub(super) fn new(draft: Draft, approval: Approval, now: Now, head: Head) -> Self {
-        let times = Times::opened(now.wall_ns, draft.hold.expires_in);
+        let times = Times::opened(now, draft.hold.expires_in);
         let sessions = BTreeSet::from([draft.session.clone()]);
         let known = Known {
             state: State::Pending,
-            view: Arc::new(View::of(&approval, times, sessions.len(), &[], head)),
+            view: Arc::new(View::of(&approval, times, sessions.len(), &[], None, head)),
         };
         Self {
             id: draft.id,
             digest: draft.digest,
+            on_call: lists(&draft.hold),
             requester: draft.principal.identity,
             cell: Arc::new(Mutex::new(Cell {
                 approval,
                 sessions,
                 deliveries: Vec::new(),
                 times,
+                reviewed_by: None,
                 recorded: false,
             })),
             known: watch::Sender::new(known),
@@ -75,6 +82,7 @@ impl Slot {
             cell.times,
             cell.sessions.len(),
             &cell.deliveries,
+            cell.reviewed_by.as_ref(),
             head,
         ));
         self.known.send_replace(Known {

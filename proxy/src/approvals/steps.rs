@@ -1,20 +1,25 @@
 //! What happens to one approval, in the order judged, written, applied, told.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdpoint_core::Now;
-use holdpoint_core::approval::{Approval, Draft, State, Vote, VoteError, VoteOutcome};
+use holdpoint_core::approval::{Approval, Draft, Reach, State, Vote, VoteError, VoteOutcome};
 use holdpoint_core::gate::Opened;
 use holdpoint_core::id::SessionId;
 use holdpoint_core::principal::Identity;
 use holdpoint_core::record::{Durability, Entry};
 use tokio::sync::OwnedMutexGuard;
 
+use super::on_call::explained;
 use super::slot::{Cell, Slot};
 use super::table::Denied;
 use super::{Approvals, Crowded, NotWritten, VoteRefused, unavailable};
 use crate::crash;
 use crate::notify::Message;
+
+/// Between attempts to write an escalation down.
+const AGAIN: Duration = Duration::from_secs(1);
 
 impl Approvals {
     /// Joins a pending approval or points at a grant; `None` where this one does not serve.
@@ -24,6 +29,7 @@ impl Approvals {
         if !cell.recorded || !cell.approval.serves(draft) {
             return None;
         }
+        // Not `next_due`: an escalation that is due ends nothing.
         let over = cell.approval.deadline().is_some_and(|at| now.mono_ns >= at);
         match cell.approval.state() {
             _ if over => None,
@@ -92,7 +98,9 @@ impl Approvals {
         let mut draft = draft.clone();
         draft.hold.expires_in = draft.hold.expires_in.min(config.max_hold);
         let approval = Approval::open(draft.clone(), now).with_grant_ttl(config.grant_ttl);
-        let due = approval.expires_mono_ns();
+        let due = approval
+            .next_due()
+            .unwrap_or_else(|| approval.expires_mono_ns());
         let slot = Arc::new(Slot::new(draft, approval, now, self.0.ledger.head()));
         // Locked before anyone can see it, so that nothing happens to it before
         // it is recorded.
@@ -138,9 +146,11 @@ impl Approvals {
     pub(super) async fn vote_now(
         &self,
         slot: &Slot,
-        vote: Vote,
+        mut vote: Vote,
         now: Now,
     ) -> Result<VoteOutcome, VoteRefused> {
+        // Before it is our turn: a list that is slow keeps nobody else waiting.
+        let untold = self.place(&mut vote.reviewer, &slot.on_call).await;
         let mut cell = slot.cell.lock().await;
         if !cell.recorded {
             return Err(VoteRefused::Unknown(vote.approval));
@@ -152,7 +162,10 @@ impl Approvals {
             Err(VoteError::Final(_)) if cast_before(&cell.approval, &vote) => {
                 return Ok(VoteOutcome::Repeated);
             }
-            Err(why) => return Err(self.refuse(&cell, vote, why).await),
+            Err(why) => {
+                let why = explained(why, &cell.approval.draft().rule, untold.as_ref());
+                return Err(self.refuse(&cell, vote, why).await);
+            }
         };
         let session = cell.approval.draft().session.clone();
         let entry = Entry::Vote {
@@ -162,7 +175,7 @@ impl Approvals {
         crash::point("P2");
         match &outcome {
             VoteOutcome::Repeated => return Ok(outcome),
-            VoteOutcome::Counted { .. } => {
+            VoteOutcome::Counted { .. } | VoteOutcome::Advanced { .. } => {
                 self.record(Some(session.clone()), entry, Durability::Synced)
                     .await?;
             }
@@ -170,7 +183,8 @@ impl Approvals {
                 // The second record's sync takes the first one along.
                 self.record(Some(session.clone()), entry, Durability::Written)
                     .await?;
-                let settled = settled(slot, state);
+                let window = cell.approval.reach_with(&vote);
+                let settled = settled(slot, state, window);
                 self.record(Some(session.clone()), settled, Durability::Synced)
                     .await?;
                 crash::point("P3");
@@ -183,10 +197,17 @@ impl Approvals {
                 why,
                 state: cell.approval.state().clone(),
             })?;
-        if let VoteOutcome::Settled(state) = &outcome {
-            self.apply(slot, &mut cell, state, now);
-        } else {
-            self.announce(slot, &cell);
+        match &outcome {
+            VoteOutcome::Settled(state) => self.apply(slot, &mut cell, state, now),
+            VoteOutcome::Advanced { .. } => {
+                // The next step may escalate on its own.
+                self.wake(slot, &cell);
+                let view = self.announce(slot, &cell);
+                self.notify(Message::Step, view, &slot.id, &session);
+            }
+            VoteOutcome::Counted { .. } | VoteOutcome::Repeated => {
+                self.announce(slot, &cell);
+            }
         }
         Ok(outcome)
     }
@@ -218,8 +239,8 @@ impl Approvals {
         self.end_locked(slot, &mut cell, State::Withdrawn).await;
     }
 
-    /// Ends it at its deadline, or asks to be woken at the next one.
-    pub(super) async fn expire(&self, slot: &Slot) {
+    /// Ends it at its deadline, widens its step at that one's, and asks to be woken again.
+    pub(super) async fn due(&self, slot: &Slot) {
         let mut cell = slot.cell.lock().await;
         let now = (self.0.clock)();
         match cell.approval.deadline() {
@@ -227,7 +248,46 @@ impl Approvals {
             Some(at) if now.mono_ns >= at => {
                 self.end_locked(slot, &mut cell, State::Expired).await;
             }
-            Some(at) => self.table().due_at(at, &slot.id),
+            Some(_) => {
+                let due = cell.approval.escalates_at();
+                if due.is_some_and(|at| now.mono_ns >= at)
+                    && !self.escalate(slot, &mut cell, now).await
+                {
+                    // Nobody was asked; the journal may take it in a moment.
+                    let again = now.deadline(AGAIN);
+                    self.table().due_at(again, &slot.id);
+                } else {
+                    self.wake(slot, &cell);
+                }
+            }
+        }
+    }
+
+    /// Lets more people decide the current step, and asks them. Gives whether it did.
+    async fn escalate(&self, slot: &Slot, cell: &mut Cell, now: Now) -> bool {
+        if !cell.recorded {
+            return false;
+        }
+        let session = cell.approval.draft().session.clone();
+        let escalated = Entry::Escalated {
+            approval: slot.id.clone(),
+            step: cell.approval.place().0,
+        };
+        let written = self.record(Some(session.clone()), escalated, Durability::Synced);
+        if let Err(error) = written.await {
+            tracing::error!(approval.id = %slot.id, %error, "not escalated: the journal does not take it");
+            return false;
+        }
+        cell.approval.escalate(now);
+        let view = self.announce(slot, cell);
+        self.notify(Message::Escalated, view, &slot.id, &session);
+        true
+    }
+
+    fn wake(&self, slot: &Slot, cell: &Cell) {
+        if let Some(at) = cell.approval.next_due() {
+            self.table().due_at(at, &slot.id);
+            self.0.sooner.notify_one();
         }
     }
 
@@ -244,7 +304,7 @@ impl Approvals {
             return false;
         }
         let session = Some(cell.approval.draft().session.clone());
-        let entry = settled(slot, &state);
+        let entry = settled(slot, &state, None);
         if let Err(error) = self.record(session, entry, Durability::Synced).await {
             tracing::error!(approval.id = %slot.id, %error, "an end is not in the journal");
         }
@@ -262,11 +322,14 @@ impl Approvals {
     }
 
     /// The journal has it: keep the table in step and tell everyone.
-    fn apply(&self, slot: &Slot, cell: &mut Cell, state: &State, now: Now) {
+    pub(super) fn apply(&self, slot: &Slot, cell: &mut Cell, state: &State, now: Now) {
         let session = cell.approval.draft().session.clone();
         match state {
-            State::Approved { .. } => {
+            State::Approved { by } => {
                 cell.approved(now, self.0.config.grant_ttl);
+                if let Some(window) = cell.approval.window(now) {
+                    self.open_window(window, by.clone(), now);
+                }
                 let mut table = self.table();
                 table.decided(slot);
                 if let Some(at) = cell.approval.deadline() {
@@ -296,11 +359,12 @@ impl Approvals {
 fn cast_before(approval: &Approval, vote: &Vote) -> bool {
     vote.digest == approval.draft().digest
         && approval.votes().iter().any(|cast| {
-            cast.reviewer.identity == vote.reviewer.identity && cast.verdict == vote.verdict
+            cast.vote.reviewer.identity == vote.reviewer.identity
+                && cast.vote.verdict == vote.verdict
         })
 }
 
-fn settled(slot: &Slot, state: &State) -> Entry {
+pub(super) fn settled(slot: &Slot, state: &State, window: Option<Reach>) -> Entry {
     let (by, reason): (Vec<Identity>, _) = match state {
         State::Approved { by } => (by.clone(), None),
         State::Denied { by, reason, .. } => (vec![by.clone()], Some(reason.clone())),
@@ -311,6 +375,8 @@ fn settled(slot: &Slot, state: &State) -> Entry {
         state: state.word().to_owned(),
         by,
         reason,
+        // Only an approval opens one.
+        window: window.filter(|_| matches!(state, State::Approved { .. })),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use holdpoint_core::Now;
 use holdpoint_core::approval::{Approval, Draft, Reviewer, Shown, Verdict, Vote};
 use holdpoint_core::config::HoldConfig;
-use holdpoint_core::decision::{Hold, Reviewers};
+use holdpoint_core::decision::{Hold, Reviewers, Step};
 use holdpoint_core::id::{ApprovalId, CommandId, Digest, SessionId};
 use holdpoint_core::principal::{Identity, Kind, Principal};
 use holdpoint_core::record::{Durability, Entry, NewRecord};
@@ -159,10 +159,12 @@ pub(crate) fn draft(agent: &str, text: &str, session: u128) -> Draft {
         target: "shop".to_owned(),
         principal: principal(agent),
         hold: Hold {
-            reviewers: vec![Reviewers::Group("dba".to_owned())],
-            quorum: 1,
+            steps: vec![Step::of(vec![Reviewers::Group("dba".to_owned())], 1)],
             expires_in: Duration::from_secs(60),
             reason: None,
+            justify: false,
+            windows: Vec::new(),
+            break_glass: Vec::new(),
         },
         rule: "prod:ddl".to_owned(),
         policy: "p1".to_owned(),
@@ -184,6 +186,7 @@ pub(crate) fn reviewer(subject: &str) -> Reviewer {
         identity: identity(subject),
         label: subject.to_owned(),
         groups: vec!["dba".to_owned()],
+        on_call: Vec::new(),
         agent: false,
         also: Vec::new(),
     }
@@ -195,6 +198,7 @@ pub(crate) fn vote(draft: &Draft, subject: &str, verdict: Verdict) -> Vote {
         digest: draft.digest,
         verdict,
         reason: (verdict == Verdict::Deny).then(|| "no".to_owned()),
+        window: None,
         reviewer: reviewer(subject),
         channel: "api".to_owned(),
         nonce: None,
@@ -204,7 +208,14 @@ pub(crate) fn vote(draft: &Draft, subject: &str, verdict: Verdict) -> Vote {
 /// What the world sees of one that was just opened.
 pub(crate) fn view(draft: &Draft) -> View {
     let now = Hands::default().now();
-    let times = Times::opened(now.wall_ns, draft.hold.expires_in);
+    let times = Times::opened(now, draft.hold.expires_in);
     let approval = Approval::open(draft.clone(), now);
-    View::of(&approval, times, 1, &[], MemoryLedger::default().head())
+    View::of(
+        &approval,
+        times,
+        1,
+        &[],
+        None,
+        MemoryLedger::default().head(),
+    )
 }

@@ -11,6 +11,8 @@ use holdpoint_core::record::Entry;
 use super::testing::{Desk, MemoryLedger, config, draft, identity, vote};
 use super::*;
 
+mod rules;
+
 fn refused(opened: &Opened) -> &str {
     match opened {
         Opened::Refused(denial) => &denial.code,
@@ -325,7 +327,7 @@ async fn without_a_journal_nothing_is_held_and_no_vote_counts() {
 async fn a_vote_that_came_twice_has_one_effect() {
     let desk = Desk::new();
     let mut draft = draft("agent", "DROP TABLE t", 1);
-    draft.hold.quorum = 2;
+    draft.hold.steps[0].quorum = 2;
     let _waiter = waiting(&desk, &draft).await;
     let cast = |who| {
         desk.approvals

@@ -5,10 +5,12 @@
 
 use std::time::Duration;
 
-use holdpoint_core::approval::{Approval, Shown, State, Verdict};
-use holdpoint_core::decision::Reviewers;
-use holdpoint_core::display::escape_line;
+use holdpoint_core::Now;
+use holdpoint_core::approval::{Approval, Cast, Shown, State, Verdict};
+use holdpoint_core::decision::{Reviewers, Step};
+use holdpoint_core::display::{escape, escape_line};
 use holdpoint_core::principal::{Identity, Kind, Principal};
+use holdpoint_core::source::Span;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -34,13 +36,34 @@ pub struct View {
     pub policy: String,
     /// Why the rule holds, in its author's words.
     pub reason: Option<String>,
-    /// Who may decide: `group NAME` or `SUBJECT at ISSUER`.
+    /// Who may decide the current step: `group NAME`, `SUBJECT at ISSUER` or `on call NAME`.
     pub reviewers: Vec<String>,
-    /// How many distinct people must approve.
+    /// How many distinct people must approve the current step.
     pub quorum: u32,
     /// How many have.
     pub approvals: u32,
+    /// All that must approve, in order.
+    #[serde(default)]
+    pub steps: Vec<StepView>,
+    /// The current one, from 1.
+    #[serde(default = "one")]
+    pub step: u32,
     pub votes: Vec<VoteView>,
+    /// Nobody can approve before the requester said why.
+    #[serde(default)]
+    pub justify: bool,
+    /// Why, in the requester's words, escaped.
+    #[serde(default)]
+    pub justification: Option<String>,
+    /// How else than once it may be approved: `session`, or a time such as `10m`.
+    #[serde(default)]
+    pub windows: Vec<String>,
+    /// Who may let it run at once.
+    #[serde(default)]
+    pub break_glass: Vec<String>,
+    /// Who did.
+    #[serde(default)]
+    pub glass: Option<GlassView>,
     pub shown: ShownView,
     pub opened_at: String,
     /// When the time to decide is over.
@@ -54,6 +77,48 @@ pub struct View {
     pub journal: JournalView,
     /// What became of messages to reviewers.
     pub deliveries: Vec<Delivery>,
+    /// The node that holds the command, where it is not the one that answers.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub node: Option<String>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// One of the agreements that a held command needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StepView {
+    /// `done`, `current` or `later`.
+    pub state: String,
+    pub reviewers: Vec<String>,
+    pub quorum: u32,
+    pub approvals: u32,
+    pub escalation: Option<EscalationView>,
+}
+
+/// Who may decide a step too, and from when on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EscalationView {
+    /// From the step's beginning, such as `5m`.
+    pub after: String,
+    pub reviewers: Vec<String>,
+    /// Of the current step, while that is to come.
+    pub at: Option<String>,
+    /// They were asked.
+    pub done: bool,
+}
+
+/// A person let a held command run in place of its reviewers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GlassView {
+    pub by: IdentityView,
+    pub label: String,
+    /// Escaped.
+    pub reason: String,
+    pub at: String,
+    /// Who looked into it afterwards.
+    pub reviewed_by: Option<IdentityView>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -98,6 +163,12 @@ pub struct VoteView {
     pub reason: Option<String>,
     /// `api`, `cli`, `console`, `integration:NAME`.
     pub channel: String,
+    /// For which step, from 1.
+    #[serde(default = "one")]
+    pub step: u32,
+    /// How an approval lets it run, where that is not once.
+    #[serde(default)]
+    pub window: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -131,17 +202,25 @@ pub struct Delivery {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
     pub(super) opened_ns: u64,
+    opened_mono_ns: u64,
     pub(super) expires_ns: u64,
     pub(super) usable_until_ns: Option<u64>,
 }
 
 impl Times {
-    pub(super) fn opened(wall_ns: u64, expires_in: Duration) -> Self {
+    pub(super) fn opened(now: Now, expires_in: Duration) -> Self {
         Self {
-            opened_ns: wall_ns,
-            expires_ns: later(wall_ns, expires_in),
+            opened_ns: now.wall_ns,
+            opened_mono_ns: now.mono_ns,
+            expires_ns: later(now.wall_ns, expires_in),
             usable_until_ns: None,
         }
+    }
+
+    /// What people are told of an instant to come.
+    fn wall(&self, mono_ns: u64) -> u64 {
+        let after = mono_ns.saturating_sub(self.opened_mono_ns);
+        self.opened_ns.saturating_add(after)
     }
 }
 
@@ -155,6 +234,7 @@ impl View {
         times: Times,
         waiting: usize,
         deliveries: &[Delivery],
+        reviewed_by: Option<&Identity>,
         head: Head,
     ) -> Self {
         let draft = approval.draft();
@@ -171,10 +251,19 @@ impl View {
             rule: draft.rule.clone(),
             policy: draft.policy.clone(),
             reason: draft.hold.reason.clone(),
-            reviewers: draft.hold.reviewers.iter().map(reviewers).collect(),
+            reviewers: current(approval),
             quorum,
             approvals,
+            steps: steps(approval, times),
+            step: approval.place().0,
             votes: approval.votes().iter().map(VoteView::of).collect(),
+            justify: draft.hold.justify,
+            justification: approval.justification().map(|text| escape(text.as_bytes())),
+            windows: draft.hold.windows.iter().map(ToString::to_string).collect(),
+            break_glass: draft.hold.break_glass.iter().map(reviewers).collect(),
+            glass: approval
+                .broken()
+                .map(|glass| GlassView::of(glass, reviewed_by)),
             shown: (&draft.shown).into(),
             opened_at: rfc3339(times.opened_ns),
             expires_at: rfc3339(times.expires_ns),
@@ -193,6 +282,7 @@ impl View {
                 root8: hex::encode(&head.root.0[..8]),
             },
             deliveries: deliveries.to_vec(),
+            node: None,
         }
     }
 
@@ -203,7 +293,8 @@ impl View {
 }
 
 impl VoteView {
-    fn of(vote: &holdpoint_core::approval::Vote) -> Self {
+    fn of(cast: &Cast) -> Self {
+        let vote = &cast.vote;
         Self {
             reviewer: (&vote.reviewer.identity).into(),
             label: escape_line(vote.reviewer.label.as_bytes()),
@@ -214,6 +305,8 @@ impl VoteView {
             .to_owned(),
             reason: vote.reason.clone(),
             channel: vote.channel.clone(),
+            step: cast.step,
+            window: vote.window.map(|window| window.to_string()),
         }
     }
 }
@@ -264,10 +357,61 @@ impl From<&Shown> for ShownView {
     }
 }
 
-fn reviewers(set: &Reviewers) -> String {
+fn current(approval: &Approval) -> Vec<String> {
+    let at = usize::try_from(approval.place().0).unwrap_or(0);
+    let step = at.checked_sub(1);
+    let Some(step) = step.and_then(|at| approval.draft().hold.steps.get(at)) else {
+        return Vec::new();
+    };
+    if approval.is_escalated() {
+        step.everyone().map(reviewers).collect()
+    } else {
+        step.reviewers.iter().map(reviewers).collect()
+    }
+}
+
+fn steps(approval: &Approval, times: Times) -> Vec<StepView> {
+    let (place, _) = approval.place();
+    let approved = approval.broken().is_none()
+        && matches!(
+            approval.state(),
+            State::Approved { .. } | State::Used { .. }
+        );
+    let numbered = (1..).zip(&approval.draft().hold.steps);
+    let view = |(number, step): (u32, &Step)| {
+        let votes = approval.votes().iter();
+        let yes = votes.filter(|cast| cast.step == number && cast.vote.verdict == Verdict::Approve);
+        let is_current = number == place && !approved;
+        StepView {
+            state: match number.cmp(&place) {
+                _ if is_current => "current",
+                std::cmp::Ordering::Greater => "later",
+                _ => "done",
+            }
+            .to_owned(),
+            reviewers: step.reviewers.iter().map(reviewers).collect(),
+            quorum: step.quorum.max(1),
+            approvals: u32::try_from(yes.count()).unwrap_or(u32::MAX),
+            escalation: step.escalate.as_ref().map(|more| EscalationView {
+                after: Span(more.after).to_string(),
+                reviewers: more.reviewers.iter().map(reviewers).collect(),
+                at: approval
+                    .escalates_at()
+                    .filter(|_| is_current)
+                    .map(|at| rfc3339(times.wall(at))),
+                done: is_current && approval.is_escalated(),
+            }),
+        }
+    };
+    numbered.map(view).collect()
+}
+
+pub(super) fn reviewers(set: &Reviewers) -> String {
     match set {
         Reviewers::Group(group) => format!("group {group}"),
         Reviewers::Person { issuer, subject } => format!("{subject} at {issuer}"),
+        Reviewers::Owner => "the target's owners".to_owned(),
+        Reviewers::OnCall(list) => format!("on call {list}"),
     }
 }
 

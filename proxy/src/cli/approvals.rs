@@ -13,11 +13,13 @@ use holdpoint_core::id::ApprovalId;
 
 use super::client::{Client, LoginNeeded, ServerArgs};
 use super::login::Purpose;
+use super::rules;
 use super::watch::{Ring, WatchArgs, watch};
 use crate::api::{Choice, Decided, Decision, Listed};
 use crate::approvals::View;
 
 const LOGIN_NEEDED: u8 = 3;
+const STILL_PENDING: u8 = 4;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ApprovalsCommand {
@@ -31,6 +33,18 @@ pub(super) enum ApprovalsCommand {
     Deny(DenyArgs),
     /// Show approvals as they come: a table on a terminal, a line a change elsewhere
     Watch(WatchArgs),
+    /// Say why your own held command is to run, where its rule asks
+    Justify(rules::JustifyArgs),
+    /// Let a held command run at once, in an emergency; others review it afterwards
+    BreakGlass(rules::BreakGlassArgs),
+    /// List what ran by a broken glass and was not reviewed
+    Reviews(rules::ListArgs),
+    /// Close the review of what ran by a broken glass
+    Review(rules::ReviewArgs),
+    /// List commands that may run again without asking
+    Windows(rules::ListArgs),
+    /// End such a window
+    RevokeWindow(rules::RevokeWindowArgs),
 }
 
 #[derive(Debug, Args)]
@@ -70,6 +84,9 @@ pub(super) struct ApproveArgs {
     /// A note for the record
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Let it run other than once, as its rule offers: `session`, or a time such as `10m`
+    #[arg(long = "for", value_name = "WINDOW")]
+    window: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -110,6 +127,7 @@ impl ApprovalsCommand {
                     let decision = Vote {
                         choice: Choice::Approve,
                         reason: args.reason,
+                        window: args.window,
                         digest: args.digest,
                         yes: args.yes,
                         json: args.json,
@@ -120,6 +138,7 @@ impl ApprovalsCommand {
                     let decision = Vote {
                         choice: Choice::Deny,
                         reason: Some(args.reason),
+                        window: None,
                         digest: args.digest,
                         yes: args.yes,
                         json: args.json,
@@ -127,6 +146,12 @@ impl ApprovalsCommand {
                     decide(&args.server, &args.id, decision).await
                 }
                 Self::Watch(args) => watch(&args, Ring::Silent).await,
+                Self::Justify(args) => rules::justify(&args).await,
+                Self::BreakGlass(args) => rules::break_glass(&args).await,
+                Self::Reviews(args) => rules::reviews(&args).await,
+                Self::Review(args) => rules::review(&args).await,
+                Self::Windows(args) => rules::windows(&args).await,
+                Self::RevokeWindow(args) => rules::revoke_window(&args).await,
             }
         });
         login_or(done)
@@ -200,6 +225,7 @@ async fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
 struct Vote {
     choice: Choice,
     reason: Option<String>,
+    window: Option<String>,
     digest: Option<String>,
     yes: bool,
     json: bool,
@@ -216,13 +242,18 @@ async fn decide(server: &ServerArgs, id: &ApprovalId, vote: Vote) -> anyhow::Res
             bail!("`--digest` is not the digest of this command; nothing was decided");
         }
     }
-    if !vote.yes && !confirmed(&view, vote.choice)? {
+    let word = match vote.choice {
+        Choice::Approve => "approve",
+        Choice::Deny => "deny",
+    };
+    if !vote.yes && !confirmed(&view, &format!("{word} it"))? {
         bail!("nothing was decided");
     }
     let body = Decision {
         decision: vote.choice,
         digest: view.digest.clone(),
         reason: vote.reason,
+        window: vote.window,
     };
     let decided: Decided = client
         .post(&format!("/v1/approvals/{id}/decision"), &body)
@@ -231,29 +262,40 @@ async fn decide(server: &ServerArgs, id: &ApprovalId, vote: Vote) -> anyhow::Res
     if vote.json {
         serde_json::to_writer_pretty(&mut out, &decided)?;
         writeln!(out)?;
+    } else if let Some(node) = &decided.node {
+        writeln!(
+            out,
+            "{id}: submitted to node {}, which has not answered yet; see `holdpoint approvals show {id}`",
+            safe(node)
+        )?;
     } else if decided.outcome == "counted" {
         writeln!(
             out,
             "{id}: counted, {} of {}",
             decided.approvals, decided.quorum
         )?;
+    } else if decided.outcome == "advanced" {
+        writeln!(
+            out,
+            "{id}: counted; step {} of {} is asked now",
+            decided.step, decided.steps
+        )?;
     } else {
         writeln!(out, "{id}: {}", decided.state)?;
+    }
+    if decided.node.is_some() {
+        return Ok(ExitCode::from(STILL_PENDING));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Asks for the first digits of the digest, which nobody types by reflex.
-fn confirmed(view: &View, choice: Choice) -> anyhow::Result<bool> {
+pub(super) fn confirmed(view: &View, what: &str) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
         bail!("standard input is no terminal: give `--yes`, and `--digest` to be sure");
     }
     let start = view.digest.get(..4).unwrap_or_default();
-    let word = match choice {
-        Choice::Approve => "approve",
-        Choice::Deny => "deny",
-    };
-    eprint!("To {word} it, type the first four digits of its digest ({start}): ");
+    eprint!("To {what}, type the first four digits of its digest ({start}): ");
     io::stderr().flush()?;
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;
@@ -262,7 +304,7 @@ fn confirmed(view: &View, choice: Choice) -> anyhow::Result<bool> {
 
 /// Everything a decision needs. The gateway has escaped the command; it is
 /// escaped again only where that shows what a hostile gateway did not.
-fn write_view(out: &mut impl io::Write, view: &View) -> io::Result<()> {
+pub(super) fn write_view(out: &mut impl io::Write, view: &View) -> io::Result<()> {
     let principal = &view.principal;
     writeln!(
         out,
@@ -295,13 +337,48 @@ fn write_view(out: &mut impl io::Write, view: &View) -> io::Result<()> {
             safe(&actor.issuer)
         )?;
     }
+    if let Some(node) = &view.node {
+        writeln!(out, "held by     node {}", safe(node))?;
+    }
     writeln!(out, "rule        {}", safe(&view.rule))?;
     if let Some(reason) = &view.reason {
         writeln!(out, "  because   {}", safe(reason))?;
     }
-    writeln!(out, "approvals   {} of {}", view.approvals, view.quorum)?;
-    for set in &view.reviewers {
-        writeln!(out, "  by        {}", safe(set))?;
+    write_steps(out, view)?;
+    match (&view.justification, view.justify) {
+        (Some(text), _) => {
+            writeln!(out, "why, as the requester says:")?;
+            for line in text.split('\n') {
+                writeln!(out, "  > {}", terminal(line))?;
+            }
+        }
+        (None, true) => writeln!(
+            out,
+            "why         not said yet; it cannot be approved before"
+        )?,
+        (None, false) => {}
+    }
+    if !view.windows.is_empty() {
+        writeln!(
+            out,
+            "may be      approved once, or `--for` {}",
+            safe(&view.windows.join(", "))
+        )?;
+    }
+    for set in &view.break_glass {
+        writeln!(out, "glass       may be broken by {}", safe(set))?;
+    }
+    if let Some(glass) = &view.glass {
+        let open = match &glass.reviewed_by {
+            Some(by) => format!("reviewed by {}", safe(&by.subject)),
+            None => "not reviewed yet".to_owned(),
+        };
+        writeln!(
+            out,
+            "GLASS       broken by {}: {} ({open})",
+            safe(&glass.label),
+            safe(&glass.reason)
+        )?;
     }
     writeln!(out, "until       {}", safe(&view.expires_at))?;
     let shown = &view.shown;
@@ -354,6 +431,42 @@ fn write_view(out: &mut impl io::Write, view: &View) -> io::Result<()> {
     }
     for parameter in &shown.parameters {
         writeln!(out, "  {}", safe(parameter))?;
+    }
+    Ok(())
+}
+
+fn write_steps(out: &mut impl io::Write, view: &View) -> io::Result<()> {
+    writeln!(out, "approvals   {} of {}", view.approvals, view.quorum)?;
+    if view.steps.len() < 2 {
+        for set in &view.reviewers {
+            writeln!(out, "  by        {}", safe(set))?;
+        }
+    }
+    for (number, step) in view.steps.iter().enumerate() {
+        if view.steps.len() > 1 {
+            writeln!(
+                out,
+                "  step {}    {}: {} of {} by {}",
+                number + 1,
+                safe(&step.state),
+                step.approvals,
+                step.quorum,
+                safe(&step.reviewers.join(", "))
+            )?;
+        }
+        if let Some(more) = &step.escalation {
+            let when = match (&more.at, more.done) {
+                (_, true) => "asked too".to_owned(),
+                (Some(at), _) => format!("may decide from {at} on"),
+                (None, _) => format!("may decide after {}", more.after),
+            };
+            writeln!(
+                out,
+                "  also      {}: {}",
+                safe(&more.reviewers.join(", ")),
+                safe(&when)
+            )?;
+        }
     }
     Ok(())
 }

@@ -92,6 +92,7 @@ fn answer_to(
             principal: &ordinary_agent(),
             target: TARGET,
             tags: &[],
+            owners: None,
             protocol: &plugin.descriptor().name,
             classes,
             now: 0,

@@ -60,6 +60,13 @@ pub(super) struct LoginNeeded(pub String);
 #[error("{}: {}{}", .0.code, .0.detail, .0.hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default())]
 pub(super) struct Refused(pub Problem);
 
+impl Refused {
+    /// It was justified before.
+    pub(super) fn justified(&self) -> bool {
+        self.0.code == "HP-JUSTIFIED"
+    }
+}
+
 /// The status that a plain GET of this URL gives.
 ///
 /// # Errors

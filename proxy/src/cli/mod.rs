@@ -10,11 +10,13 @@ mod classify;
 mod client;
 mod completion;
 mod demo;
+mod doctor;
 mod env;
 mod login;
 mod policy;
 mod psql;
 mod replay;
+mod rules;
 mod serve;
 mod sessions;
 mod sse;
@@ -52,6 +54,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Read the configuration and open all that it names; bind nothing
     Check(check::CheckArgs),
+    /// Look at all that the gateway depends on, and say what to mend
+    Doctor(doctor::DoctorArgs),
     /// Say what commands do: JSON lines in, JSON lines out
     Classify(classify::ClassifyArgs),
     /// Test and explain rules, and replay what was recorded
@@ -121,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => args.run(),
         Command::Demo(args) => args.run(),
         Command::Check(args) => args.run(),
+        Command::Doctor(args) => args.run(),
         Command::Classify(args) => args.run(),
         Command::Policy(command) => command.run(),
         Command::Login(args) => args.run(),

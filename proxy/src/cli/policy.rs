@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use holdpoint_core::command::Command;
+use holdpoint_core::decision::{Hold, Outcome as Decided, Reviewers};
 use holdpoint_core::policy::{Ask, CaseFile, Explanation, Policy, Said, run_cases};
+use holdpoint_core::source::Span;
 use holdpoint_host::Plugin;
 
 use super::Outcome;
@@ -185,6 +187,7 @@ impl ExplainArgs {
             principal: &principal,
             target: &self.target,
             tags: &self.tag,
+            owners: None,
             protocol: plugin.name(),
             classes: &plugin.descriptor().classes,
             now: 0,
@@ -241,12 +244,59 @@ fn print(explanation: &Explanation, command: &Command, style: Style) {
         word(explanation),
         explanation.decision.rule
     );
+    if let Decided::Hold(hold) = &explanation.decision.outcome {
+        for line in terms(hold) {
+            println!("  {line}");
+        }
+    }
+}
+
+/// Who decides, in which order, and what else a hold says.
+fn terms(hold: &Hold) -> Vec<String> {
+    let list = |sets: &[Reviewers]| {
+        let sets: Vec<String> = sets.iter().map(reviewers).collect();
+        sets.join(", ")
+    };
+    let mut lines = Vec::new();
+    for (number, step) in hold.steps.iter().enumerate() {
+        let quorum = step.quorum.max(1);
+        lines.push(format!(
+            "step {}: {quorum} of {}",
+            number + 1,
+            list(&step.reviewers)
+        ));
+        if let Some(more) = &step.escalate {
+            let after = Span(more.after);
+            lines.push(format!("  after {after} also {}", list(&more.reviewers)));
+        }
+    }
+    lines.push(format!("expires after {}", Span(hold.expires_in)));
+    if hold.justify {
+        lines.push("the requester has to say why first".to_owned());
+    }
+    if !hold.windows.is_empty() {
+        let windows: Vec<String> = hold.windows.iter().map(ToString::to_string).collect();
+        lines.push(format!("may be approved for {}", windows.join(", ")));
+    }
+    if !hold.break_glass.is_empty() {
+        lines.push(format!("glass broken by {}", list(&hold.break_glass)));
+    }
+    lines
+}
+
+fn reviewers(set: &Reviewers) -> String {
+    match set {
+        Reviewers::Group(group) => format!("group:{group}"),
+        Reviewers::Person { issuer, subject } => format!("person:{issuer}|{subject}"),
+        Reviewers::Owner => "owner (of the target)".to_owned(),
+        Reviewers::OnCall(list) => format!("oncall:{list}"),
+    }
 }
 
 fn word(explanation: &Explanation) -> &'static str {
     match explanation.decision.outcome {
-        holdpoint_core::decision::Outcome::Allow => "allow",
-        holdpoint_core::decision::Outcome::Hold(_) => "hold",
-        holdpoint_core::decision::Outcome::Deny { .. } => "deny",
+        Decided::Allow => "allow",
+        Decided::Hold(_) => "hold",
+        Decided::Deny { .. } => "deny",
     }
 }

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use clap::Args;
 use holdpoint_core::command::{Command, Parameter};
 use holdpoint_core::config::Config;
-use holdpoint_core::decision::{Decision, Outcome};
+use holdpoint_core::decision::{Decision, Outcome, Reviewers};
 use holdpoint_core::display::{escape_line, unescape};
 use holdpoint_core::id::{CommandId, SessionId};
 use holdpoint_core::policy::{Ask, Policy};
@@ -131,6 +131,7 @@ struct Trial {
     looks_at_text: bool,
     /// Tags by target, where a configuration was given.
     tags: Option<HashMap<String, Vec<String>>>,
+    owners: Option<HashMap<String, Vec<Reviewers>>>,
 }
 
 impl ReplayArgs {
@@ -186,6 +187,11 @@ impl ReplayArgs {
             looks_at_tags: policy.looks_at_tags(),
             looks_at_text: policy.looks_at_text(),
             policy,
+            owners: config.as_ref().map(|config| {
+                let targets = config.targets.iter();
+                let owners = targets.map(|(name, target)| (name.clone(), target.owners.clone()));
+                owners.collect()
+            }),
             tags: config.map(|config| {
                 let tags =
                     |(name, target): (String, holdpoint_core::config::Target)| (name, target.tags);
@@ -252,6 +258,10 @@ impl Trial {
         if self.looks_at_tags && tags.is_none() {
             return Verdict::Unknown("rules look at tags, and its record has none");
         }
+        let owners = self.owners.as_ref().and_then(|all| all.get(&open.target));
+        if owners.is_none() && !self.policy.asks_owners(&open.target).is_empty() {
+            return Verdict::Unknown("rules ask the target's owners: give `--config`");
+        }
         let text = unescape(&entry.text);
         if self.looks_at_text && (entry.blob.is_some() || text.is_none()) {
             return Verdict::Unknown("rules look at the text, and secrets in it were not recorded");
@@ -262,6 +272,7 @@ impl Trial {
             principal: &open.principal,
             target: &open.target,
             tags: tags.map_or(&[], Vec::as_slice),
+            owners: owners.map(Vec::as_slice),
             protocol: &open.plugin.name,
             classes: &[],
             now,
@@ -431,6 +442,7 @@ mod tests {
             looks_at_tags: policy.looks_at_tags(),
             looks_at_text: policy.looks_at_text(),
             policy,
+            owners: None,
             tags: None,
         }
     }

@@ -14,6 +14,7 @@ use holdpoint_core::id::ApprovalId;
 use super::approvals::login_or;
 use super::client::{Client, ServerArgs};
 use super::login::Purpose;
+use super::rules::say_why_once;
 use crate::api::Status;
 
 /// One call waits no longer; the gateway's own limit is a little higher.
@@ -28,6 +29,9 @@ pub(super) struct WaitArgs {
     /// How long to wait: `100s`, `5m`, `1h`
     #[arg(long, value_name = "TIME", default_value = "100s", value_parser = duration)]
     timeout: Duration,
+    /// Say why the command is to run, first; for rules that ask
+    #[arg(long, value_name = "TEXT")]
+    because: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -46,6 +50,9 @@ impl WaitArgs {
 
     async fn wait(&self) -> anyhow::Result<ExitCode> {
         let client = Client::new(&self.server, Purpose::Connect)?;
+        if let Some(text) = &self.because {
+            say_why_once(&client, &self.id, text).await?;
+        }
         let end = Instant::now() + self.timeout;
         let status = loop {
             let left = end.saturating_duration_since(Instant::now()).min(CALL);
@@ -78,6 +85,13 @@ fn verdict(status: &Status) -> (u8, String) {
         "used" => (
             0,
             "it was used already: the command was sent on once".to_owned(),
+        ),
+        "pending" if status.to_justify => (
+            4,
+            format!(
+                "nobody can approve it before you say why: `holdpoint wait {} --because \"REASON\"`",
+                status.id
+            ),
         ),
         "pending" => (
             4,
@@ -136,6 +150,7 @@ mod tests {
                 id: "hp-000000000000".to_owned(),
                 state: state.to_owned(),
                 reason: None,
+                to_justify: false,
                 expires_at: String::new(),
                 usable_until: None,
             };

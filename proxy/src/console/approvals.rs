@@ -225,7 +225,9 @@ async fn confirm(
         Choice::Approve => {
             html.raw("<h2>Approve this command?</h2>\n<p>It may run once, exactly as shown above, on <b>")
                 .text(&view.target)
-                .raw("</b>. This is recorded with your name and cannot be taken back.</p>\n<p><label for=\"reason\">Note <span class=\"soft\">optional, recorded</span></label><textarea id=\"reason\" name=\"reason\" rows=\"2\" maxlength=\"2000\" autofocus></textarea></p>\n<p class=\"buttons\"><button class=\"button go\">Approve it</button> ");
+                .raw("</b>. This is recorded with your name and cannot be taken back.</p>\n");
+            windows(&mut html, &view);
+            html.raw("<p><label for=\"reason\">Note <span class=\"soft\">optional, recorded</span></label><textarea id=\"reason\" name=\"reason\" rows=\"2\" maxlength=\"2000\" autofocus></textarea></p>\n<p class=\"buttons\"><button class=\"button go\">Approve it</button> ");
         }
         Choice::Deny => {
             html.raw("<h2>Deny this command?</h2>\n<p>It will not run. The requester is told your reason, so say what to do instead.</p>\n<p><label for=\"reason\">Reason <span class=\"soft\">required</span></label><textarea id=\"reason\" name=\"reason\" rows=\"3\" maxlength=\"2000\" required autofocus></textarea></p>\n<p class=\"buttons\"><button class=\"button stop\">Deny it</button> ");
@@ -237,6 +239,22 @@ async fn confirm(
     frame(&console, &who, "Decide", false).page(StatusCode::OK, &html)
 }
 
+/// How else than once it may run, where the rule offers that.
+fn windows(html: &mut Html, view: &View) {
+    if view.windows.is_empty() {
+        return;
+    }
+    html.raw("<p><label for=\"window\">May run</label><select id=\"window\" name=\"window\"><option value=\"\" selected>once</option>");
+    for window in &view.windows {
+        html.raw("<option value=\"")
+            .text(window)
+            .raw("\">as often as asked, the identical command: ")
+            .text(window)
+            .raw("</option>");
+    }
+    html.raw("</select></p>\n");
+}
+
 #[derive(Deserialize)]
 pub(super) struct Ballot {
     csrf: String,
@@ -244,6 +262,8 @@ pub(super) struct Ballot {
     decision: Choice,
     #[serde(default)]
     reason: String,
+    #[serde(default)]
+    window: String,
 }
 
 pub(super) async fn decision(
@@ -270,12 +290,13 @@ pub(super) async fn decision(
         decision: ballot.decision,
         digest: ballot.digest,
         reason: (!reason.is_empty()).then(|| reason.to_owned()),
+        window: (!ballot.window.is_empty()).then_some(ballot.window),
     };
     let vote = match decision.vote(&id, who.principal, "console") {
         Ok(vote) => vote,
         Err(problem) => return refused("Your vote did not count", &problem),
     };
-    match cast(&console.0.approvals, vote, console.now()).await {
+    match cast(&*console.0.approvals, vote, console.now()).await {
         Ok(decided) => Redirect::to(&format!(
             "/console/approvals/{}?told={}",
             decided.id, decided.outcome

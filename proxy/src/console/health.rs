@@ -90,6 +90,10 @@ pub(super) async fn show(State(console): State<Console>, headers: HeaderMap) -> 
     if health.stopping {
         html.raw(" <span class=\"chip waits\">stopping</span>");
     }
+    if let Err(why) = console.0.approvals.health() {
+        html.raw("</dd>\n<dt>Other nodes</dt><dd><span class=\"chip bad\">look at it</span> ")
+            .text(&why);
+    }
     html.raw("</dd>\n<dt>Rules</dt><dd><a href=\"/console/rules\"><code>")
         .text(&health.rules.version)
         .raw("</code></a></dd>\n</dl>\n");

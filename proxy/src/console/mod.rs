@@ -43,7 +43,7 @@ pub use guard::ConsoleError;
 pub use health::{Health, PluginInForce, RulesInForce};
 
 use crate::api::{Sessions, Tokens};
-use crate::approvals::{Approvals, Clock};
+use crate::approvals::{Board, Clock};
 use guard::Origin;
 use page::notice;
 use sign_in::{Begun, SignedIn, Way};
@@ -63,7 +63,7 @@ const MAX_WAITING: usize = 512;
 
 /// What the console shows.
 pub struct ConsoleParts {
-    pub approvals: Approvals,
+    pub approvals: Arc<dyn Board>,
     pub tokens: Arc<dyn Tokens>,
     pub sessions: Arc<dyn Sessions>,
     /// Those with `login` or `console` offer to sign in. With the secret of a
@@ -81,7 +81,7 @@ pub struct ConsoleParts {
 struct Console(Arc<Shared>);
 
 struct Shared {
-    approvals: Approvals,
+    approvals: Arc<dyn Board>,
     tokens: Arc<dyn Tokens>,
     sessions: Arc<dyn Sessions>,
     ways: Vec<Way>,

@@ -48,6 +48,12 @@ pub(super) async fn show(
         Some("repeated") => {
             html.raw("<p class=\"told\" role=\"status\">Your vote was recorded before and counts once.</p>");
         }
+        Some("advanced") => {
+            html.raw("<p class=\"told\" role=\"status\">Your approval is recorded, and the next step is asked.</p>");
+        }
+        Some("submitted") => {
+            html.raw("<p class=\"told\" role=\"status\">Your vote is on its way to the node that holds the command. It counts once it is listed below.</p>");
+        }
         Some("settled") => {
             html.raw("<p class=\"told\" role=\"status\">Your vote is recorded, and it settled the approval.</p>");
         }
@@ -59,6 +65,17 @@ pub(super) async fn show(
             .text(&denial.label)
             .raw("</b>: ")
             .text(&denial.reason)
+            .raw("</p>\n");
+    }
+    if let Some(glass) = &view.glass {
+        html.raw("<p class=\"told bad\"><b>")
+            .text(&glass.label)
+            .raw("</b> let it run in an emergency, in place of its reviewers: ")
+            .text(&glass.reason)
+            .raw(match glass.reviewed_by {
+                Some(_) => " (reviewed)",
+                None => " (not reviewed yet: <code>holdpoint approvals review</code>)",
+            })
             .raw("</p>\n");
     }
     html.raw("<div class=\"split\">\n<div class=\"first\">\n");
@@ -199,6 +216,10 @@ pub(super) fn warnings(html: &mut Html, view: &View) {
             "It has characters that would be invisible or move text. They are spelled out below.",
         ),
         (
+            view.justify && view.justification.is_none() && view.state == "pending",
+            "The requester has not said why yet. Nobody can approve before.",
+        ),
+        (
             shown.in_transaction && view.state == "pending",
             "A transaction is open: the locks that it has are held until you decide.",
         ),
@@ -319,11 +340,19 @@ fn facts(html: &mut Html, view: &View) {
         .text(view.reason.as_deref().unwrap_or("the rule gives no reason"))
         .raw("<br><span class=\"soft small\">rule</span> <code>")
         .text(&view.rule)
-        .raw("</code></dd>\n<dt>Who decides</dt><dd>")
-        .show(view.quorum)
-        .raw(" of ")
-        .text(&view.reviewers.join(", "))
-        .raw("</dd>\n<dt>Transaction</dt><dd>")
+        .raw("</code></dd>\n");
+    if let Some(why) = &view.justification {
+        html.within("<dt>Why, says the requester</dt><dd>", why, "</dd>\n");
+    }
+    html.raw("<dt>Who decides</dt><dd>");
+    if view.steps.len() > 1 {
+        steps(html, view);
+    } else {
+        html.show(view.quorum)
+            .raw(" of ")
+            .text(&view.reviewers.join(", "));
+    }
+    html.raw("</dd>\n<dt>Transaction</dt><dd>")
         .raw(if view.shown.in_transaction {
             "open"
         } else {
@@ -335,7 +364,11 @@ fn facts(html: &mut Html, view: &View) {
         .text(&view.session)
         .raw("</code></a>, command ")
         .show(view.command)
-        .raw("</dd>\n<dt>Waiting now</dt><dd>")
+        .raw("</dd>\n");
+    if let Some(node) = &view.node {
+        html.within("<dt>Held by node</dt><dd>", node, "</dd>\n");
+    }
+    html.raw("<dt>Waiting now</dt><dd>")
         .count(view.waiting, "open connection")
         .raw("</dd>\n<dt>Asked</dt><dd>");
     moment(html, &view.opened_at);
@@ -348,6 +381,37 @@ fn facts(html: &mut Html, view: &View) {
         html.raw("</dd>\n");
     }
     html.raw("</dl>\n");
+}
+
+/// Agreements that are needed one after the other.
+fn steps(html: &mut Html, view: &View) {
+    html.raw("<ol class=\"steps\">");
+    for step in &view.steps {
+        html.raw(match step.state.as_str() {
+            "done" => "<li><span class=\"chip good\">done</span> ",
+            "current" => "<li><span class=\"chip waits\">now</span> ",
+            _ => "<li><span class=\"chip\">later</span> ",
+        })
+        .show(step.approvals)
+        .raw("/")
+        .show(step.quorum)
+        .raw(" of ")
+        .text(&step.reviewers.join(", "));
+        if let Some(escalation) = &step.escalation {
+            html.raw(" <span class=\"soft\">")
+                .raw(if escalation.done {
+                    "and since "
+                } else {
+                    "and after "
+                })
+                .text(&escalation.after)
+                .raw(" ")
+                .text(&escalation.reviewers.join(", "))
+                .raw("</span>");
+        }
+        html.raw("</li>");
+    }
+    html.raw("</ol>");
 }
 
 /// A time that the script shows in the reader's own zone.

@@ -90,7 +90,7 @@ impl Site {
             plugins: Vec::new(),
         };
         let console = Console::new(ConsoleParts {
-            approvals: desk.approvals.clone(),
+            approvals: Arc::new(desk.approvals.clone()),
             tokens: Arc::new(Names),
             sessions: Arc::new(NoSessions),
             issuers: Vec::new(),

@@ -27,6 +27,7 @@ use holdpoint_core::principal::{Kind, Principal};
 use tokio::sync::watch;
 
 pub use crate::http_client::HttpError;
+pub(crate) use dev_issuer::AUDIENCE as DEV_AUDIENCE;
 pub(crate) use dev_issuer::same_secret;
 pub use dev_issuer::{DevIssuer, DevIssuerError};
 pub(crate) use discovery::{MAX_BODY, Metadata, discover};

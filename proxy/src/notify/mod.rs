@@ -29,15 +29,38 @@ const QUEUE: usize = 1_024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message {
     Pending,
+    /// The next step is asked.
+    Step,
+    /// More people may decide the step.
+    Escalated,
+    /// The requester said why: it can be approved now.
+    Justified,
     Settled,
+    /// An alarm: a command goes without its reviewers.
+    BrokenGlass,
+    /// Somebody looked into that.
+    Reviewed,
 }
 
 impl Message {
     pub fn word(self) -> &'static str {
         match self {
             Self::Pending => "approval.pending",
+            Self::Step => "approval.step",
+            Self::Escalated => "approval.escalated",
+            Self::Justified => "approval.justified",
+            Self::BrokenGlass => "approval.break_glass",
+            Self::Reviewed => "approval.reviewed",
             Self::Settled => "approval.settled",
         }
+    }
+
+    /// Whether it asks for a decision: no use once there is one.
+    pub fn asks(self) -> bool {
+        matches!(
+            self,
+            Self::Pending | Self::Step | Self::Escalated | Self::Justified
+        )
     }
 }
 
@@ -131,7 +154,7 @@ async fn deliver(sender: &WebhookSender, notice: &Notice, body: &Bytes, approval
         let decided = approvals
             .get(&notice.approval)
             .is_none_or(|view| view.is_decided());
-        if notice.message == Message::Pending && decided {
+        if notice.message.asks() && decided {
             break Some("decided before it could be delivered".to_owned());
         }
     };
@@ -172,5 +195,9 @@ fn message_id(notice: &Notice, channel: &str) -> String {
         .field(notice.approval.as_str().as_bytes())
         .field(notice.message.word().as_bytes())
         .field(channel.as_bytes());
+    // Each step is asked, and may be widened, once.
+    if matches!(notice.message, Message::Step | Message::Escalated) {
+        hasher.field(&notice.view.step.to_be_bytes());
+    }
     format!("msg_{}", &hasher.finish().to_string()[..32])
 }

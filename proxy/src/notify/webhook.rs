@@ -148,8 +148,12 @@ pub(super) fn body(
     let id = &notice.view.id;
     let link = public_url.map(|base| format!("{}/v1/approvals/{id}", base.trim_end_matches('/')));
     let how = match notice.message {
-        Message::Settled => "decided already; nothing to do".to_owned(),
-        Message::Pending => format!(
+        Message::Settled | Message::Reviewed => "decided already; nothing to do".to_owned(),
+        Message::BrokenGlass => format!(
+            "ALARM: it runs without its reviewers, see `approval.glass`; look into it, then run \
+             `holdpoint approvals review {id}`"
+        ),
+        Message::Pending | Message::Step | Message::Escalated | Message::Justified => format!(
             "read `approval.shown`, then POST {{\"decision\": \"approve\" or \"deny\", \
              \"digest\": \"{}\", \"reason\": \"…\"}} with a reviewer's bearer token, or run \
              `holdpoint approvals approve {id}`; a denial needs the reason",

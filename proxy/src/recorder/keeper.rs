@@ -206,6 +206,8 @@ impl Keeper {
             Ok(()) => {
                 self.signed = (size, Instant::now());
                 self.unsigned = None;
+                let published = self.shared.note.lock();
+                *published.unwrap_or_else(PoisonError::into_inner) = Some(note);
                 Ok(())
             }
             Err(JournalError::Full(why)) => {

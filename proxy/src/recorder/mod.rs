@@ -32,6 +32,7 @@ use holdpoint_core::config::{JournalConfig, Sync};
 use holdpoint_core::decision::Outcome;
 use holdpoint_core::id::Digest;
 use holdpoint_core::record::checkpoint::Verifier;
+use holdpoint_core::record::tracker::OpenReview;
 use holdpoint_core::record::{Durability, Entry, NewRecord, Start};
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -117,7 +118,10 @@ struct Shared {
     desk: Mutex<Desk>,
     wake: Condvar,
     public: Mutex<(Head, Health)>,
+    /// The last checkpoint that was signed.
+    note: Mutex<Option<String>>,
     verifier: Verifier,
+    reviews: Vec<OpenReview>,
 }
 
 struct Desk {
@@ -193,6 +197,7 @@ impl Recorder {
                 Segment::take_spare(&dir, 1)?
             }
         };
+        let reviews = tracker.open_reviews().cloned().collect();
         let writer = Writer::new(dir, segment_len, tracker, segment);
         let head = writer.head();
         let health = Health {
@@ -211,7 +216,9 @@ impl Recorder {
             desk: Mutex::new(desk),
             wake: Condvar::new(),
             public: Mutex::new((head, health)),
+            note: Mutex::default(),
             verifier: key.verifier().clone(),
+            reviews,
         });
         let mut keeper = Keeper::new(Arc::clone(&shared), key, checkpoints, head);
         keeper.begin(start, gaps)?;
@@ -317,6 +324,11 @@ impl Recorder {
         written
     }
 
+    /// What was to be looked into when this journal was opened.
+    pub fn open_reviews(&self) -> &[OpenReview] {
+        &self.shared.reviews
+    }
+
     /// The head of what is on stable storage.
     pub fn head(&self) -> Head {
         self.shared.read().0
@@ -334,6 +346,12 @@ impl Recorder {
             Err(error) => health.state = State::Failed(error.to_string()),
         }
         health
+    }
+
+    /// The last signed checkpoint of this process, as a note.
+    pub fn checkpoint(&self) -> Option<String> {
+        let note = self.shared.note.lock();
+        note.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The public key under which this journal's checkpoints are signed.

@@ -432,6 +432,7 @@ fn ends_something(entry: &Entry) -> bool {
             | Entry::Stop { .. }
             | Entry::Unknown { .. }
             | Entry::Vote { .. }
+            | Entry::WindowEnded { .. }
             | Entry::Gap { .. }
             | Entry::Start(_)
     )

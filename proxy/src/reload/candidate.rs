@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use holdpoint_core::config::{Config, SecretRef, UpstreamTls};
 use holdpoint_core::policy::Policy;
 use holdpoint_host::Plugin;
 
 use super::read_enforced_rules;
+use crate::on_call::Lists;
 use crate::plugins::Plugins;
 use crate::secrets::{self, Secrets};
 use crate::session::Route;
@@ -40,6 +41,13 @@ impl Candidate {
         let policy = Arc::new(read_enforced_rules(config)?);
         let plugins = Plugins::load(config)?;
         let secrets = Secrets::load(config)?;
+        for list in policy.on_call_lists() {
+            if !config.review.on_call.contains_key(list) {
+                bail!("rules ask `oncall:{list}`, and there is no `[review.oncall.{list}]`");
+            }
+        }
+        // For its checks: bundles and URLs.
+        Lists::new(config, &secrets).context("`[review.oncall]`")?;
         let mut entries = BTreeMap::new();
         for (name, listener) in &config.listeners {
             let target = config
@@ -84,6 +92,7 @@ impl Candidate {
         }
         let mut warnings = policy.warnings().to_vec();
         warnings.extend(odd(config));
+        warnings.extend(ownerless(config, &policy));
         Ok(Self {
             policy,
             plugins,
@@ -137,6 +146,26 @@ fn odd(config: &Config) -> Vec<String> {
     odd
 }
 
+/// Rules that leave a decision to owners who are not there.
+fn ownerless(config: &Config, policy: &Policy) -> Vec<String> {
+    let without = config
+        .targets
+        .iter()
+        .filter(|(_, target)| target.owners.is_empty());
+    let warn = |name: &str, rule: &str| {
+        format!(
+            "`{rule}` asks the owners of target `{name}`, which has none: what they alone would \
+             decide is refused; set `owners` of the target"
+        )
+    };
+    without
+        .flat_map(|(name, _)| {
+            let rules = policy.asks_owners(name);
+            rules.into_iter().map(move |rule| warn(name, rule))
+        })
+        .collect()
+}
+
 /// Every file whose change is to be noticed.
 pub(super) fn files(config: &Config, path: PathBuf) -> Vec<PathBuf> {
     let mut files = vec![path];
@@ -160,10 +189,54 @@ pub(super) fn files(config: &Config, path: PathBuf) -> Vec<PathBuf> {
         .integrations
         .values()
         .map(|integration| &integration.secret);
-    for secret in targets.chain(webhooks).chain(integrations) {
+    let lists = config.review.on_call.values();
+    let lists = lists.filter_map(|list| list.secret.as_ref());
+    for secret in targets.chain(webhooks).chain(integrations).chain(lists) {
         if let SecretRef::File(path) = secret {
             files.push(path.clone());
         }
     }
     files
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use holdpoint_core::policy::RuleFile;
+
+    use super::*;
+
+    #[test]
+    fn a_rule_for_owners_of_a_target_that_has_none_is_warned_of() {
+        let text = r#"[[identity.issuer]]
+name = "a"
+issuer = "https://a.example"
+audiences = ["x"]
+[target.owned]
+protocol = "postgres"
+address = "127.0.0.1:1"
+user = "u"
+owners = ["group:shop"]
+[target.stray]
+protocol = "postgres"
+address = "127.0.0.1:1"
+user = "u"
+[listener.l]
+listen = "127.0.0.1:6432"
+target = "owned"
+tls = { cert = "c", key = "k" }
+[policy]
+files = ["p.toml"]
+"#;
+        let config = Config::parse(text, "test", Path::new("/")).unwrap();
+        let rules = RuleFile {
+            name: "p".to_owned(),
+            text: "[[rule]]\nname = \"x\"\nhold = { reviewers = [\"owner\"] }\n".to_owned(),
+        };
+        let policy = Policy::compile(&[rules], &config.issuer_names()).unwrap();
+        let warnings = ownerless(&config, &policy);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("`p:x`") && warnings[0].contains("`stray`"));
+    }
 }

@@ -223,6 +223,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             "limits" => format!("{:?}", config.limits),
             "the admin listener" => format!("{:?}", config.admin),
             "webhooks and integrations" => format!("{:?}", config.review),
+            "the store" => format!("{:?}", config.store),
             _ => format!("{:?}", config.journal),
         }
     };
@@ -233,6 +234,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         "limits",
         "the admin listener",
         "webhooks and integrations",
+        "the store",
         "the journal",
     ];
     parts

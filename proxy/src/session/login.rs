@@ -221,6 +221,7 @@ impl Session {
             principal: principal.clone(),
             target: self.route.name.clone(),
             tags: self.route.target.tags.clone(),
+            owners: self.route.target.owners.clone(),
             protocol: self.plugin_name().to_owned(),
             classes: self.protocol.descriptor().classes.clone(),
             limits: self.parts.hold.clone(),

@@ -32,19 +32,10 @@ impl Shown {
     pub fn of(command: &Command, classes: &[String]) -> Self {
         let operations = &command.operations;
         Self {
-            text: escape(&command.starred_text()),
-            parameters: command
-                .parameters
-                .iter()
-                .enumerate()
-                .map(|(at, parameter)| parameter_line(at + 1, parameter))
-                .collect(),
-            context: command
-                .context
-                .iter()
-                .map(|(name, value)| (line(name), line(value)))
-                .collect(),
-            class: line(command.worst_class(classes).unwrap_or_default()),
+            text: Self::text_of(command),
+            parameters: Self::parameters_of(command),
+            context: Self::context_of(command),
+            class: Self::class_of(command, classes),
             effects: distinct(
                 operations
                     .iter()
@@ -62,6 +53,28 @@ impl Shown {
                 .all(|op| op.confidence == Confidence::Proven),
             in_transaction: command.in_transaction,
         }
+    }
+
+    pub(crate) fn text_of(command: &Command) -> String {
+        escape(&command.starred_text())
+    }
+
+    pub(crate) fn parameters_of(command: &Command) -> Vec<String> {
+        let numbered = command.parameters.iter().enumerate();
+        numbered
+            .map(|(at, parameter)| parameter_line(at + 1, parameter))
+            .collect()
+    }
+
+    pub(crate) fn context_of(command: &Command) -> Vec<(String, String)> {
+        let context = command.context.iter();
+        context
+            .map(|(name, value)| (line(name), line(value)))
+            .collect()
+    }
+
+    pub(crate) fn class_of(command: &Command, classes: &[String]) -> String {
+        line(command.worst_class(classes).unwrap_or_default())
     }
 }
 

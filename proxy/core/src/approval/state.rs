@@ -1,21 +1,29 @@
 //! The state machine of one approval.
 //!
+//! While it is pending, one of its steps is current. Votes count for that step
+//! alone; the last approval that it needs makes the next one current, or approves the
+//! whole. Time widens who may decide a step, and never passes anything.
+//!
 //! It knows nothing of sockets, stores or sessions. Its owner keeps the order:
-//! [`Approval::judge`] says what a vote would do, the owner writes that to the
-//! journal, and only then [`Approval::vote`] does it. In between, the owner
+//! `judge` says what an act would do, the owner writes that to the
+//! journal, and only then the act is done. In between, the owner
 //! lets nothing else touch this approval and uses one reading of the clock.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Draft, Reviewer, Verdict, Vote};
+use super::{
+    BreakGlass, ClaimError, Clearance, Draft, JustifyError, OpenWindow, Reach, Reviewer, Verdict,
+    Vote, VoteError, same_person,
+};
 use crate::Now;
-use crate::decision::Reviewers;
-use crate::id::{ApprovalId, CommandId, Digest, SessionId};
+use crate::decision::Step;
+use crate::id::{CommandId, Digest, SessionId};
 use crate::principal::Identity;
 
-/// Bytes of a denial's reason that are kept; it is sent to the agent.
+/// Bytes of a denial's reason that are kept; it is sent to the agent. Longer
+/// justifications, and reasons for breaking the glass, are refused.
 pub const MAX_REASON: usize = 2_000;
 
 /// Terminal but for `Pending` and `Approved`; an approved one is claimed or expires.
@@ -73,79 +81,14 @@ pub enum VoteOutcome {
         have: u32,
         need: u32,
     },
+    /// Counted, and the step has enough: this one, from 1, is asked now.
+    Advanced {
+        step: u32,
+        of: u32,
+    },
     /// The same vote again; nothing changed.
     Repeated,
     Settled(State),
-}
-
-/// Why a vote does not count. Each has a sentence for the reviewer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum VoteError {
-    #[error("this approval is already {0}")]
-    Final(&'static str),
-    #[error("the digest is not the one of this approval: reload it and look again")]
-    Digest,
-    #[error("you are behind this request yourself, so you cannot decide it")]
-    Own,
-    #[error("agents cannot review")]
-    Agent,
-    #[error("you are not among the reviewers of rule `{0}`")]
-    NotEligible(String),
-    #[error("a denial needs a reason: it is what the agent is told")]
-    NoReason,
-    #[error("you have voted otherwise before; the first vote stands")]
-    Changed,
-    #[error("the time for this decision is over")]
-    Expired,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ClaimError {
-    #[error("the approval is {0}, not approved")]
-    NotApproved(&'static str),
-    #[error("the approval was used already")]
-    Used,
-    #[error("the approval is for another command")]
-    Digest,
-    #[error("the approval's time is over")]
-    Expired,
-}
-
-/// Proof that one command may use one approval. Made once per approval, by
-/// [`Approval::claim`], and it cannot be made otherwise:
-///
-/// ```compile_fail,E0451
-/// use holdpoint_core::approval::Clearance;
-/// use holdpoint_core::id::{ApprovalId, CommandId, Digest, SessionId};
-/// let forged = Clearance {
-///     approval: ApprovalId::from_random(1),
-///     digest: Digest([0; 32]),
-///     session: SessionId::from_random(1),
-///     command: CommandId(1),
-/// };
-/// ```
-///
-/// ```compile_fail,E0599
-/// fn twice(clearance: holdpoint_core::approval::Clearance) {
-///     let _copy = clearance.clone();
-/// }
-/// ```
-#[derive(Debug, PartialEq, Eq)]
-pub struct Clearance {
-    approval: ApprovalId,
-    digest: Digest,
-    session: SessionId,
-    command: CommandId,
-}
-
-impl Clearance {
-    pub fn approval(&self) -> &ApprovalId {
-        &self.approval
-    }
-
-    pub fn covers(&self, digest: &Digest, session: &SessionId, command: CommandId) -> bool {
-        self.digest == *digest && self.session == *session && self.command == command
-    }
 }
 
 /// One approval: what is asked, who answered, and where that led.
@@ -160,7 +103,27 @@ pub struct Approval {
     grant_ttl: Option<Duration>,
     /// Monotonic nanoseconds; meaningful once approved.
     usable_until: u64,
-    votes: Vec<Vote>,
+    votes: Vec<Cast>,
+    current: Current,
+    justification: Option<String>,
+    broken: Option<BreakGlass>,
+}
+
+/// A vote that counted, and for which step, from 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cast {
+    pub step: u32,
+    pub vote: Vote,
+}
+
+/// The step that is asked now.
+#[derive(Debug, Clone)]
+struct Current {
+    /// From 1.
+    step: u32,
+    /// Monotonic nanoseconds.
+    since: u64,
+    escalated: bool,
 }
 
 impl Approval {
@@ -173,6 +136,13 @@ impl Approval {
             grant_ttl: None,
             usable_until: expires,
             votes: Vec::new(),
+            current: Current {
+                step: 1,
+                since: now.mono_ns,
+                escalated: false,
+            },
+            justification: None,
+            broken: None,
         }
     }
 
@@ -192,9 +162,19 @@ impl Approval {
         &self.state
     }
 
-    /// Votes that counted, in the order in which they came.
-    pub fn votes(&self) -> &[Vote] {
+    /// In the order in which they came.
+    pub fn votes(&self) -> &[Cast] {
         &self.votes
+    }
+
+    /// What the requester said.
+    pub fn justification(&self) -> Option<&str> {
+        self.justification.as_deref()
+    }
+
+    /// Who let it run without the reviewers.
+    pub fn broken(&self) -> Option<&BreakGlass> {
+        self.broken.as_ref()
     }
 
     /// When the time to decide is over.
@@ -207,7 +187,7 @@ impl Approval {
         matches!(self.state, State::Approved { .. }).then_some(self.usable_until)
     }
 
-    /// When [`Approval::tick`] may next change something.
+    /// When [`Approval::tick`] ends it.
     pub fn deadline(&self) -> Option<u64> {
         match self.state {
             State::Pending => Some(self.expires),
@@ -216,9 +196,41 @@ impl Approval {
         }
     }
 
-    /// How many people have approved, and how many must.
+    /// When the current step widens, unless it is decided before.
+    pub fn escalates_at(&self) -> Option<u64> {
+        if self.state != State::Pending || self.current.escalated {
+            return None;
+        }
+        let more = self.step()?.escalate.as_ref()?;
+        let after = u64::try_from(more.after.as_nanos()).unwrap_or(u64::MAX);
+        let at = self.current.since.saturating_add(after);
+        (at < self.expires).then_some(at)
+    }
+
+    /// When time may next change something.
+    pub fn next_due(&self) -> Option<u64> {
+        let end = self.deadline()?;
+        Some(self.escalates_at().map_or(end, |at| at.min(end)))
+    }
+
+    /// The current step and how many there are, from 1.
+    pub fn place(&self) -> (u32, u32) {
+        let of = u32::try_from(self.draft.hold.steps.len()).unwrap_or(u32::MAX);
+        (self.current.step, of)
+    }
+
+    /// Whether more people may decide the current step than at its beginning.
+    pub fn is_escalated(&self) -> bool {
+        self.current.escalated
+    }
+
+    /// How many people have approved the current step, and how many must.
     pub fn progress(&self) -> (u32, u32) {
-        let have = u32::try_from(self.approvers().count()).unwrap_or(u32::MAX);
+        let current = self
+            .votes
+            .iter()
+            .filter(|cast| cast.step == self.current.step);
+        let have = u32::try_from(approvers(current).count()).unwrap_or(u32::MAX);
         (have, self.need())
     }
 
@@ -229,9 +241,7 @@ impl Approval {
     /// The digest alone does not say so: a principal's groups are not part of
     /// it, and other groups can mean another rule.
     pub fn serves(&self, draft: &Draft) -> bool {
-        self.draft.digest == draft.digest
-            && self.draft.rule == draft.rule
-            && draft.hold.met_by(&self.draft.hold)
+        self.draft.same_request(draft) && draft.hold.met_by(&self.draft.hold)
     }
 
     /// What [`Approval::vote`] would do. Changes nothing.
@@ -252,26 +262,32 @@ impl Approval {
         if reviewer.agent {
             return Err(VoteError::Agent);
         }
-        if self.is_behind(reviewer) {
+        if self.draft.is_behind(reviewer) {
             return Err(VoteError::Own);
         }
-        if !self.is_eligible(reviewer) {
-            return Err(VoteError::NotEligible(self.draft.rule.clone()));
+        if self.votes.iter().any(|cast| is_again(&cast.vote, vote)) {
+            return Ok(VoteOutcome::Repeated);
         }
+        self.eligible(reviewer)?;
         let reason = vote.reason.as_deref().map(str::trim).unwrap_or_default();
         if vote.verdict == Verdict::Deny && reason.is_empty() {
             return Err(VoteError::NoReason);
         }
-        if let Some(earlier) = self
+        let earlier = self
             .votes
             .iter()
-            .find(|v| same_person(&v.reviewer, reviewer))
-        {
-            return if earlier.verdict == vote.verdict {
-                Ok(VoteOutcome::Repeated)
-            } else {
-                Err(VoteError::Changed)
-            };
+            .find(|cast| same_person(&cast.vote.reviewer, reviewer));
+        match earlier {
+            Some(cast) if cast.step == self.current.step => {
+                return if cast.vote.verdict == vote.verdict {
+                    Ok(VoteOutcome::Repeated)
+                } else {
+                    Err(VoteError::Changed)
+                };
+            }
+            Some(_) if vote.verdict == Verdict::Approve => return Err(VoteError::EarlierStep),
+            // To stop a step is everybody's who may decide it.
+            _ => {}
         }
         if vote.verdict == Verdict::Deny {
             return Ok(VoteOutcome::Settled(State::Denied {
@@ -280,35 +296,158 @@ impl Approval {
                 reason: bounded(reason).to_owned(),
             }));
         }
+        self.approvable(vote)?;
         let (have, need) = (self.progress().0.saturating_add(1), self.need());
         if have < need {
             return Ok(VoteOutcome::Counted { have, need });
         }
-        let by = self
-            .approvers()
+        let (step, of) = self.place();
+        if step < of {
+            let step = step + 1;
+            return Ok(VoteOutcome::Advanced { step, of });
+        }
+        let by = approvers(self.votes.iter())
             .chain([&reviewer.identity])
             .cloned()
             .collect();
         Ok(VoteOutcome::Settled(State::Approved { by }))
     }
 
-    /// Counts one reviewer's answer. The first denial ends the approval, and so
-    /// does the last approval that was needed.
+    /// Counts one reviewer's answer. The first denial ends the approval; so
+    /// does the last approval that its last step needed.
     ///
     /// # Errors
     /// The vote does not count, for the reason given; nothing changed.
     pub fn vote(&mut self, vote: Vote, now: Now) -> Result<VoteOutcome, VoteError> {
         let outcome = self.judge(&vote, now)?;
-        if let VoteOutcome::Settled(state) = &outcome {
-            if matches!(state, State::Approved { .. }) {
-                self.usable_until = self.grant_ttl.map_or(self.expires, |ttl| now.deadline(ttl));
-            }
-            self.state = state.clone();
-        }
         if outcome != VoteOutcome::Repeated {
-            self.votes.push(vote);
+            let step = self.current.step;
+            self.votes.push(Cast { step, vote });
+        }
+        match &outcome {
+            VoteOutcome::Settled(state) => self.decide(state.clone(), now),
+            VoteOutcome::Advanced { step, .. } => {
+                self.current = Current {
+                    step: *step,
+                    since: now.mono_ns,
+                    escalated: false,
+                };
+            }
+            VoteOutcome::Counted { .. } | VoteOutcome::Repeated => {}
         }
         Ok(outcome)
+    }
+
+    /// Lets more people decide the current step, if its time has come. Gives whether it did.
+    pub fn escalate(&mut self, now: Now) -> bool {
+        let due =
+            now.mono_ns < self.expires && self.escalates_at().is_some_and(|at| now.mono_ns >= at);
+        self.current.escalated |= due;
+        due
+    }
+
+    /// What [`Approval::justify`] would say. Changes nothing.
+    ///
+    /// # Errors
+    /// It is not taken, for the reason given.
+    pub fn judge_justification(
+        &self,
+        by: &Identity,
+        text: &str,
+        now: Now,
+    ) -> Result<(), JustifyError> {
+        if *by != self.draft.principal.identity {
+            return Err(JustifyError::NotYours);
+        }
+        if self.state != State::Pending {
+            return Err(JustifyError::Final(self.state.word()));
+        }
+        if now.mono_ns >= self.expires {
+            return Err(JustifyError::Expired);
+        }
+        if !self.draft.hold.justify {
+            return Err(JustifyError::NotAsked(self.draft.rule.clone()));
+        }
+        if self.justification.is_some() {
+            return Err(JustifyError::Already);
+        }
+        if text.trim().is_empty() {
+            return Err(JustifyError::Empty);
+        }
+        if text.len() > MAX_REASON {
+            return Err(JustifyError::TooLong(MAX_REASON));
+        }
+        Ok(())
+    }
+
+    /// Takes the requester's own words, once.
+    ///
+    /// # Errors
+    /// They are not taken, for the reason given; nothing changed.
+    pub fn justify(&mut self, by: &Identity, text: &str, now: Now) -> Result<(), JustifyError> {
+        self.judge_justification(by, text, now)?;
+        self.justification = Some(text.to_owned());
+        Ok(())
+    }
+
+    /// What [`Approval::break_glass`] would do. Changes nothing.
+    ///
+    /// # Errors
+    /// It does not count, for the reason given.
+    pub fn judge_glass(&self, glass: &BreakGlass, now: Now) -> Result<State, VoteError> {
+        if self.state != State::Pending {
+            return Err(VoteError::Final(self.state.word()));
+        }
+        if now.mono_ns >= self.expires {
+            return Err(VoteError::Expired);
+        }
+        if glass.approval != self.draft.id || glass.digest != self.draft.digest {
+            return Err(VoteError::Digest);
+        }
+        if glass.by.agent {
+            return Err(VoteError::Agent);
+        }
+        let mut sets = self.draft.hold.break_glass.iter();
+        if !sets.any(|set| glass.by.is_in(set)) {
+            return Err(VoteError::NoGlass(self.draft.rule.clone()));
+        }
+        if glass.reason.trim().is_empty() {
+            return Err(VoteError::NoCause);
+        }
+        if glass.reason.len() > MAX_REASON {
+            return Err(VoteError::LongReason(MAX_REASON));
+        }
+        Ok(State::Approved {
+            by: vec![glass.by.identity.clone()],
+        })
+    }
+
+    /// Approves it in place of the reviewers. Gives the new state.
+    ///
+    /// # Errors
+    /// It does not count, for the reason given; nothing changed.
+    pub fn break_glass(&mut self, glass: BreakGlass, now: Now) -> Result<State, VoteError> {
+        let state = self.judge_glass(&glass, now)?;
+        self.decide(state.clone(), now);
+        self.broken = Some(glass);
+        Ok(state)
+    }
+
+    /// How often the command may run once `vote` has approved it; `None` is once.
+    /// Of a vote that settles it.
+    pub fn reach_with(&self, vote: &Vote) -> Option<Reach> {
+        let votes = self.votes.iter().map(|cast| &cast.vote);
+        Reach::of(votes.chain([vote]), &self.draft.session)
+    }
+
+    /// The window that its reviewers opened; to be asked once, when it was approved.
+    pub fn window(&self, now: Now) -> Option<OpenWindow> {
+        if !matches!(self.state, State::Approved { .. }) || self.broken.is_some() {
+            return None;
+        }
+        let votes = self.votes.iter().map(|cast| &cast.vote);
+        let reach = Reach::of(votes, &self.draft.session)?;
+        Some(OpenWindow::new(self.draft.clone(), reach, now))
     }
 
     /// Lets time pass: gives the new state where it changed.
@@ -370,12 +509,7 @@ impl Approval {
                 command,
             };
         }
-        Ok(Clearance {
-            approval: self.draft.id.clone(),
-            digest: *digest,
-            session: session.clone(),
-            command,
-        })
+        Ok(Clearance::new(&self.draft.id, digest, session, command))
     }
 
     fn end(&mut self, state: State) -> Option<State> {
@@ -386,41 +520,76 @@ impl Approval {
         Some(state)
     }
 
-    /// A hold that asks for nobody still needs somebody.
+    fn decide(&mut self, state: State, now: Now) {
+        if matches!(state, State::Approved { .. }) {
+            self.usable_until = self.grant_ttl.map_or(self.expires, |ttl| now.deadline(ttl));
+        }
+        self.state = state;
+    }
+
+    /// `None` where the hold has no steps: then nobody decides.
+    fn step(&self) -> Option<&Step> {
+        let at = usize::try_from(self.current.step).ok()?.checked_sub(1)?;
+        self.draft.hold.steps.get(at)
+    }
+
+    /// A step that asks for nobody still needs somebody.
     fn need(&self) -> u32 {
-        self.draft.hold.quorum.max(1)
+        self.step().map_or(1, |step| step.quorum.max(1))
     }
 
-    fn approvers(&self) -> impl Iterator<Item = &Identity> {
-        self.votes
+    /// Whether somebody may decide the current step.
+    fn eligible(&self, reviewer: &Reviewer) -> Result<(), VoteError> {
+        let rule = || self.draft.rule.clone();
+        let current = self.step().ok_or_else(|| VoteError::NotEligible(rule()))?;
+        let escalated = self.current.escalated;
+        let more = current.escalate.iter().filter(|_| escalated);
+        let mut sets = current
+            .reviewers
             .iter()
-            .filter(|vote| vote.verdict == Verdict::Approve)
-            .map(|vote| &vote.reviewer.identity)
+            .chain(more.flat_map(|more| &more.reviewers));
+        if sets.any(|set| reviewer.is_in(set)) {
+            return Ok(());
+        }
+        let mut others = self.draft.hold.steps.iter().flat_map(Step::everyone);
+        if others.any(|set| reviewer.is_in(set)) {
+            let (step, of) = self.place();
+            let rule = rule();
+            return Err(VoteError::OtherStep { rule, step, of });
+        }
+        Err(VoteError::NotEligible(rule()))
     }
 
-    fn is_behind(&self, reviewer: &Reviewer) -> bool {
-        self.draft
-            .principal
-            .behind()
-            .any(|one| *one == reviewer.identity || reviewer.also.contains(one))
-    }
-
-    /// An empty list of reviewers makes nobody eligible.
-    fn is_eligible(&self, reviewer: &Reviewer) -> bool {
-        self.draft.hold.reviewers.iter().any(|set| match set {
-            Reviewers::Group(group) => reviewer.groups.contains(group),
-            // The configuration has put the issuer's URL in place of its name.
-            Reviewers::Person { issuer, subject } => {
-                *issuer == reviewer.identity.issuer && *subject == reviewer.identity.subject
-            }
-        })
+    /// What an approval needs beyond somebody who may give it.
+    fn approvable(&self, vote: &Vote) -> Result<(), VoteError> {
+        let hold = &self.draft.hold;
+        if hold.justify && self.justification.is_none() {
+            return Err(VoteError::NotJustified(self.draft.rule.clone()));
+        }
+        match vote.window {
+            Some(window) if !hold.windows.contains(&window) => Err(VoteError::NoWindow {
+                rule: self.draft.rule.clone(),
+                window: window.to_string(),
+                offered: hold.windows.iter().map(ToString::to_string).collect(),
+            }),
+            _ => Ok(()),
+        }
     }
 }
 
-/// Two reviewers that merely share an actor, such as the console that both used,
-/// are two people; one that the other names as itself is not.
-fn same_person(a: &Reviewer, b: &Reviewer) -> bool {
-    a.identity == b.identity || a.also.contains(&b.identity) || b.also.contains(&a.identity)
+fn approvers<'a>(votes: impl Iterator<Item = &'a Cast>) -> impl Iterator<Item = &'a Identity> {
+    votes
+        .map(|cast| &cast.vote)
+        .filter(|vote| vote.verdict == Verdict::Approve)
+        .map(|vote| &vote.reviewer.identity)
+}
+
+/// The very same message, sent again: whatever came in between, it counted.
+fn is_again(cast: &Vote, vote: &Vote) -> bool {
+    cast.nonce.is_some()
+        && cast.nonce == vote.nonce
+        && cast.verdict == vote.verdict
+        && cast.reviewer.identity == vote.reviewer.identity
 }
 
 /// The longest start of `text` within [`MAX_REASON`] bytes that ends between characters.

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+mod rules;
+
 use super::*;
 use crate::Now;
-use crate::decision::Reviewers;
+use crate::decision::{Reviewers, Step};
 use crate::principal::Kind;
 
 const SECOND: u64 = 1_000_000_000;
@@ -47,16 +49,21 @@ fn draft(quorum: u32) -> Draft {
             token_id: None,
         },
         hold: Hold {
-            reviewers: vec![
-                Reviewers::Group("dba".to_owned()),
-                Reviewers::Person {
-                    issuer: "https://id.example".to_owned(),
-                    subject: "paula".to_owned(),
-                },
-            ],
-            quorum,
+            steps: vec![Step::of(
+                vec![
+                    Reviewers::Group("dba".to_owned()),
+                    Reviewers::Person {
+                        issuer: "https://id.example".to_owned(),
+                        subject: "paula".to_owned(),
+                    },
+                ],
+                quorum,
+            )],
             expires_in: Duration::from_secs(100),
             reason: None,
+            justify: false,
+            windows: Vec::new(),
+            break_glass: Vec::new(),
         },
         rule: "base:delete".to_owned(),
         policy: "v1".to_owned(),
@@ -83,10 +90,12 @@ fn vote(subject: &str, verdict: Verdict) -> Vote {
         digest: Digest::of(b"command"),
         verdict,
         reason: (verdict == Verdict::Deny).then(|| "no".to_owned()),
+        window: None,
         reviewer: Reviewer {
             identity: identity(subject),
             label: subject.to_owned(),
             groups: vec!["dba".to_owned()],
+            on_call: Vec::new(),
             agent: false,
             also: Vec::new(),
         },
@@ -167,7 +176,7 @@ fn only_named_people_and_members_of_named_groups_are_eligible() {
 #[test]
 fn a_rule_without_reviewers_leaves_nobody_eligible() {
     let mut draft = draft(1);
-    draft.hold.reviewers.clear();
+    draft.hold.steps[0].reviewers.clear();
     let mut approval = Approval::open(draft, at(0));
     assert!(matches!(
         approval.vote(yes("rita"), at(1)),
@@ -307,12 +316,12 @@ fn an_approval_serves_only_the_same_command_under_no_stricter_hold() {
     other.digest = Digest::of(b"other");
     assert!(!approval.serves(&other));
     let mut other = draft(2);
-    other.hold.reviewers.remove(0);
+    other.hold.steps[0].reviewers.remove(0);
     assert!(!approval.serves(&other));
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+enum Act {
     Vote {
         who: usize,
         verdict: Verdict,
@@ -329,17 +338,17 @@ enum Step {
 
 const PEOPLE: [&str; 6] = ["rita", "sam", "tom", "agent", "actor", "owner"];
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = Act> {
     let verdict = prop_oneof![4 => Just(Verdict::Approve), 1 => Just(Verdict::Deny)];
     prop_oneof![
         12 => (0..PEOPLE.len(), verdict, prop::bool::weighted(0.8), prop::bool::weighted(0.1))
-            .prop_map(|(who, verdict, member, agent)| Step::Vote { who, verdict, member, agent }),
-        2 => Just(Step::Tick),
-        2 => (0..40u64).prop_map(Step::Pass),
-        1 => Just(Step::Withdraw),
-        1 => Just(Step::Orphan),
-        1 => Just(Step::Revoke),
-        4 => any::<bool>().prop_map(Step::Claim),
+            .prop_map(|(who, verdict, member, agent)| Act::Vote { who, verdict, member, agent }),
+        2 => Just(Act::Tick),
+        2 => (0..40u64).prop_map(Act::Pass),
+        1 => Just(Act::Withdraw),
+        1 => Just(Act::Orphan),
+        1 => Just(Act::Revoke),
+        4 => any::<bool>().prop_map(Act::Claim),
     ]
 }
 
@@ -358,7 +367,7 @@ proptest! {
         for step in steps {
             let before = approval.state().clone();
             match step {
-                Step::Vote { who, verdict, member, agent } => {
+                Act::Vote { who, verdict, member, agent } => {
                     let mut cast = vote(PEOPLE[who], verdict);
                     cast.reviewer.agent = agent;
                     if !member {
@@ -379,12 +388,12 @@ proptest! {
                         prop_assert_eq!(&before, approval.state());
                     }
                 }
-                Step::Tick => { approval.tick(at(seconds)); }
-                Step::Pass(by) => seconds += by,
-                Step::Withdraw => { approval.withdraw(); }
-                Step::Orphan => { approval.orphan(); }
-                Step::Revoke => { approval.revoke(); }
-                Step::Claim(right) => {
+                Act::Tick => { approval.tick(at(seconds)); }
+                Act::Pass(by) => seconds += by,
+                Act::Withdraw => { approval.withdraw(); }
+                Act::Orphan => { approval.orphan(); }
+                Act::Revoke => { approval.revoke(); }
+                Act::Claim(right) => {
                     let digest = Digest::of(if right { b"command" } else { b"another" });
                     let session = SessionId::from_random(1);
                     if approval.claim(&digest, &session, CommandId(1), at(seconds)).is_ok() {

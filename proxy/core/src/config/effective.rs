@@ -37,6 +37,9 @@ fn root(config: &Config) -> raw::Root {
             };
             format!("person:{}", person(&identity))
         }
+        // For rules alone.
+        Reviewers::Owner => "owner".to_owned(),
+        Reviewers::OnCall(list) => format!("oncall:{list}"),
     };
     raw::Root {
         node: Some(config.node.clone()),
@@ -46,7 +49,7 @@ fn root(config: &Config) -> raw::Root {
         target: config
             .targets
             .iter()
-            .map(|(n, t)| (n.clone(), target(t)))
+            .map(|(n, t)| (n.clone(), target(t, &reviewers)))
             .collect(),
         listener: config
             .listeners
@@ -77,6 +80,12 @@ fn root(config: &Config) -> raw::Root {
                     (name.clone(), raw)
                 })
                 .collect(),
+            oncall: config
+                .review
+                .on_call
+                .iter()
+                .map(|(name, list)| (name.clone(), on_call(list)))
+                .collect(),
         },
         admin: config.admin.as_ref().map(|admin| raw::Admin {
             listen: admin.listen.to_string(),
@@ -103,6 +112,9 @@ fn root(config: &Config) -> raw::Root {
             held_ahead: Some(Size(config.limits.held_ahead as u64)),
             drain: some(config.limits.drain),
         },
+        store: config.store.as_ref().map(|store| raw::Store {
+            redis: redis(store),
+        }),
     }
 }
 
@@ -185,7 +197,7 @@ fn dev_issuer(dev: &DevIssuer) -> raw::DevIssuer {
     }
 }
 
-fn target(target: &Target) -> raw::Target {
+fn target(target: &Target, reviewers: &dyn Fn(&Reviewers) -> String) -> raw::Target {
     raw::Target {
         protocol: target.protocol.clone(),
         address: if target.host.contains(':') {
@@ -201,6 +213,7 @@ fn target(target: &Target) -> raw::Target {
         user: target.user.clone(),
         password: target.password.clone().map(raw::Secret),
         tags: target.tags.clone(),
+        owners: target.owners.iter().map(reviewers).collect(),
         settings: target.settings.clone(),
         connect_timeout: some(target.connect_timeout),
     }
@@ -235,6 +248,15 @@ fn webhook(webhook: &WebhookOut) -> raw::Webhook {
     }
 }
 
+fn on_call(list: &OnCall) -> raw::OnCall {
+    raw::OnCall {
+        url: list.url.clone(),
+        secret: list.secret.clone().map(raw::Secret),
+        ca: list.ca.clone(),
+        cache: some(list.cache),
+    }
+}
+
 fn hold(hold: &HoldConfig) -> raw::Hold {
     raw::Hold {
         inline_wait: raw::InlineWait {
@@ -248,5 +270,31 @@ fn hold(hold: &HoldConfig) -> raw::Hold {
         deny_cooldown: some(hold.deny_cooldown),
         max_pending: Some(hold.max_pending),
         max_pending_per_principal: Some(hold.max_pending_per_principal),
+    }
+}
+
+fn redis(redis: &RedisConfig) -> raw::Redis {
+    let texts = |urls: &[RedisUrl]| urls.iter().map(ToString::to_string).collect();
+    let (url, urls, sentinel_master, cluster) = match &redis.place {
+        RedisPlace::Single(url) => (Some(url.to_string()), Vec::new(), None, false),
+        RedisPlace::Sentinel { master, sentinels } => {
+            (None, texts(sentinels), Some(master.clone()), false)
+        }
+        RedisPlace::Cluster(urls) => (None, texts(urls), None, true),
+    };
+    raw::Redis {
+        url,
+        urls,
+        sentinel_master,
+        cluster,
+        username: redis.username.clone(),
+        password: redis.password.clone().map(raw::Secret),
+        sentinel_password: redis.sentinel_password.clone().map(raw::Secret),
+        ca: redis.ca.clone(),
+        cluster_secret: raw::Secret(redis.cluster_secret.clone()),
+        key_prefix: Some(redis.key_prefix.clone()),
+        replicas: Some(redis.replicas),
+        vote_wait: some(redis.vote_wait),
+        danger_allow_cleartext: redis.danger_allow_cleartext,
     }
 }

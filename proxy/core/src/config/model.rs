@@ -30,6 +30,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     pub journal: JournalConfig,
     pub limits: Limits,
+    /// Where several nodes meet; absent for one alone.
+    pub store: Option<RedisConfig>,
 }
 
 /// Where a secret lies. Never the secret.
@@ -163,6 +165,8 @@ pub struct Target {
     pub password: Option<SecretRef>,
     /// Labels that rules may match, such as `prod`.
     pub tags: Vec<String>,
+    /// Who decides where a rule leaves it to the target's owners.
+    pub owners: Vec<Reviewers>,
     /// Passed to the plugin.
     pub settings: BTreeMap<String, String>,
     pub connect_timeout: Duration,
@@ -219,6 +223,18 @@ pub struct Review {
     pub public_url: Option<String>,
     pub webhooks: Vec<WebhookOut>,
     pub integrations: BTreeMap<String, Integration>,
+    pub on_call: BTreeMap<String, OnCall>,
+}
+
+/// Where to ask who is on call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OnCall {
+    pub url: String,
+    /// Sent as a bearer token.
+    pub secret: Option<SecretRef>,
+    pub ca: Option<PathBuf>,
+    /// How long an answer counts.
+    pub cache: Duration,
 }
 
 /// Standard Webhooks out.
@@ -278,4 +294,60 @@ pub struct Limits {
     /// Bytes read from a client while a command of its is undecided.
     pub held_ahead: usize,
     pub drain: Duration,
+}
+
+/// The mailbox between nodes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RedisConfig {
+    pub place: RedisPlace,
+    pub username: Option<String>,
+    pub password: Option<SecretRef>,
+    pub sentinel_password: Option<SecretRef>,
+    pub ca: Option<PathBuf>,
+    /// Proves that a vote comes from a node of ours.
+    pub cluster_secret: SecretRef,
+    pub key_prefix: String,
+    /// Replicas that must have a vote before it is called submitted.
+    pub replicas: usize,
+    /// How long a vote for another node waits for its answer.
+    pub vote_wait: Duration,
+    /// Clear text may leave the machine.
+    pub danger_allow_cleartext: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum RedisPlace {
+    Single(RedisUrl),
+    /// Sentinels, which know where the master is.
+    Sentinel {
+        master: String,
+        sentinels: Vec<RedisUrl>,
+    },
+    /// Some nodes of a cluster, which know the others.
+    Cluster(Vec<RedisUrl>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisUrl {
+    pub tls: bool,
+    pub host: String,
+    pub port: u16,
+    /// Database number.
+    pub db: u32,
+}
+
+impl std::fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.tls { "rediss" } else { "redis" };
+        if self.host.contains(':') {
+            write!(f, "{scheme}://[{}]:{}", self.host, self.port)?;
+        } else {
+            write!(f, "{scheme}://{}:{}", self.host, self.port)?;
+        }
+        if self.db == 0 {
+            Ok(())
+        } else {
+            write!(f, "/{}", self.db)
+        }
+    }
 }

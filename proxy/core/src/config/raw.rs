@@ -51,6 +51,8 @@ pub(super) struct Root {
     pub(super) journal: Journal,
     #[serde(default)]
     pub(super) limits: Limits,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) store: Option<Store>,
 }
 
 /// Who may log in.
@@ -233,6 +235,9 @@ pub(super) struct Target {
     /// Labels that rules may match, such as `prod`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) tags: Vec<String>,
+    /// Who decides where a rule's reviewers are `owner`: `group:NAME`, `person:ISSUER|SUBJECT`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) owners: Vec<String>,
     /// Passed to the plugin.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) settings: BTreeMap<String, String>,
@@ -354,6 +359,26 @@ pub(super) struct Review {
     /// Systems that may send signed votes, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) integration: BTreeMap<String, Integration>,
+    /// Lists of who is on call, by name: `oncall:NAME` in rules.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) oncall: BTreeMap<String, OnCall>,
+}
+
+/// Where to ask who is on call. The answer is `{"people": [{"issuer": "NAME", "subject": "…"}]}`.
+/// Without a good answer nobody is.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OnCall {
+    pub(super) url: String,
+    /// Sent as a bearer token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) secret: Option<Secret>,
+    /// PEM bundle; the system's roots otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ca: Option<PathBuf>,
+    /// How long an answer counts; `30s` unless set, at most `10m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cache: Option<Span>,
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -435,6 +460,55 @@ pub(super) struct Limits {
     /// How long sessions may end on their own at shutdown; `30s` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) drain: Option<Span>,
+}
+
+/// What several nodes share. One node alone needs none.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Store {
+    pub(super) redis: Redis,
+}
+
+/// A Redis that carries held commands and votes between nodes. It decides nothing.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Redis {
+    /// `rediss://HOST:PORT` (TLS), or `redis://HOST:PORT` on loopback; `/N` for database N.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) url: Option<String>,
+    /// In place of `url`: Sentinels, or first nodes of a cluster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) urls: Vec<String>,
+    /// `urls` are Sentinels; this is the name of the master they watch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sentinel_master: Option<String>,
+    /// `urls` are nodes of a Redis Cluster.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) cluster: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) username: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) password: Option<Secret>,
+    /// What Sentinels ask for, where that is not nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sentinel_password: Option<Secret>,
+    /// PEM bundle; the system's roots otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ca: Option<PathBuf>,
+    /// The same on all nodes, at least 32 bytes: proves that a vote comes from one of them.
+    pub(super) cluster_secret: Secret,
+    /// First word of all keys; `hp` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) key_prefix: Option<String>,
+    /// A vote that fewer replicas have is not called submitted; 0 unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) replicas: Option<usize>,
+    /// How long a vote for another node waits for its answer; `5s` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) vote_wait: Option<Span>,
+    /// Lets `redis://` leave the machine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) danger_allow_cleartext: bool,
 }
 
 /// `env:NAME` or `file:PATH`. A literal is refused in words that do not repeat it.

@@ -2,6 +2,7 @@
 //! that needs more than one key. All mistakes are found, not the first alone.
 
 mod identity;
+mod store;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,6 +18,8 @@ use crate::source::{At, Problem, Problems, Size, Source, Span};
 /// One plugin instance, thread and socket set per listener: past this it is a mistake.
 const MAX_LISTENERS: usize = 32;
 
+const MAX_ON_CALL_CACHE: Duration = Duration::from_secs(600);
+
 pub(super) fn resolve(raw: raw::Root, source: &Source<'_>, dir: &Path) -> Result<Config, Problems> {
     let mut resolver = Resolver {
         source,
@@ -27,6 +30,7 @@ pub(super) fn resolve(raw: raw::Root, source: &Source<'_>, dir: &Path) -> Result
     };
     let root = At::root();
     let state = resolver.path(raw.state.as_deref().unwrap_or(Path::new(".holdpoint")));
+    let named = raw.node.is_some();
     let node = raw.node.unwrap_or_else(|| "local".to_owned());
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if node.is_empty() || node.len() > 64 || !node.chars().all(fits) {
@@ -46,6 +50,9 @@ pub(super) fn resolve(raw: raw::Root, source: &Source<'_>, dir: &Path) -> Result
     let admin = raw.admin.and_then(|admin| resolver.admin(admin));
     let journal = resolver.journal(raw.journal, &state);
     let limits = resolver.limits(&raw.limits);
+    let store = raw
+        .store
+        .and_then(|store| resolver.store(store.redis, named));
     resolver.problems.or(Config {
         dir: dir.to_path_buf(),
         node,
@@ -61,6 +68,7 @@ pub(super) fn resolve(raw: raw::Root, source: &Source<'_>, dir: &Path) -> Result
         admin,
         journal,
         limits,
+        store,
     })
 }
 
@@ -198,6 +206,7 @@ impl Resolver<'_> {
                 user: raw.user,
                 password: raw.password.map(|secret| self.secret(secret)),
                 tags: raw.tags,
+                owners: self.deciders(&at.key("owners"), &raw.owners),
                 settings: raw.settings,
                 connect_timeout: self.span(&at.key("connect_timeout"), raw.connect_timeout, 10),
             };
@@ -403,21 +412,45 @@ impl Resolver<'_> {
             if raw.reviewers.is_empty() {
                 self.fault(&here, "it may speak for nobody: name a group or a person");
             }
-            let mut reviewers: Vec<Reviewers> = Vec::new();
-            for (n, text) in raw.reviewers.iter().enumerate() {
-                match policy::reviewers(text, &self.issuers) {
-                    Ok(one) => reviewers.push(one),
-                    Err(message) => self.fault(&here.index(n), message),
-                }
-            }
+            let reviewers = self.deciders(&here, &raw.reviewers);
             let secret = self.secret(raw.secret);
             integrations.insert(name, Integration { secret, reviewers });
+        }
+        let mut on_call = BTreeMap::new();
+        for (name, raw) in raw.oncall {
+            let at = at.key("oncall").key(&name);
+            self.name(&at, &name);
+            self.url(&at.key("url"), &raw.url, "who may decide");
+            let cache = self.span(&at.key("cache"), raw.cache, 30);
+            if cache > MAX_ON_CALL_CACHE {
+                let message = "must be at most 10m: whoever left would decide that long";
+                self.fault(&at.key("cache"), message);
+            }
+            let list = OnCall {
+                url: raw.url,
+                secret: raw.secret.map(|secret| self.secret(secret)),
+                ca: raw.ca.map(|ca| self.path(&ca)),
+                cache,
+            };
+            on_call.insert(name, list);
         }
         Review {
             public_url: raw.public_url,
             webhooks,
             integrations,
+            on_call,
         }
+    }
+
+    fn deciders(&mut self, at: &At, texts: &[String]) -> Vec<Reviewers> {
+        let mut all = Vec::new();
+        for (n, text) in texts.iter().enumerate() {
+            match policy::reviewers(text, &self.issuers) {
+                Ok(one) => all.push(one),
+                Err(message) => self.fault(&at.index(n), message),
+            }
+        }
+        all
     }
 
     fn admin(&mut self, raw: raw::Admin) -> Option<Admin> {

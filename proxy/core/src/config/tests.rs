@@ -145,6 +145,16 @@ fn visit_mut(
 }
 
 #[test]
+fn the_examples_are_read() {
+    let folder = repository().join("examples/two-nodes");
+    for name in ["node-1.toml", "node-2.toml"] {
+        let text = std::fs::read_to_string(folder.join(name)).unwrap();
+        let config = parse(&text).unwrap_or_else(|problems| panic!("{name}\n{problems}"));
+        assert!(config.store.is_some());
+    }
+}
+
+#[test]
 fn what_is_not_said_has_a_default() {
     let (_, text) = good()
         .into_iter()

@@ -17,7 +17,6 @@ pub(super) fn command(
     classes: &[String],
     decision: &Decision,
 ) -> (Entry, Bytes) {
-    let shown = Shown::of(command, classes);
     let unknown = command
         .operations
         .iter()
@@ -32,16 +31,16 @@ pub(super) fn command(
         digest,
         wire: Digest::of(&command.wire),
         blob: differs.map(str::to_owned),
-        text: shown.text,
+        text: Shown::text_of(command),
         operations: command.operations.clone(),
-        class: shown.class,
+        class: Shown::class_of(command, classes),
         confidence: if unknown {
             Confidence::Unknown
         } else {
             Confidence::Proven
         },
-        parameters: shown.parameters,
-        context: shown.context,
+        parameters: Shown::parameters_of(command),
+        context: Shown::context_of(command),
         in_transaction: command.in_transaction,
         decision: decision.clone(),
     };

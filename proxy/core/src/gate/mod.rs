@@ -35,6 +35,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::Now;
+use crate::decision::Reviewers;
 use crate::id::{ApprovalId, CommandId, SessionId};
 use crate::policy::Judge;
 use crate::principal::Principal;
@@ -62,6 +63,8 @@ pub struct GateSetup {
     /// The target's name.
     pub target: String,
     pub tags: Vec<String>,
+    /// Who decides for the target where a rule leaves it to its owners.
+    pub owners: Vec<Reviewers>,
     /// The plugin's name.
     pub protocol: String,
     /// Harmless first.

@@ -347,7 +347,7 @@ impl Gate {
         } else if now.mono_ns >= hold.inline_end {
             let denial = text::pending(
                 &hold.approval,
-                &undecided.decision.rule,
+                &undecided.decision,
                 hold.expires,
                 undecided.command.in_transaction,
                 now,
@@ -388,6 +388,7 @@ impl Gate {
             principal: &self.setup.principal,
             target: &self.setup.target,
             tags: &self.setup.tags,
+            owners: Some(&self.setup.owners),
             protocol: &self.setup.protocol,
             classes: &self.setup.classes,
             now: now.unix(),
@@ -540,6 +541,8 @@ fn claim_refused(error: &ClaimError) -> Denial {
         ClaimError::NotApproved(_) | ClaimError::Used | ClaimError::Expired => {
             text::expired(&error.to_string())
         }
-        ClaimError::Digest => text::internal(),
+        // Its uses are written before they count, as everything else is.
+        ClaimError::NotWritten => text::journal(),
+        ClaimError::Digest | ClaimError::Session => text::internal(),
     }
 }

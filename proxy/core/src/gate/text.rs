@@ -73,11 +73,19 @@ pub(super) fn token_expired() -> Denial {
 
 pub(super) fn pending(
     approval: &ApprovalId,
-    rule: &str,
+    decision: &Decision,
     expires_mono_ns: u64,
     in_transaction: bool,
     now: Now,
 ) -> Denial {
+    let rule = &decision.rule;
+    let justify = match &decision.outcome {
+        Outcome::Hold(hold) if hold.justify => format!(
+            " Nobody can approve it before you say why: run `holdpoint approvals justify \
+             {approval} \"REASON\"`."
+        ),
+        _ => String::new(),
+    };
     let transaction = if in_transaction {
         " The transaction is over: nobody's locks wait for a review. Begin it again, from its first command."
     } else {
@@ -90,7 +98,7 @@ pub(super) fn pending(
     )
     .detail(format!(
         "{NOT_EXECUTED}{transaction} Do not rephrase it or work around it: a changed command \
-         needs a new approval. The decision is open until {}.",
+         needs a new approval.{justify} The decision is open until {}.",
         until(expires_mono_ns, now)
     ))
     .hint(format!(
@@ -146,6 +154,17 @@ pub(super) fn shutdown() -> Denial {
         .hint("Connect again and send it again.")
 }
 
+/// A use of a window could not be written down.
+pub(super) fn journal() -> Denial {
+    Denial::new(
+        Kind::Unavailable,
+        "HP-JOURNAL",
+        "the journal cannot be written, so nothing may run",
+    )
+    .detail(NOT_EXECUTED)
+    .hint("Ask an operator: disk space, then permissions.")
+}
+
 /// Something in the gateway itself does not hold together; never the client's fault.
 pub(super) fn internal() -> Denial {
     Denial::new(
@@ -171,13 +190,25 @@ pub(super) fn holding(
     } else {
         ""
     };
-    let people = match hold.quorum {
+    let people = match hold.people() {
         0 | 1 => "a reviewer".to_owned(),
         many => format!("{many} reviewers"),
     };
+    let people = match hold.steps.len() {
+        0 | 1 => people,
+        steps => format!("{people} in {steps} steps"),
+    };
+    let justify = if hold.justify {
+        format!(
+            " Nobody can approve it before you say why: run `holdpoint approvals justify {approval} \
+             \"REASON\"`."
+        )
+    } else {
+        String::new()
+    };
     format!(
         "holdpoint: held for approval {approval} by rule `{rule}`: not executed yet, waiting for \
-         {people} until {}.{joined} Keep this connection open, or leave it, run `holdpoint wait \
+         {people} until {}.{joined}{justify} Keep this connection open, or leave it, run `holdpoint wait \
          {approval}`, and send exactly the same command again. Do not rephrase it: a changed \
          command needs a new approval.",
         until(expires_mono_ns, now)
@@ -217,6 +248,40 @@ mod tests {
         assert_eq!(until(35_000_000_000, now), "00:00:20Z (in 30 s)");
         assert_eq!(until(3_605_000_000_000, now), "00:59:50Z (in 60 min)");
         assert_eq!(until(0, now), "23:59:50Z (in 0 s)");
+    }
+
+    #[test]
+    fn an_agent_is_told_the_command_by_which_it_says_why() {
+        use crate::decision::{Reviewers, Step};
+        let now = Now {
+            wall_ns: 0,
+            mono_ns: 0,
+        };
+        let id = ApprovalId::from_random(0);
+        let command = "run `holdpoint approvals justify hp-000000000000 \"REASON\"`";
+        for justify in [true, false] {
+            let step = Step::of(vec![Reviewers::Group("dba".to_owned())], 1);
+            let hold = Hold {
+                steps: vec![step.clone(), step],
+                expires_in: std::time::Duration::from_secs(60),
+                reason: None,
+                justify,
+                windows: Vec::new(),
+                break_glass: Vec::new(),
+            };
+            let notice = holding(&id, "a:x", &hold, false, 60_000_000_000, now);
+            assert!(notice.contains("2 reviewers in 2 steps"), "{notice}");
+            assert_eq!(notice.contains(command), justify, "{notice}");
+            let decision = Decision {
+                outcome: Outcome::Hold(hold),
+                rule: "a:x".to_owned(),
+                policy: String::new(),
+                monitored: Vec::new(),
+            };
+            let denial = pending(&id, &decision, 60_000_000_000, false, now);
+            let detail = format!("{denial:?}").replace("\\\"", "\"");
+            assert_eq!(detail.contains(command), justify, "{detail}");
+        }
     }
 
     #[test]

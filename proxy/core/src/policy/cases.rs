@@ -204,6 +204,7 @@ fn run(
             principal: &principal,
             target: &case.target,
             tags: &case.tags,
+            owners: None,
             protocol,
             classes: &[],
             now: 0,

@@ -1,7 +1,6 @@
 //! From rule files to rules that can be evaluated. All mistakes are found, each with its place.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use regex::bytes::RegexBuilder;
 
@@ -11,11 +10,9 @@ use super::mask::{self, Mask};
 use super::matcher::{Matcher, Sense};
 use super::{RuleFile, raw, who};
 use crate::command::Confidence;
-use crate::decision::{Hold, Outcome};
+use crate::decision::Outcome;
 use crate::principal::Kind;
 use crate::source::{At, Problems, Source};
-
-const DEFAULT_EXPIRY: Duration = Duration::from_secs(30 * 60);
 
 /// Told to an agent whose statement would show what is protected.
 const UNMASKABLE: &str = "a protected column can only be shown masked: select it by its own name as an \
@@ -77,16 +74,20 @@ pub(super) fn compile(
     problems.or(compiled)
 }
 
-struct Compiler<'a> {
+pub(super) struct Compiler<'a> {
     file: &'a str,
     source: &'a Source<'a>,
-    issuers: &'a BTreeMap<String, String>,
+    pub(super) issuers: &'a BTreeMap<String, String>,
     problems: &'a mut Problems,
     warnings: &'a mut Vec<String>,
 }
 
 impl Compiler<'_> {
-    fn fault(&mut self, at: &At, message: impl Into<String>, help: &str) {
+    pub(super) fn warn(&mut self, message: String) {
+        self.warnings.push(message);
+    }
+
+    pub(super) fn fault(&mut self, at: &At, message: impl Into<String>, help: &str) {
         let problem = self.source.problem(at, message);
         self.problems.push(if help.is_empty() {
             problem
@@ -278,52 +279,6 @@ impl Compiler<'_> {
             return None;
         }
         Some(Outcome::Allow)
-    }
-
-    fn hold(&mut self, at: &At, id: &str, raw: &raw::Hold) -> Outcome {
-        let mut reviewers = Vec::new();
-        for (n, text) in raw.reviewers.iter().enumerate() {
-            match who::reviewers(text, self.issuers) {
-                Ok(one) if reviewers.contains(&one) => {}
-                Ok(one) => reviewers.push(one),
-                Err(message) => self.fault(&at.key("reviewers").index(n), message, ""),
-            }
-        }
-        let quorum = raw.quorum.unwrap_or(1);
-        if quorum == 0 {
-            self.fault(
-                &at.key("quorum"),
-                "at least one person must approve",
-                "write a rule with `allow = true` instead",
-            );
-        }
-        let expires_in = raw.expires_in.map_or(DEFAULT_EXPIRY, |span| span.0);
-        if expires_in.is_zero() {
-            self.fault(&at.key("expires_in"), "nobody could decide in no time", "");
-        }
-        if raw.reviewers.is_empty() {
-            self.warnings.push(format!(
-                "`{id}` holds for reviewers but names none: what it matches is refused"
-            ));
-            return Outcome::Deny {
-                message: Some("the rule that would hold this names no reviewers".to_owned()),
-            };
-        }
-        let people = |reviewer: &crate::decision::Reviewers| {
-            matches!(reviewer, crate::decision::Reviewers::Person { .. })
-        };
-        if reviewers.iter().all(people) && reviewers.len() < quorum as usize {
-            self.warnings.push(format!(
-                "`{id}` wants {quorum} approvals from {} people: what it matches will expire",
-                reviewers.len()
-            ));
-        }
-        Outcome::Hold(Hold {
-            reviewers,
-            quorum,
-            expires_in,
-            reason: raw.reason.clone(),
-        })
     }
 
     fn matcher(

@@ -57,7 +57,7 @@ impl Policy {
                 let mut decides = None;
                 for rule in &file.rules {
                     let fit = rule.matcher.fit(ask, operation);
-                    let found = consider(rule, fit.clone(), operation);
+                    let found = consider(rule, fit.clone(), operation, ask);
                     rules.push(RuleExplained {
                         rule: rule.id.clone(),
                         outcome: match rule.outcome {

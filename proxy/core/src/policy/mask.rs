@@ -8,6 +8,7 @@
 
 use super::glob::Glob;
 use super::merge::{Found, strictest};
+use super::{Ask, hold};
 use crate::command::Operation;
 use crate::decision::Outcome;
 use crate::id::FieldHasher;
@@ -102,19 +103,19 @@ pub(super) fn protected<'a>(masks: impl Iterator<Item = &'a Mask>, target: &str)
 /// What the masks say of an operation; `None` where nothing stands in its way.
 pub(super) fn consider<'a>(
     masks: impl Iterator<Item = &'a Mask> + Clone,
-    target: &str,
+    ask: &Ask<'_>,
     operation: &Operation,
 ) -> Option<Found> {
-    let protected = protected(masks.clone(), target);
+    let protected = protected(masks.clone(), ask.target);
     if protected.is_empty() || is_answered(operation, &protected.mark()) {
         return None;
     }
     // Which of the columns it is about is not told, so all masks count.
     masks
-        .filter(|mask| mask.applies(target))
+        .filter(|mask| mask.applies(ask.target))
         .map(|mask| Found {
             rule: mask.id.clone(),
-            outcome: mask.otherwise.clone(),
+            outcome: hold::at_target(&mask.otherwise, &mask.id, ask),
         })
         .reduce(strictest)
 }
@@ -134,7 +135,7 @@ fn is_answered(operation: &Operation, mark: &str) -> bool {
 }
 
 impl Mask {
-    fn applies(&self, target: &str) -> bool {
+    pub(super) fn applies(&self, target: &str) -> bool {
         self.targets
             .as_ref()
             .is_none_or(|globs| globs.iter().any(|glob| glob.fits(target)))

@@ -1,10 +1,11 @@
 //! The strictest of several outcomes.
 //!
-//! Two holds are both satisfied by the larger quorum from reviewers that both
-//! name, so that is what they become. Where they name none in common, nobody
+//! Two holds of one plain step are both satisfied by the larger quorum from reviewers
+//! that both name, so that is what they become. Where they name none in common, nobody
 //! could be shown to satisfy both, and the command is refused with the names of the two rules.
+//! Where one has several steps or escalates, the steps of both are asked, one after the other.
 
-use crate::decision::{Hold, Outcome};
+use crate::decision::{Hold, Outcome, Step};
 
 /// An outcome and the rule it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub(super) fn strictest(one: Found, two: Found) -> Found {
         (_, Outcome::Deny { .. }) => two,
         (Outcome::Hold(first), Outcome::Hold(second)) => match both(first, second) {
             Some(hold) => Found {
-                rule: if second.quorum > first.quorum {
+                rule: if second.people() > first.people() {
                     two.rule
                 } else {
                     one.rule
@@ -49,16 +50,42 @@ pub(super) fn strictest(one: Found, two: Found) -> Found {
 }
 
 fn both(one: &Hold, two: &Hold) -> Option<Hold> {
-    let shared = |reviewer: &&crate::decision::Reviewers| two.reviewers.contains(reviewer);
-    let reviewers: Vec<_> = one.reviewers.iter().filter(shared).cloned().collect();
     let reason = match (&one.reason, &two.reason) {
         (Some(one), Some(two)) if one != two => Some(format!("{one}; {two}")),
         (one, two) => one.clone().or_else(|| two.clone()),
     };
-    (!reviewers.is_empty()).then(|| Hold {
-        reviewers,
-        quorum: one.quorum.max(two.quorum),
+    Some(Hold {
+        steps: steps(&one.steps, &two.steps)?,
         expires_in: one.expires_in.min(two.expires_in),
         reason,
+        justify: one.justify || two.justify,
+        windows: shared(&one.windows, &two.windows),
+        break_glass: shared(&one.break_glass, &two.break_glass),
     })
+}
+
+fn steps(one: &[Step], two: &[Step]) -> Option<Vec<Step>> {
+    let contains = |all: &[Step], some: &[Step]| {
+        !some.is_empty() && all.windows(some.len()).any(|part| part == some)
+    };
+    if contains(one, two) {
+        return Some(one.to_vec());
+    }
+    if contains(two, one) {
+        return Some(two.to_vec());
+    }
+    if let ([first], [second]) = (one, two)
+        && first.escalate.is_none()
+        && second.escalate.is_none()
+    {
+        let reviewers = shared(&first.reviewers, &second.reviewers);
+        let quorum = first.quorum.max(second.quorum);
+        return (!reviewers.is_empty()).then(|| vec![Step::of(reviewers, quorum)]);
+    }
+    Some([one, two].concat())
+}
+
+fn shared<T: PartialEq + Clone>(one: &[T], two: &[T]) -> Vec<T> {
+    let both = one.iter().filter(|item| two.contains(item));
+    both.cloned().collect()
 }

@@ -15,6 +15,7 @@ mod cel;
 mod compile;
 mod explain;
 mod glob;
+mod hold;
 mod judge;
 mod mask;
 mod matcher;
@@ -24,14 +25,14 @@ mod raw;
 mod tests;
 mod who;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use compile::{File, Rule};
 use matcher::Fit;
 use merge::{Found, HOUSEKEEPING, strictest};
 
 use crate::command::{Command, Confidence, Operation};
-use crate::decision::{Decision, Monitored, Outcome};
+use crate::decision::{Decision, Monitored, Outcome, Reviewers};
 use crate::id::FieldHasher;
 use crate::principal::Principal;
 use crate::source::Problems;
@@ -57,6 +58,8 @@ pub struct Ask<'a> {
     pub principal: &'a Principal,
     pub target: &'a str,
     pub tags: &'a [String],
+    /// Who decides for `owner`; `None` in trials that know no target, where it stays.
+    pub owners: Option<&'a [Reviewers]>,
     pub protocol: &'a str,
     /// The protocol's class words, harmless first.
     pub classes: &'a [String],
@@ -131,6 +134,42 @@ impl Policy {
         self.matchers().any(|matcher| matcher.text.is_some())
     }
 
+    /// The rules that may hold something at `target` for its owners.
+    pub fn asks_owners(&self, target: &str) -> Vec<&str> {
+        let asks = |outcome: &Outcome| match outcome {
+            Outcome::Hold(hold) => hold.everyone().any(|set| *set == Reviewers::Owner),
+            _ => false,
+        };
+        let rules = self.files.iter().flat_map(|file| &file.rules);
+        let rules = rules.filter(|rule| {
+            let targets = rule.matcher.targets.as_ref();
+            targets.is_none_or(|targets| targets.iter().any(|glob| glob.fits(target)))
+                && asks(&rule.outcome)
+        });
+        let masks = self.masks();
+        let masks = masks.filter(|mask| mask.applies(target) && asks(&mask.otherwise));
+        let ids = rules.map(|rule| &rule.id).chain(masks.map(|mask| &mask.id));
+        ids.map(String::as_str).collect()
+    }
+
+    /// The lists that rules ask who is on call.
+    pub fn on_call_lists(&self) -> BTreeSet<&str> {
+        let outcomes = self.files.iter().flat_map(|file| {
+            let rules = file.rules.iter().map(|rule| &rule.outcome);
+            rules.chain(file.masks.iter().map(|mask| &mask.otherwise))
+        });
+        let holds = outcomes.filter_map(|outcome| match outcome {
+            Outcome::Hold(hold) => Some(hold),
+            _ => None,
+        });
+        let sets = holds.flat_map(crate::decision::Hold::everyone);
+        sets.filter_map(|set| match set {
+            Reviewers::OnCall(list) => Some(list.as_str()),
+            _ => None,
+        })
+        .collect()
+    }
+
     fn matchers(&self) -> impl Iterator<Item = &matcher::Matcher> {
         let rules = self.files.iter().flat_map(|file| &file.rules);
         rules.map(|rule| &rule.matcher)
@@ -171,7 +210,7 @@ impl Policy {
             })
             .reduce(strictest);
         let found = found.unwrap_or_else(|| unspoken(operation));
-        match mask::consider(self.masks(), ask.target, operation) {
+        match mask::consider(self.masks(), ask, operation) {
             Some(unmasked) => strictest(found, unmasked),
             None => found,
         }
@@ -216,7 +255,7 @@ fn judge_file(
         if rule.monitor && !monitoring {
             continue;
         }
-        let Some(found) = consider(rule, rule.matcher.fit(ask, operation), operation) else {
+        let Some(found) = consider(rule, rule.matcher.fit(ask, operation), operation, ask) else {
             continue;
         };
         if !rule.monitor {
@@ -236,7 +275,7 @@ fn judge_file(
 }
 
 /// What follows from how a rule fits; `None` goes on to the next rule.
-fn consider(rule: &Rule, fit: Fit, operation: &Operation) -> Option<Found> {
+fn consider(rule: &Rule, fit: Fit, operation: &Operation, ask: &Ask<'_>) -> Option<Found> {
     let denies = matches!(rule.outcome, Outcome::Deny { .. });
     match fit {
         Fit::No(_) => None,
@@ -245,7 +284,7 @@ fn consider(rule: &Rule, fit: Fit, operation: &Operation) -> Option<Found> {
         Fit::Unknown(_) if is_housekeeping(operation) => None,
         Fit::Yes => Some(Found {
             rule: rule.id.clone(),
-            outcome: rule.outcome.clone(),
+            outcome: hold::at_target(&rule.outcome, &rule.id, ask),
         }),
         // It might have denied, so it does; the message may not fit.
         Fit::Unknown(_) if denies => Some(Found {

@@ -115,17 +115,52 @@ pub(super) enum Confidence {
     Unknown,
 }
 
+/// Who decides: `reviewers`, or `steps` where several agreements are needed.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Hold {
-    /// `group:NAME` or `person:ISSUER|SUBJECT`; each of them may decide.
-    pub(super) reviewers: Vec<String>,
+    /// `group:NAME`, `person:ISSUER|SUBJECT`, `owner` (the target's owners) or `oncall:NAME`
+    /// (of `[review.oncall.NAME]`); each of them may decide. The short form of one step.
+    pub(super) reviewers: Option<Vec<String>>,
     /// How many people must approve; 1 unless set.
     pub(super) quorum: Option<u32>,
-    /// How long they have; `30m` unless set.
+    /// Who may decide too after a while.
+    pub(super) escalate: Option<Escalate>,
+    /// All of them, in this order; nobody counts in two.
+    pub(super) steps: Option<Vec<Step>>,
+    /// How long they have, over all steps; `30m` unless set.
     pub(super) expires_in: Option<Span>,
     /// Tells reviewers why.
     pub(super) reason: Option<String>,
+    /// The requester has to say why before anyone may approve.
+    #[serde(default)]
+    pub(super) justify: bool,
+    /// How a reviewer may let the identical command run other than once: `session`, or a span
+    /// of time such as `10m`.
+    pub(super) windows: Option<Vec<String>>,
+    /// People who may let it run at once, with a reason and an alarm; others review it afterwards.
+    pub(super) break_glass: Option<Vec<String>>,
+}
+
+/// One agreement.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Step {
+    /// As for the short form.
+    pub(super) reviewers: Vec<String>,
+    /// How many people must approve; 1 unless set.
+    pub(super) quorum: Option<u32>,
+    /// Who may decide too after a while.
+    pub(super) escalate: Option<Escalate>,
+}
+
+/// Widens who may decide, and tells them. It passes nothing by itself.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Escalate {
+    /// From the step's beginning.
+    pub(super) after: Span,
+    pub(super) reviewers: Vec<String>,
 }
 
 /// `"message"` or `{ message = "…" }`.

@@ -1,5 +1,6 @@
 //! What rules say, and rule files' mistakes.
 
+mod holds;
 mod masks;
 mod shipped;
 
@@ -110,6 +111,7 @@ fn decide(policy: &Policy, operations: &[&str]) -> Decision {
         principal: &principal,
         target: "shop",
         tags: &["prod".to_owned()],
+        owners: None,
         protocol: "postgres",
         classes: &[],
         now: 1_700_000_000,
@@ -123,14 +125,15 @@ fn said(decision: &Decision) -> String {
         Outcome::Deny { .. } => "deny".to_owned(),
         Outcome::Hold(hold) => {
             let reviewers: Vec<_> = hold
-                .reviewers
-                .iter()
+                .everyone()
                 .map(|one| match one {
                     Reviewers::Group(group) => group.clone(),
                     Reviewers::Person { issuer, subject } => format!("{issuer}|{subject}"),
+                    Reviewers::Owner => "owner".to_owned(),
+                    Reviewers::OnCall(list) => format!("oncall:{list}"),
                 })
                 .collect();
-            format!("hold {} of {}", hold.quorum, reviewers.join(","))
+            format!("hold {} of {}", hold.people(), reviewers.join(","))
         }
     };
     format!("{outcome} by {}", decision.rule)
@@ -475,6 +478,7 @@ fn an_explanation_names_what_each_rule_said() {
         principal: &principal,
         target: "shop",
         tags: &[],
+        owners: None,
         protocol: "postgres",
         classes: &[],
         now: 0,
@@ -508,7 +512,7 @@ fn mistakes_in_rules_are_found_with_their_place() {
         ("deny = { mesage = \"x\" }", "did you mean `message`?"),
         (
             "hold = { reviewers = [\"dba\"] }",
-            "`dba` is neither `group:NAME` nor",
+            "`dba` is none of `group:NAME`",
         ),
         (
             "hold = { reviewers = [\"person:ping|x\"] }",

@@ -30,6 +30,27 @@ pub(crate) fn person(text: &str, issuers: &BTreeMap<String, String>) -> Result<I
     })
 }
 
+/// Who may decide what a rule holds: `group:NAME`, `person:ISSUER|SUBJECT`, `owner` or
+/// `oncall:NAME`.
+pub(super) fn deciders(
+    text: &str,
+    issuers: &BTreeMap<String, String>,
+) -> Result<Reviewers, String> {
+    if text == "owner" {
+        return Ok(Reviewers::Owner);
+    }
+    match text.strip_prefix("oncall:") {
+        Some("") => Err("`oncall:` needs the name of a `[review.oncall.NAME]`".to_owned()),
+        Some(list) => Ok(Reviewers::OnCall(list.to_owned())),
+        None if text.starts_with("group:") || text.starts_with("person:") => {
+            reviewers(text, issuers)
+        }
+        None => Err(format!(
+            "`{text}` is none of `group:NAME`, `person:ISSUER|SUBJECT`, `owner` and `oncall:NAME`"
+        )),
+    }
+}
+
 /// `group:NAME` or `person:ISSUER|SUBJECT`.
 pub(crate) fn reviewers(
     text: &str,

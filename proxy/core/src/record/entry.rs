@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::approval::{Draft, Vote};
+use crate::approval::{BreakGlass, Draft, Reach, Reviewer, Vote};
 use crate::command::{Confidence, Operation};
 use crate::decision::Decision;
 use crate::denial::Denial;
@@ -67,6 +67,47 @@ pub enum Entry {
         state: String,
         by: Vec<Identity>,
         reason: Option<String>,
+        /// How much more often than once the command may run.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        window: Option<Reach>,
+    },
+    /// More people may decide the approval's step (from 1) from now on.
+    Escalated {
+        approval: ApprovalId,
+        step: u32,
+    },
+    /// Why the command is to run, in the words of who asked for it.
+    Justified {
+        approval: ApprovalId,
+        by: Identity,
+        text: String,
+    },
+    /// One person let a held command go in place of its reviewers. `approved` follows.
+    BreakGlass {
+        glass: Box<BreakGlass>,
+        refused: Option<String>,
+    },
+    /// Somebody else looked into it afterwards.
+    Reviewed {
+        approval: ApprovalId,
+        by: Reviewer,
+        note: Option<String>,
+    },
+    /// A command uses an approval's window: one more may go forward. Before its `forward`.
+    Claimed {
+        approval: ApprovalId,
+        command: CommandId,
+        digest: Digest,
+        /// Of this window, from 1.
+        number: u64,
+    },
+    /// Nothing is claimed from the window any more: `expired`, `revoked`, `session`,
+    /// `principal`, `rules`, `shutdown`.
+    WindowEnded {
+        approval: ApprovalId,
+        why: String,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        by: Option<Identity>,
     },
     /// The intent to forward a held command under its approval. No byte was sent before.
     Forward {
@@ -120,6 +161,32 @@ pub enum Entry {
         by: Identity,
         sessions: u64,
     },
+    /// Something that somebody must look at, such as a node that signs two histories.
+    Alarm {
+        /// `checkpoint`, `vote`, `node`.
+        what: String,
+        /// The node that it is about.
+        about: String,
+        message: String,
+    },
+}
+
+impl Entry {
+    /// The approval that an entry speaks of, where it does not say what a session does:
+    /// such a record may outlive the session that asked.
+    pub fn approval(&self) -> Option<&ApprovalId> {
+        match self {
+            Self::Vote { vote, .. } => Some(&vote.approval),
+            Self::BreakGlass { glass, .. } => Some(&glass.approval),
+            Self::Notified { approval, .. }
+            | Self::Settled { approval, .. }
+            | Self::Escalated { approval, .. }
+            | Self::Justified { approval, .. }
+            | Self::Reviewed { approval, .. }
+            | Self::WindowEnded { approval, .. } => Some(approval),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 //!
 //! After a crash the same value is rebuilt from the records that are left, and
 //! [`Tracker::unfinished`] tells what to write so that nothing stays open.
-//! Memory is bounded by open sessions and approvals, not by the journal.
+//! Memory is bounded by open sessions, approvals and reviews, not by the journal.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::frame::Frame;
 use super::tree::Tree;
 use super::{Close, Entry};
+use crate::approval::{BreakGlass, Draft};
 use crate::decision::Outcome;
 use crate::id::{ApprovalId, CommandId, Digest, SessionId};
 
@@ -24,8 +25,18 @@ pub struct Tracker {
     /// Leaf hash of the last record that belongs to no session.
     node: Digest,
     sessions: BTreeMap<SessionId, Session>,
-    /// Approvals that are pending, or approved and unused.
-    approvals: BTreeMap<ApprovalId, ()>,
+    /// Approvals that are pending, or approved and unused; with what may be needed later
+    /// where somebody may break the glass.
+    approvals: BTreeMap<ApprovalId, Option<Box<Draft>>>,
+    /// Nobody has looked into these yet.
+    reviews: BTreeMap<ApprovalId, OpenReview>,
+}
+
+/// A command that went by a broken glass, until somebody else has looked into it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenReview {
+    pub draft: Draft,
+    pub glass: BreakGlass,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +70,7 @@ impl Default for Tracker {
             node: NO_PREV,
             sessions: BTreeMap::new(),
             approvals: BTreeMap::new(),
+            reviews: BTreeMap::new(),
         }
     }
 }
@@ -74,6 +86,11 @@ impl Tracker {
 
     pub fn open_sessions(&self) -> impl Iterator<Item = &SessionId> {
         self.sessions.keys()
+    }
+
+    /// What is still to be looked into, of this process and those before it.
+    pub fn open_reviews(&self) -> impl Iterator<Item = &OpenReview> {
+        self.reviews.values()
     }
 
     /// The chain that the record joins, and where that chain ends now.
@@ -95,7 +112,7 @@ impl Tracker {
             (None, Entry::Open(_)) => Ok((Some(id.clone()), NO_PREV)),
             (Some(_), Entry::Open(_)) => Err(TrackError::Reopened(id.clone())),
             (Some(session), _) => Ok((Some(id.clone()), session.head)),
-            (None, entry) if outlives_session(entry) => Ok((None, self.node)),
+            (None, entry) if entry.approval().is_some() => Ok((None, self.node)),
             (None, _) => Err(TrackError::NotOpen(id.clone())),
         }
     }
@@ -160,6 +177,7 @@ impl Tracker {
                 state: "orphaned".into(),
                 by: Vec::new(),
                 reason: Some(format!("the gateway ended ({reason})")),
+                window: None,
             };
             out.push((None, settled));
         }
@@ -205,7 +223,25 @@ impl Tracker {
     fn note(&mut self, session: Option<&SessionId>, entry: &Entry) {
         match entry {
             Entry::Hold(draft) => {
-                self.approvals.insert(draft.id.clone(), ());
+                let kept = !draft.hold.break_glass.is_empty();
+                let kept = kept.then(|| draft.clone());
+                self.approvals.insert(draft.id.clone(), kept);
+            }
+            Entry::BreakGlass {
+                glass,
+                refused: None,
+            } => {
+                let draft = self.approvals.get(&glass.approval);
+                if let Some(Some(draft)) = draft {
+                    let review = OpenReview {
+                        draft: (**draft).clone(),
+                        glass: (**glass).clone(),
+                    };
+                    self.reviews.insert(glass.approval.clone(), review);
+                }
+            }
+            Entry::Reviewed { approval, .. } => {
+                self.reviews.remove(approval);
             }
             Entry::Settled {
                 approval, state, ..
@@ -243,12 +279,4 @@ impl Tracker {
             _ => {}
         }
     }
-}
-
-/// Whether the entry speaks of an approval rather than of what its session does.
-fn outlives_session(entry: &Entry) -> bool {
-    matches!(
-        entry,
-        Entry::Notified { .. } | Entry::Vote { .. } | Entry::Settled { .. }
-    )
 }

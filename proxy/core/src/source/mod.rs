@@ -20,7 +20,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Keys whose values are secrets or references to them.
-const SECRET_KEYS: [&str; 2] = ["password", "secret"];
+const SECRET_KEYS: [&str; 4] = ["password", "secret", "cluster_secret", "sentinel_password"];
 
 /// A way into a document: `target.shop.tls`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -169,9 +169,18 @@ impl<'a> Source<'a> {
             let secret =
                 at.0.iter()
                     .any(|step| matches!(step, Step::Key(key) if is_secret(key)));
-            let (Some(value), true) = (value, secret) else {
+            let Some(value) = value else {
                 return;
             };
+            // A URL with credentials in it is refused wherever it stands, and not shown.
+            let credentials = matches!(value, DeValue::String(text) if has_credentials(text));
+            if credentials {
+                found.push(span);
+                return;
+            }
+            if !secret {
+                return;
+            }
             match value {
                 DeValue::String(text) if text.starts_with("env:") || text.starts_with("file:") => {}
                 DeValue::Table(_) | DeValue::Array(_) => {}
@@ -185,6 +194,16 @@ impl<'a> Source<'a> {
     fn value_span(&self, at: &At) -> Range<usize> {
         self.find(at, false)
     }
+}
+
+/// `scheme://user:password@host`.
+fn has_credentials(text: &str) -> bool {
+    let authority = text
+        .split_once("://")
+        .map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    // A password may hold a slash: whatever stands before an `@` counts.
+    authority.is_some_and(|authority| authority.contains('@'))
+        || (text.starts_with("redis") && text.contains('@'))
 }
 
 /// Mistyped keys too: what stands there is as secret.

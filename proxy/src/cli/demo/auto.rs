@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) async fn play(
     files: &Files,
+    other: Option<&Files>,
     postgres: &Postgres,
     receiver: &Receiver,
     gateway: &mut Gateway,
@@ -43,6 +44,12 @@ pub(super) async fn play(
         .nobody_approves_their_own()
         .await
         .context("step `nobody approves their own request`")?;
+    if let Some(other) = other {
+        stage
+            .the_other_node_approves(other)
+            .await
+            .context("step `the other node approves`")?;
+    }
     gateway.stop().await?;
     stage
         .journal_proves_it()
@@ -183,6 +190,77 @@ impl Stage<'_> {
             "the target saw a statement that nobody approved"
         );
         self.good("refused; and when the agent left, its command was not sent");
+        Ok(())
+    }
+
+    async fn the_other_node_approves(&self, other: &Files) -> anyhow::Result<()> {
+        self.title("A command held at one node is approved through the other");
+        let sql = "DELETE FROM invoices WHERE id = 3";
+        self.agent_types(sql);
+        let psql = self.psql(sql)?;
+        let message = self.receiver.pending(sql).await?;
+        let id = string(&message, "/approval/id")?;
+        let digest = string(&message, "/approval/digest")?;
+        let token = fs::read_to_string(&self.files.reviewer_token)?;
+        let at_other = |args: Vec<String>| {
+            let mut command = self.holdpoint(&args.iter().map(String::as_str).collect::<Vec<_>>());
+            command
+                .env("HOLDPOINT_SERVER", other.admin_url())
+                .env("HOLDPOINT_TOKEN", &token);
+            command
+        };
+        let words = |words: &[&str]| {
+            words
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect::<Vec<_>>()
+        };
+        let mut shown = serde_json::Value::Null;
+        for _ in 0..200 {
+            let asked = at_other(words(&["approvals", "show", &id, "--json"]))
+                .output()
+                .await?;
+            if asked.status.success() {
+                shown = serde_json::from_slice(&asked.stdout)?;
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        ensure!(
+            shown["digest"] == digest.as_str(),
+            "the other node does not show {id}"
+        );
+        println!(
+            "  the other node shows it, held by node {}: {}",
+            string(&shown, "/node")?,
+            string(&shown, "/shown/text")?
+        );
+        println!("  reviewer types, at the other node: holdpoint approvals approve {id}");
+        let approved = at_other(words(&[
+            "approvals",
+            "approve",
+            &id,
+            "--yes",
+            "--digest",
+            &digest,
+        ]))
+        .output()
+        .await?;
+        self.says(&approved.stdout);
+        ensure!(
+            approved.status.success(),
+            "approving failed: {}",
+            text(&approved.stderr)
+        );
+        let done = finish(psql).await?;
+        ensure!(done.status.success(), "psql failed: {}", text(&done.stderr));
+        let ran = self.postgres.ran(sql);
+        ensure!(ran == 1, "the target ran it {ran} times");
+        ensure!(
+            self.postgres.direct("SELECT count(*) FROM invoices")? == "2",
+            "approved, but the row is still there"
+        );
+        self.good("the vote is in the journal of the node that held it, and it ran once");
         Ok(())
     }
 

@@ -13,6 +13,8 @@ use rcgen::{
 
 use super::postgres::Postgres;
 use super::receiver::Receiver;
+use super::redis::Redis;
+use crate::identity::DEV_AUDIENCE as AUDIENCE;
 
 const DEFAULT_RULES: &str = include_str!("../../../../policies/default.toml");
 const POSTGRES_RULES: &str = include_str!("../../../../policies/postgres.toml");
@@ -34,9 +36,10 @@ impl Files {
         place: &Path,
         postgres: &Postgres,
         receiver: &Receiver,
-    ) -> anyhow::Result<Self> {
-        let ports = super::ports::free(3)?;
-        let (listener, admin, issuer) = (ports[0], ports[1], ports[2]);
+        redis: Option<&Redis>,
+    ) -> anyhow::Result<Vec<Self>> {
+        let ports = super::ports::free(5)?;
+        let issuer = ports[4];
         let at = |name: &str| place.join(name);
 
         certificates(place).context("cannot make the demo's certificates")?;
@@ -45,13 +48,54 @@ impl Files {
         fs::create_dir(at("policies"))?;
         private(&at("policies/default.toml"), DEFAULT_RULES)?;
         private(&at("policies/postgres.toml"), POSTGRES_RULES)?;
-        private(
-            &at("holdpoint.toml"),
-            &format!(
-                r#"# Made by `holdpoint demo`: one target, two identities, all on loopback.
-node = "demo"
+        let known = known_here(issuer);
+        let first = Node {
+            name: "demo",
+            config: "holdpoint.toml",
+            more: String::new(),
+            known: &known,
+            addresses: [ports[0], ports[1]],
+        };
+        let Some(redis) = redis else {
+            return Ok(vec![first.write(place, postgres, receiver)?]);
+        };
+        let store = format!(
+            r#"
+# What the other node holds is seen and decided here, too.
+[store.redis]
+url = "redis://{}"
+password = "file:redis-password"
+cluster_secret = "file:cluster-secret"
+"#,
+            redis.address
+        );
+        let first = Node {
+            name: "demo-1",
+            more: store.clone(),
+            ..first
+        };
+        let second = Node {
+            name: "demo-2",
+            config: "holdpoint-2.toml",
+            more: store,
+            known: &known_there(issuer),
+            addresses: [ports[2], ports[3]],
+        };
+        Ok(vec![
+            first.write(place, postgres, receiver)?,
+            second.write(place, postgres, receiver)?,
+        ])
+    }
 
-[dev_issuer]
+    pub(super) fn admin_url(&self) -> String {
+        format!("http://{}", self.admin)
+    }
+}
+
+/// Identities, by the development issuer of this node.
+fn known_here(issuer: SocketAddr) -> String {
+    format!(
+        r#"[dev_issuer]
 listen = "{issuer}"
 token_ttl = "12h"
 
@@ -69,7 +113,62 @@ scopes = ["holdpoint.connect", "holdpoint.review"]
 [dev_issuer.users.olivia]
 groups = ["holdpoint-reviewers"]
 scopes = ["holdpoint.review"]
+"#
+    )
+}
 
+/// The same identities, by the issuer of the first node.
+fn known_there(issuer: SocketAddr) -> String {
+    format!(
+        r#"[[identity.issuer]]
+name = "dev"
+issuer = "http://{issuer}/dev"
+audiences = ["{AUDIENCE}"]
+algorithms = ["ES256"]
+
+[identity.agents.agent]
+name = "agent"
+groups = ["holdpoint-agents"]
+owners = ["dev|olivia"]
+"#
+    )
+}
+
+/// One gateway.
+#[derive(Clone)]
+struct Node<'a> {
+    name: &'a str,
+    config: &'a str,
+    /// Further tables.
+    more: String,
+    /// Who is known.
+    known: &'a str,
+    /// Where clients connect, and where reviewers do.
+    addresses: [SocketAddr; 2],
+}
+
+impl Node<'_> {
+    fn write(
+        &self,
+        place: &Path,
+        postgres: &Postgres,
+        receiver: &Receiver,
+    ) -> anyhow::Result<Files> {
+        let at = |name: &str| place.join(name);
+        let [listener, admin] = self.addresses;
+        let second = if self.config == "holdpoint.toml" {
+            ""
+        } else {
+            "-2"
+        };
+        private(
+            &at(self.config),
+            &format!(
+                r#"# Made by `holdpoint demo`: one target, two identities, all on loopback.
+node = "{name}"
+state = ".holdpoint{second}"
+
+{known}
 [target.shop]
 protocol = "postgres"
 address = "{target}"
@@ -103,30 +202,29 @@ secret = "file:webhook-secret"
 listen = "{admin}"
 
 [journal]
-dir = "journal"
+dir = "journal{second}"
 segment = "4MiB"
-"#,
+{more}"#,
+                name = self.name,
+                known = self.known,
+                more = self.more,
                 target = postgres.address,
                 user = postgres.user,
                 database = postgres.database,
                 webhook = receiver.url(),
             ),
         )?;
-        Ok(Self {
+        Ok(Files {
             program: std::env::current_exe().context("cannot find this program")?,
             dir: place.to_path_buf(),
-            config: at("holdpoint.toml"),
-            journal: at("journal"),
+            config: at(self.config),
+            journal: at(&format!("journal{second}")),
             ca: at("ca.pem"),
             agent_token: at("agent.token"),
             reviewer_token: at("rita.token"),
-            gateway_log: at("gateway.log"),
+            gateway_log: at(&format!("gateway{second}.log")),
             admin,
         })
-    }
-
-    pub(super) fn admin_url(&self) -> String {
-        format!("http://{}", self.admin)
     }
 }
 

@@ -14,7 +14,7 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts it, waits until it is ready, and gets both identities their tokens.
+    /// Starts it, and waits until it is ready.
     pub(super) async fn start(files: &Files) -> anyhow::Result<Self> {
         let log = fs::File::create(&files.gateway_log)
             .with_context(|| format!("cannot write `{}`", files.gateway_log.display()))?;
@@ -34,13 +34,18 @@ impl Gateway {
             let log = fs::read_to_string(&files.gateway_log).unwrap_or_default();
             return Err(error.context(format!("the gateway did not start; its log:\n{log}")));
         }
+        Ok(this)
+    }
+
+    /// Gets both identities their tokens.
+    pub(super) async fn tokens(files: &Files) -> anyhow::Result<()> {
         for (user, scope, file) in [
             ("agent", "holdpoint.connect", &files.agent_token),
             ("rita", "holdpoint.review", &files.reviewer_token),
         ] {
             private(file, &token(files, user, scope).await?)?;
         }
-        Ok(this)
+        Ok(())
     }
 
     async fn ready(&mut self, files: &Files) -> anyhow::Result<()> {

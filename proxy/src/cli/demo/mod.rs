@@ -11,6 +11,7 @@ mod gateway;
 mod ports;
 mod postgres;
 mod receiver;
+mod redis;
 
 use std::fs;
 use std::io::{IsTerminal as _, Write as _};
@@ -27,6 +28,7 @@ use files::Files;
 use gateway::Gateway;
 use postgres::Postgres;
 use receiver::Receiver;
+use redis::Redis;
 
 #[derive(Args)]
 pub(crate) struct DemoArgs {
@@ -36,6 +38,9 @@ pub(crate) struct DemoArgs {
     /// Use and keep this directory (default: a temporary one, removed at the end)
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Gateways that share a Redis: what one holds is approved through the other
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    nodes: u8,
 }
 
 impl DemoArgs {
@@ -50,24 +55,48 @@ impl DemoArgs {
         say("starting PostgreSQL, the gateway and the development issuer …");
         let postgres = Postgres::start(place.path())?;
         let receiver = Receiver::start().await?;
-        let files = Files::write(place.path(), &postgres, &receiver)?;
+        let redis = match self.nodes {
+            1 => None,
+            _ => Some(Redis::start(place.path())?),
+        };
+        let mut all = Files::write(place.path(), &postgres, &receiver, redis.as_ref())?;
+        let files = all.remove(0);
+        let other = all.pop();
         let mut gateway = Gateway::start(&files).await?;
+        Gateway::tokens(&files).await?;
+        let mut second = match &other {
+            Some(files) => Some(Gateway::start(files).await?),
+            None => None,
+        };
 
         let passed = if self.auto {
-            auto::play(&files, &postgres, &receiver, &mut gateway, style).await
+            auto::play(
+                &files,
+                other.as_ref(),
+                &postgres,
+                &receiver,
+                &mut gateway,
+                style,
+            )
+            .await
         } else {
-            print_help(&files, &place, style);
+            print_help(&files, other.as_ref(), &place, style);
             receiver.print_as_they_come(style);
             wait_for_interrupt(&mut gateway).await
         };
         // In order: sessions end before their target does.
-        let stopped = gateway.stop().await;
-        drop(postgres);
+        let mut stopped = gateway.stop().await;
+        if let Some(second) = &mut second {
+            stopped = stopped.and(second.stop().await);
+        }
+        drop((postgres, redis));
         match (passed, stopped) {
             (Ok(()), Ok(())) => {}
             (Err(error), _) | (_, Err(error)) => {
-                if let Some(log) = tail(&files.gateway_log) {
-                    eprintln!("the end of the gateway's log:\n{log}");
+                for files in [Some(&files), other.as_ref()].into_iter().flatten() {
+                    if let Some(log) = tail(&files.gateway_log) {
+                        eprintln!("the end of the gateway's log:\n{log}");
+                    }
                 }
                 return Err(error);
             }
@@ -94,7 +123,7 @@ async fn wait_for_interrupt(gateway: &mut Gateway) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print_help(files: &Files, place: &Place, style: Style) {
+fn print_help(files: &Files, other: Option<&Files>, place: &Place, style: Style) {
     let holdpoint = files.program.display();
     let mut out = std::io::stdout().lock();
     let _ = writeln!(
@@ -138,6 +167,21 @@ Webhooks to reviewers are printed here as they come. Ctrl-C ends the demo.",
             " (removed at the end; --dir keeps it)"
         },
     );
+    if let Some(other) = other {
+        let _ = writeln!(
+            out,
+            "
+{two}
+  export HOLDPOINT_SERVER={server}
+  export HOLDPOINT_TOKEN_FILE={token}
+  {holdpoint} approvals list
+The first node holds the command, and the vote goes to it; each has its own journal.",
+            two = style
+                .bold("Or as the reviewer at the second node, which shows and decides the same:"),
+            server = other.admin_url(),
+            token = other.reviewer_token.display(),
+        );
+    }
     if !std::io::stdout().is_terminal() {
         let _ = out.flush();
     }

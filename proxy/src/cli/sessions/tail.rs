@@ -142,12 +142,11 @@ impl Known {
         if session.is_some() {
             return session;
         }
-        let approval = match seen.entry? {
-            Entry::Vote { vote, .. } => &vote.approval,
-            Entry::Settled { approval, .. } | Entry::Notified { approval, .. } => approval,
-            Entry::Killed { session, .. } => return Some(session.clone()),
-            _ => return None,
-        };
+        let entry = seen.entry?;
+        if let Entry::Killed { session, .. } = entry {
+            return Some(session.clone());
+        }
+        let approval = entry.approval()?;
         self.of_approval.get(approval).cloned()
     }
 

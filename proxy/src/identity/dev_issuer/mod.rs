@@ -32,7 +32,7 @@ use tokio::task::AbortHandle;
 use grants::Grants;
 pub(crate) use grants::same as same_secret;
 
-const AUDIENCE: &str = "api://holdpoint";
+pub(crate) const AUDIENCE: &str = "api://holdpoint";
 const CONNECT: &str = "holdpoint.connect";
 const REVIEW: &str = "holdpoint.review";
 

@@ -11,7 +11,7 @@ use holdpoint_core::approval::{
 };
 use holdpoint_core::command::{Command, Confidence, Operation};
 use holdpoint_core::config::{Limits, OnTokenExpiry, Target, UpstreamTls};
-use holdpoint_core::decision::{Decision, Hold, Outcome, Reviewers};
+use holdpoint_core::decision::{Decision, Hold, Outcome, Reviewers, Step};
 use holdpoint_core::denial::Denial;
 use holdpoint_core::framing::{Delivery, Filter, Layout, LengthPrefixed, Side};
 use holdpoint_core::gate::{HoldLimits, Opened, Settlement};
@@ -213,10 +213,12 @@ impl Judge for Rulebook {
         let outcome = match &ask.command.text {
             text if text.starts_with(b"ok") => Outcome::Allow,
             text if text.starts_with(b"hold") => Outcome::Hold(Hold {
-                reviewers: vec![Reviewers::Group("reviewers".to_owned())],
-                quorum: 1,
+                steps: vec![Step::of(vec![Reviewers::Group("reviewers".to_owned())], 1)],
                 expires_in: Duration::from_secs(60),
                 reason: None,
+                justify: false,
+                windows: Vec::new(),
+                break_glass: Vec::new(),
             }),
             _ => Outcome::Deny { message: None },
         };
@@ -338,6 +340,7 @@ impl FakeDesk {
             },
             label: "rita".to_owned(),
             groups: vec!["reviewers".to_owned()],
+            on_call: Vec::new(),
             agent: false,
             also: Vec::new(),
         };
@@ -347,6 +350,7 @@ impl FakeDesk {
             verdict: Ballot::Approve,
             reason: None,
             reviewer,
+            window: None,
             channel: "test".to_owned(),
             nonce: None,
         };
@@ -572,6 +576,7 @@ fn route(port: u16) -> Route {
             user: "account".to_owned(),
             password: None,
             tags: Vec::new(),
+            owners: Vec::new(),
             settings: Default::default(),
             connect_timeout: SOON,
         },

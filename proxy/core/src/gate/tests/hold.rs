@@ -253,7 +253,7 @@ fn rules_that_now_allow_release_nothing_until_the_approval_is_given() {
 #[test]
 fn rules_that_ask_for_more_make_the_approval_insufficient() {
     let mut fewer = hold(1);
-    fewer.reviewers = vec![crate::decision::Reviewers::Group("chiefs".to_owned())];
+    fewer.steps[0].reviewers = vec![crate::decision::Reviewers::Group("chiefs".to_owned())];
     for stricter in [hold(2), fewer] {
         let mut world = held();
         world.input(rules(Outcome::Hold(stricter))).saw(&[]);

@@ -12,7 +12,7 @@ use super::super::{
 use crate::Now;
 use crate::approval::{Approval, Reviewer, State, Verdict, Vote, VoteOutcome};
 use crate::command::{Command, Confidence, Operation};
-use crate::decision::{Decision, Hold, Outcome, Reviewers};
+use crate::decision::{Decision, Hold, Outcome, Reviewers, Step};
 use crate::denial::Denial;
 use crate::id::SessionId;
 use crate::plugin::Completion;
@@ -72,8 +72,10 @@ impl Judge for Rules {
 
 pub(super) fn hold(quorum: u32) -> Hold {
     Hold {
-        reviewers: vec![Reviewers::Group("dba".to_owned())],
-        quorum,
+        steps: vec![Step::of(vec![Reviewers::Group("dba".to_owned())], quorum)],
+        justify: false,
+        windows: Vec::new(),
+        break_glass: Vec::new(),
         expires_in: Duration::from_secs(600),
         reason: None,
     }
@@ -104,6 +106,7 @@ pub(super) fn setup() -> GateSetup {
         },
         target: "billing".to_owned(),
         tags: Vec::new(),
+        owners: Vec::new(),
         protocol: "postgres".to_owned(),
         classes: vec!["read".to_owned(), "write".to_owned()],
         limits: HoldLimits {
@@ -152,9 +155,11 @@ pub(super) fn vote(approval: &Approval, subject: &str, verdict: Verdict) -> Vote
             identity: identity(subject),
             label: subject.to_owned(),
             groups: vec!["dba".to_owned()],
+            on_call: Vec::new(),
             agent: false,
             also: Vec::new(),
         },
+        window: None,
         channel: "cli".to_owned(),
         nonce: None,
     }

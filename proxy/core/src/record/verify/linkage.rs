@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::approval::{Draft, Verdict, Vote};
-use crate::decision::{Hold, Outcome, Reviewers};
-use crate::id::{ApprovalId, CommandId, Digest};
+use crate::approval::{BreakGlass, Draft, Reach, Reviewer, Verdict, Vote, same_person};
+use crate::decision::{Hold, Outcome, Step};
+use crate::id::{ApprovalId, CommandId, Digest, SessionId};
 use crate::principal::{Identity, Principal};
 use crate::record::CommandEntry;
 
@@ -19,6 +19,28 @@ const SLACK_NS: u64 = 1_000_000_000;
 pub(super) struct Approvals {
     live: HashMap<ApprovalId, Known>,
     used: HashSet<ApprovalId>,
+    windows: HashMap<ApprovalId, Window>,
+    /// Glass that was broken and not looked into.
+    broken: HashMap<ApprovalId, Broken>,
+}
+
+/// A command that may go forward again.
+#[derive(Debug)]
+struct Window {
+    digest: Digest,
+    behind: Vec<Identity>,
+    hold: Hold,
+    reach: Reach,
+    opened: (u64, u64),
+    claims: u64,
+}
+
+#[derive(Debug)]
+struct Broken {
+    by: Vec<Identity>,
+    behind: Vec<Identity>,
+    hold: Hold,
+    rule: String,
 }
 
 #[derive(Debug)]
@@ -27,10 +49,19 @@ struct Known {
     behind: Vec<Identity>,
     hold: Hold,
     rule: String,
+    session: SessionId,
     /// Number of the process, and its monotonic clock at the hold.
     opened: (u64, u64),
-    /// Everyone that one approving person is known as.
-    people: Vec<Vec<Identity>>,
+    /// The current step, from 0, and when it began.
+    step: usize,
+    since: (u64, u64),
+    escalated: bool,
+    justified: bool,
+    /// Of all steps, and from where on they are of the current one.
+    approvals: Vec<Vote>,
+    turn: usize,
+    /// Who broke the glass.
+    broken: Option<Identity>,
     denied: bool,
     approved: bool,
 }
@@ -48,6 +79,8 @@ pub(super) struct Commands {
 struct Command {
     digest: Digest,
     stage: Stage,
+    /// The window of which it has a turn.
+    claimed: Option<ApprovalId>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -58,6 +91,14 @@ enum Stage {
 }
 
 type Checked = Result<(), String>;
+
+/// One [`crate::record::Entry::Claimed`].
+pub(super) struct Claim<'a> {
+    pub(super) approval: &'a ApprovalId,
+    pub(super) command: CommandId,
+    pub(super) digest: &'a Digest,
+    pub(super) number: u64,
+}
 
 impl Commands {
     pub(super) fn new(principal: &Principal) -> Self {
@@ -85,7 +126,15 @@ impl Commands {
         };
         if let Some(stage) = stage {
             let digest = entry.digest;
-            self.unfinished.insert(entry.id, Command { digest, stage });
+            let claimed = None;
+            self.unfinished.insert(
+                entry.id,
+                Command {
+                    digest,
+                    stage,
+                    claimed,
+                },
+            );
         }
         if in_order {
             Ok(())
@@ -158,8 +207,15 @@ impl Approvals {
             behind: draft.principal.behind().cloned().collect(),
             hold: draft.hold.clone(),
             rule: draft.rule.clone(),
+            session: draft.session.clone(),
             opened: at,
-            people: Vec::new(),
+            step: 0,
+            since: at,
+            escalated: false,
+            justified: false,
+            approvals: Vec::new(),
+            turn: 0,
+            broken: None,
             denied: false,
             approved: false,
         };
@@ -169,7 +225,7 @@ impl Approvals {
     }
 
     /// A vote that was counted.
-    pub(super) fn vote(&mut self, vote: &Vote) -> Checked {
+    pub(super) fn vote(&mut self, vote: &Vote, at: (u64, u64)) -> Checked {
         let known = self.live.get_mut(&vote.approval).ok_or_else(|| {
             format!(
                 "a vote was counted for approval {}, which is not pending",
@@ -180,34 +236,105 @@ impl Approvals {
         if vote.digest != known.digest {
             return Err(format!("the vote of `{who}` is for another command"));
         }
-        let person: Vec<Identity> = std::iter::once(&vote.reviewer.identity)
-            .chain(&vote.reviewer.also)
-            .cloned()
-            .collect();
+        let person = names(&vote.reviewer);
         if person.iter().any(|id| known.behind.contains(id)) {
             return Err(format!("`{who}` voted on a request of their own"));
         }
         if vote.reviewer.agent {
             return Err(format!("`{who}` is an agent, and its vote was counted"));
         }
-        let entitled = known
-            .hold
-            .reviewers
-            .iter()
-            .any(|reviewers| match reviewers {
-                Reviewers::Group(group) => vote.reviewer.groups.contains(group),
-                // The configuration's short name for the issuer is not in the record.
-                Reviewers::Person { subject, .. } => *subject == vote.reviewer.identity.subject,
-            });
-        if !entitled {
+        known.entitled(&vote.reviewer)?;
+        match vote.verdict {
+            Verdict::Deny => {
+                known.denied = true;
+                Ok(())
+            }
+            Verdict::Approve => known.approve(vote, at),
+        }
+    }
+
+    pub(super) fn escalated(
+        &mut self,
+        approval: &ApprovalId,
+        step: u32,
+        at: (u64, u64),
+    ) -> Checked {
+        let known = self.pending(approval, "escalated")?;
+        let here = usize::try_from(step).ok() == known.step.checked_add(1);
+        let more = known.current().and_then(|step| step.escalate.as_ref());
+        let Some(more) = more.filter(|_| here && !known.escalated) else {
             return Err(format!(
-                "`{who}` is not among the reviewers of rule `{}`",
-                known.rule
+                "step {step} of approval {approval} was escalated, which its rule does not say"
+            ));
+        };
+        let after = u64::try_from(more.after.as_nanos()).unwrap_or(u64::MAX);
+        let early = at.1.saturating_sub(known.since.1).saturating_add(SLACK_NS) < after;
+        known.escalated = true;
+        if early || known.since.0 != at.0 {
+            return Err(format!(
+                "step {step} of approval {approval} was escalated before its time"
             ));
         }
-        match vote.verdict {
-            Verdict::Deny => known.denied = true,
-            Verdict::Approve => known.add(person),
+        Ok(())
+    }
+
+    pub(super) fn justified(&mut self, approval: &ApprovalId, by: &Identity) -> Checked {
+        let known = self.pending(approval, "justified")?;
+        if known.behind.first() != Some(by) {
+            return Err(format!(
+                "approval {approval} was justified by `{}`, who did not ask",
+                by.subject
+            ));
+        }
+        if std::mem::replace(&mut known.justified, true) {
+            return Err(format!("approval {approval} was justified twice"));
+        }
+        Ok(())
+    }
+
+    /// Counted, not refused.
+    pub(super) fn glass(&mut self, glass: &BreakGlass) -> Checked {
+        let id = &glass.approval;
+        let known = self.pending(id, "let go by a broken glass")?;
+        let who = &glass.by.label;
+        let mut sets = known.hold.break_glass.iter();
+        let entitled = !glass.by.agent && sets.any(|set| glass.by.is_in(set));
+        let by = names(&glass.by);
+        known.broken = Some(glass.by.identity.clone());
+        let broken = Broken {
+            by,
+            behind: known.behind.clone(),
+            hold: known.hold.clone(),
+            rule: known.rule.clone(),
+        };
+        let same = known.digest == glass.digest;
+        self.broken.insert(id.clone(), broken);
+        if !entitled {
+            return Err(format!("`{who}` may not break the glass of approval {id}"));
+        }
+        if !same {
+            return Err(format!("`{who}` broke the glass of another command"));
+        }
+        if glass.reason.trim().is_empty() {
+            return Err(format!("`{who}` broke the glass of {id} without a reason"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn reviewed(&mut self, approval: &ApprovalId, by: &Reviewer) -> Checked {
+        let Some(broken) = self.broken.remove(approval) else {
+            return Err(format!(
+                "approval {approval} was reviewed afterwards, and there was nothing to review"
+            ));
+        };
+        let person = names(by);
+        let involved = |id: &Identity| broken.by.contains(id) || broken.behind.contains(id);
+        let mut sets = broken.hold.steps.iter().flat_map(Step::everyone);
+        if by.agent || person.iter().any(involved) || !sets.any(|set| by.is_in(set)) {
+            return Err(format!(
+                "`{}` reviewed approval {approval} afterwards, and may not under rule `{}`",
+                by.label, broken.rule
+            ));
         }
         Ok(())
     }
@@ -217,6 +344,7 @@ impl Approvals {
         approval: &ApprovalId,
         state: &str,
         by: &[Identity],
+        window: Option<&Reach>,
         at: (u64, u64),
     ) -> Checked {
         if state != "approved" {
@@ -227,36 +355,105 @@ impl Approvals {
                 )),
             };
         }
-        let known = self
-            .live
-            .get_mut(approval)
-            .ok_or_else(|| format!("approval {approval} was approved, but was not pending"))?;
-        let (have, need) = (known.people.len(), known.hold.quorum.max(1));
+        let known = self.pending(approval, "approved")?;
         known.approved = true;
-        if known.denied {
-            return Err(format!("approval {approval} was approved after a denial"));
-        }
-        if have < need as usize {
+        let checked = known.complete(approval, by, at);
+        let reach = match known.broken {
+            Some(_) => None,
+            None => Reach::of(known.approvals.iter(), &known.session),
+        };
+        if window != reach.as_ref() {
             return Err(format!(
-                "approval {approval} was approved by {have} of {need} people"
+                "approval {approval} may be used more often or seldom than its reviewers said"
             ));
         }
-        if let Some(stranger) = by
-            .iter()
-            .find(|id| !known.people.iter().any(|person| person.contains(id)))
-        {
+        if let Some(reach) = reach {
+            let window = Window {
+                digest: known.digest,
+                behind: known.behind.clone(),
+                hold: known.hold.clone(),
+                reach,
+                opened: at,
+                claims: 0,
+            };
+            self.windows.insert(approval.clone(), window);
+        }
+        checked
+    }
+
+    /// A command takes a turn of a window.
+    pub(super) fn claimed(
+        &mut self,
+        claim: &Claim<'_>,
+        session: &SessionId,
+        commands: &mut Commands,
+        at: (u64, u64),
+    ) -> Checked {
+        let (approval, command) = (claim.approval, claim.command);
+        let Some(window) = self.windows.get_mut(approval) else {
             return Err(format!(
-                "approval {approval} names `{}` as approver, whose vote is not recorded",
-                stranger.subject
+                "command {command} uses the window of approval {approval}, which is not open"
+            ));
+        };
+        window.claims += 1;
+        let Some(found) = commands.unfinished.get_mut(&command) else {
+            return Err(format!(
+                "command {command} uses a window, but was denied, ended or never recorded"
+            ));
+        };
+        let held = match &found.stage {
+            Stage::Held(hold) => hold.met_by(&window.hold),
+            _ => false,
+        };
+        let digests = found.digest == window.digest && *claim.digest == window.digest;
+        if !held || !digests || window.behind != commands.behind {
+            return Err(format!(
+                "the window of approval {approval} does not cover command {command}"
             ));
         }
-        let limit = u64::try_from(known.hold.expires_in.as_nanos()).unwrap_or(u64::MAX);
-        let late = known.opened.0 != at.0
-            || at.1.saturating_sub(known.opened.1) > limit.saturating_add(SLACK_NS);
-        if late {
-            return Err(format!("approval {approval} was approved after its time"));
+        let other = window
+            .reach
+            .session
+            .as_ref()
+            .is_some_and(|own| own != session);
+        let limit = window
+            .reach
+            .for_ms
+            .map_or(u64::MAX, |ms| ms.saturating_mul(1_000_000));
+        let late = window.opened.0 != at.0
+            || at.1.saturating_sub(window.opened.1) > limit.saturating_add(SLACK_NS);
+        if other || late {
+            return Err(format!(
+                "command {command} uses the window of approval {approval} after its end or in \
+                 another session"
+            ));
+        }
+        if claim.number != window.claims {
+            return Err(format!(
+                "claim {} of the window of approval {approval} stands where {} should",
+                claim.number, window.claims
+            ));
+        }
+        if found.claimed.replace(approval.clone()).is_some() {
+            return Err(format!("command {command} claimed twice"));
         }
         Ok(())
+    }
+
+    pub(super) fn window_ended(&mut self, approval: &ApprovalId) -> Checked {
+        match self.windows.remove(approval) {
+            Some(_) => Ok(()),
+            None => Err(format!(
+                "the window of approval {approval} ended, and was not open"
+            )),
+        }
+    }
+
+    fn pending(&mut self, approval: &ApprovalId, what: &str) -> Result<&mut Known, String> {
+        self.live
+            .get_mut(approval)
+            .filter(|known| !known.approved)
+            .ok_or_else(|| format!("approval {approval} was {what}, but was not pending"))
     }
 
     pub(super) fn forward(
@@ -266,6 +463,8 @@ impl Approvals {
         digest: &Digest,
         commands: &mut Commands,
     ) -> Checked {
+        let turn = commands.unfinished.get_mut(&command);
+        let turn = turn.and_then(|found| found.claimed.take());
         let of_command = match commands.unfinished.get_mut(&command) {
             Some(found) if found.digest != *digest => Err(format!(
                 "the forward of command {command} carries another command's digest"
@@ -285,6 +484,19 @@ impl Approvals {
             )),
         };
         let of_approval = match self.live.remove(approval) {
+            known if turn.is_some() => {
+                // Its own single use, if it is left, stays.
+                if let Some(known) = known {
+                    self.live.insert(approval.clone(), known);
+                }
+                if turn.as_ref() == Some(approval) {
+                    Ok(())
+                } else {
+                    Err(format!(
+                        "command {command} claimed another approval's window"
+                    ))
+                }
+            }
             Some(known) => {
                 self.used.insert(approval.clone());
                 if !known.approved {
@@ -334,7 +546,11 @@ impl Known {
                 draft.id
             ));
         }
-        if hold.quorum != draft.hold.quorum || hold.reviewers != draft.hold.reviewers {
+        let longest = Hold {
+            expires_in: draft.hold.expires_in,
+            ..(**hold).clone()
+        };
+        if longest != draft.hold || draft.hold.expires_in > hold.expires_in {
             return Err(format!(
                 "approval {} asks for other reviewers than the decision on command {id}",
                 draft.id
@@ -343,14 +559,123 @@ impl Known {
         Ok(())
     }
 
-    /// One person once, under whichever of their names.
-    fn add(&mut self, person: Vec<Identity>) {
-        let (same, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.people)
-            .into_iter()
-            .partition(|known| known.iter().any(|id| person.contains(id)));
-        self.people = others;
-        let mut merged: Vec<Identity> = same.into_iter().flatten().collect();
-        merged.extend(person);
-        self.people.push(merged);
+    fn current(&self) -> Option<&Step> {
+        self.hold.steps.get(self.step)
     }
+
+    fn entitled(&self, reviewer: &Reviewer) -> Checked {
+        let step = self.current();
+        let more = step.and_then(|step| step.escalate.as_ref());
+        let more = more.filter(|_| self.escalated);
+        let sets = step.iter().flat_map(|step| &step.reviewers);
+        let mut sets = sets.chain(more.iter().flat_map(|more| &more.reviewers));
+        if sets.any(|set| reviewer.is_in(set)) {
+            Ok(())
+        } else {
+            Err(format!(
+                "`{}` is not among the reviewers of rule `{}`{}",
+                reviewer.label,
+                self.rule,
+                match self.hold.steps.len() {
+                    0 | 1 => String::new(),
+                    _ => format!(" at step {}", self.step + 1),
+                }
+            ))
+        }
+    }
+
+    fn approve(&mut self, vote: &Vote, at: (u64, u64)) -> Checked {
+        let who = &vote.reviewer.label;
+        if self.hold.justify && !self.justified {
+            return Err(format!("`{who}` approved before the requester said why"));
+        }
+        if vote
+            .window
+            .is_some_and(|window| !self.hold.windows.contains(&window))
+        {
+            return Err(format!(
+                "`{who}` opened a window that rule `{}` does not offer",
+                self.rule
+            ));
+        }
+        let mut earlier = self.approvals.iter().take(self.turn);
+        if earlier.any(|one| same_person(&one.reviewer, &vote.reviewer)) {
+            return Err(format!("`{who}` approved an earlier step as well"));
+        }
+        self.approvals.push(vote.clone());
+        let need = self.current().map_or(1, |step| step.quorum.max(1));
+        let enough = self.people() >= need as usize;
+        if enough && self.step + 1 < self.hold.steps.len() {
+            self.step += 1;
+            self.since = at;
+            self.escalated = false;
+            self.turn = self.approvals.len();
+        }
+        Ok(())
+    }
+
+    /// How many people approved the current step: one person once, under whichever of
+    /// their names.
+    fn people(&self) -> usize {
+        let votes = self.approvals.get(self.turn..).unwrap_or_default();
+        let mut people: Vec<&Reviewer> = Vec::new();
+        for vote in votes {
+            if !people.iter().any(|one| same_person(one, &vote.reviewer)) {
+                people.push(&vote.reviewer);
+            }
+        }
+        people.len()
+    }
+
+    /// Whether it could be approved by then.
+    fn complete(&self, approval: &ApprovalId, by: &[Identity], at: (u64, u64)) -> Checked {
+        if self.denied {
+            return Err(format!("approval {approval} was approved after a denial"));
+        }
+        if let Some(breaker) = &self.broken {
+            if by != [breaker.clone()] {
+                return Err(format!(
+                    "approval {approval} does not name who broke the glass as its approver"
+                ));
+            }
+        } else {
+            let steps = self.hold.steps.len();
+            let have = self.people();
+            let need = self.current().map_or(1, |step| step.quorum.max(1));
+            if self.step + 1 < steps {
+                return Err(format!(
+                    "approval {approval} was approved at step {} of {steps}",
+                    self.step + 1
+                ));
+            }
+            if have < need as usize {
+                return Err(format!(
+                    "approval {approval} was approved by {have} of {need} people"
+                ));
+            }
+            let known = |id: &Identity| {
+                let mut votes = self.approvals.iter();
+                votes.any(|vote| names(&vote.reviewer).contains(id))
+            };
+            if let Some(stranger) = by.iter().find(|id| !known(id)) {
+                return Err(format!(
+                    "approval {approval} names `{}` as approver, whose vote is not recorded",
+                    stranger.subject
+                ));
+            }
+        }
+        let limit = u64::try_from(self.hold.expires_in.as_nanos()).unwrap_or(u64::MAX);
+        let late = self.opened.0 != at.0
+            || at.1.saturating_sub(self.opened.1) > limit.saturating_add(SLACK_NS);
+        if late {
+            return Err(format!("approval {approval} was approved after its time"));
+        }
+        Ok(())
+    }
+}
+
+/// Everyone that a person is known as.
+fn names(reviewer: &Reviewer) -> Vec<Identity> {
+    let first = std::iter::once(&reviewer.identity);
+    first.chain(&reviewer.also).cloned().collect()
 }

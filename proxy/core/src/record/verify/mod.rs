@@ -17,7 +17,7 @@ use super::frame::{self, Frame};
 use super::tracker::NO_PREV;
 use super::tree::Tree;
 use crate::id::{Digest, SessionId};
-use linkage::{Approvals, Commands};
+use linkage::{Approvals, Claim, Commands};
 
 pub use report::{Alarm, Counts, Finding, Kind, Place, Report};
 
@@ -428,7 +428,7 @@ impl Verifier {
             (Entry::Vote { vote, refused }, _) => {
                 counts.votes += 1;
                 match refused {
-                    None => self.approvals.vote(vote),
+                    None => self.approvals.vote(vote, at),
                     Some(_) => Ok(()),
                 }
             }
@@ -437,10 +437,46 @@ impl Verifier {
                     approval,
                     state,
                     by,
+                    window,
                     ..
                 },
                 _,
-            ) => self.approvals.settled(approval, state, by, at),
+            ) => self
+                .approvals
+                .settled(approval, state, by, window.as_ref(), at),
+            (Entry::Escalated { approval, step }, _) => {
+                self.approvals.escalated(approval, *step, at)
+            }
+            (Entry::Justified { approval, by, .. }, _) => self.approvals.justified(approval, by),
+            (
+                Entry::BreakGlass {
+                    glass,
+                    refused: None,
+                },
+                _,
+            ) => self.approvals.glass(glass),
+            (Entry::Reviewed { approval, by, .. }, _) => self.approvals.reviewed(approval, by),
+            (
+                Entry::Claimed {
+                    approval,
+                    command,
+                    digest,
+                    number,
+                },
+                Some(commands),
+            ) => {
+                let claim = Claim {
+                    approval,
+                    command: *command,
+                    digest,
+                    number: *number,
+                };
+                match id {
+                    Some(id) => self.approvals.claimed(&claim, id, commands, at),
+                    None => Err("the record must belong to a session".into()),
+                }
+            }
+            (Entry::WindowEnded { approval, .. }, _) => self.approvals.window_ended(approval),
             (
                 Entry::Forward {
                     command,
@@ -475,6 +511,7 @@ impl Verifier {
                 Entry::Command(_)
                 | Entry::Hold(_)
                 | Entry::Forward { .. }
+                | Entry::Claimed { .. }
                 | Entry::Refused { .. }
                 | Entry::Completed { .. }
                 | Entry::Unknown { .. },

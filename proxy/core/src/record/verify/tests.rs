@@ -6,7 +6,7 @@ use super::*;
 use crate::Now;
 use crate::approval::{Draft, Reviewer, Shown, Verdict, Vote};
 use crate::command::Confidence;
-use crate::decision::{Decision, Hold, Outcome, Reviewers};
+use crate::decision::{Decision, Hold, Outcome, Reviewers, Step};
 use crate::id::{ApprovalId, CommandId};
 use crate::principal::{Identity, Kind as Who, Principal};
 use crate::record::checkpoint::NodeKey;
@@ -46,8 +46,10 @@ fn plugin() -> super::super::PluginUsed {
 
 fn hold(quorum: u32) -> Hold {
     Hold {
-        reviewers: vec![Reviewers::Group("dba".into())],
-        quorum,
+        steps: vec![Step::of(vec![Reviewers::Group("dba".into())], quorum)],
+        justify: false,
+        windows: vec![],
+        break_glass: vec![],
         expires_in: Duration::from_secs(60),
         reason: None,
     }
@@ -136,10 +138,12 @@ fn vote(who: &str, verdict: Verdict) -> Vote {
         digest: digest(1),
         verdict,
         reason: None,
+        window: None,
         reviewer: Reviewer {
             identity: person(who),
             label: who.into(),
             groups: vec!["dba".into()],
+            on_call: vec![],
             agent: false,
             also: vec![],
         },
@@ -165,6 +169,7 @@ fn settled(state: &str) -> Entry {
         state: state.into(),
         by: vec![],
         reason: None,
+        window: None,
     }
 }
 
@@ -595,3 +600,5 @@ fn an_entry_of_a_newer_version_is_chained_and_remarked() {
     let report = verify(&journal.stream(), &[]);
     assert_eq!(report.warnings[0].kind, Kind::Newer);
 }
+
+mod rules;

@@ -1,0 +1,226 @@
+//! What rules of approval ask for beside votes: justifications, broken glass and what
+//! comes after it, windows.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use holdpoint_core::approval::BreakGlass;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::approvals::{approval_id, channel, digest};
+use super::auth::voter;
+use super::{Api, Problem};
+use crate::approvals::{ReviewView, WindowView};
+
+/// Why a held command is to run.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Justification {
+    /// At most 2000 bytes; reviewers read it.
+    pub text: String,
+}
+
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Justified {
+    pub id: String,
+}
+
+/// Says why a held command is to run, where its rule asks: once, by who asked for it
+///
+/// With the token that the session was opened with, or another of the same identity.
+#[utoipa::path(
+    post, path = "/v1/approvals/{id}/justification", params(("id" = String, Path)),
+    tag = "clients", request_body = Justification, security(("bearer" = [])),
+    responses(
+        (status = 200, body = Justified), (status = 400, body = Problem),
+        (status = 401, body = Problem), (status = 404, body = Problem),
+        (status = 409, body = Problem, description = "settled, or justified before"),
+        (status = 503, body = Problem, description = "it was not taken"),
+    ),
+)]
+pub(super) async fn justify(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+    raw: Bytes,
+) -> Result<Json<Justified>, Problem> {
+    let by = api.client(&headers).await?;
+    let id = approval_id(&id)?;
+    let said: Justification = body(&raw, "a justification")?;
+    let approvals = &api.0.approvals;
+    approvals
+        .justify(&id, by.identity, said.text, api.now())
+        .await?;
+    Ok(Json(Justified { id: id.to_string() }))
+}
+
+/// A held command that has to go now.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BreakGlassAsked {
+    /// Of what was shown, hex.
+    pub digest: String,
+    /// Others will review it.
+    pub reason: String,
+}
+
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct GlassBroken {
+    pub id: String,
+    /// The approval's state now.
+    pub state: String,
+}
+
+/// Lets a held command run at once, where its rule lets this person
+///
+/// In an emergency, by name and with a reason; an alarm goes to every channel, and it stays
+/// open until somebody else has reviewed it.
+#[utoipa::path(
+    post, path = "/v1/approvals/{id}/break-glass", params(("id" = String, Path)),
+    tag = "review", request_body = BreakGlassAsked, security(("bearer" = [])),
+    responses(
+        (status = 200, body = GlassBroken), (status = 400, body = Problem),
+        (status = 401, body = Problem), (status = 403, body = Problem),
+        (status = 404, body = Problem),
+        (status = 409, body = Problem, description = "settled already, or another digest"),
+        (status = 503, body = Problem, description = "it did not count"),
+    ),
+)]
+pub(super) async fn break_glass(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+    raw: Bytes,
+) -> Result<Json<GlassBroken>, Problem> {
+    let by = api.reviewer(&headers).await?;
+    let asked: BreakGlassAsked = body(&raw, "a reason with a digest")?;
+    let glass = BreakGlass {
+        approval: approval_id(&id)?,
+        digest: digest(&asked.digest)?,
+        by: voter(by),
+        reason: asked.reason,
+        channel: channel(&headers).to_owned(),
+        at: api.now().unix(),
+    };
+    let id = glass.approval.to_string();
+    let state = api.0.approvals.break_glass(glass, api.now()).await?;
+    let state = state.word().to_owned();
+    Ok(Json(GlassBroken { id, state }))
+}
+
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReviewNote {
+    /// For the record.
+    #[serde(default)]
+    pub note: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ReviewClosed {
+    pub id: String,
+}
+
+/// Closes the review of a command that ran by a broken glass
+///
+/// By somebody who could have decided it, and who is neither who broke the glass nor behind
+/// the request.
+#[utoipa::path(
+    post, path = "/v1/approvals/{id}/review", params(("id" = String, Path)), tag = "review",
+    request_body = ReviewNote, security(("bearer" = [])),
+    responses(
+        (status = 200, body = ReviewClosed), (status = 400, body = Problem),
+        (status = 401, body = Problem), (status = 403, body = Problem),
+        (status = 404, body = Problem, description = "there is nothing to review"),
+        (status = 503, body = Problem, description = "it stays open"),
+    ),
+)]
+pub(super) async fn review(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+    raw: Bytes,
+) -> Result<Json<ReviewClosed>, Problem> {
+    let by = api.reviewer(&headers).await?;
+    let id = approval_id(&id)?;
+    let said: ReviewNote = if raw.is_empty() {
+        ReviewNote::default()
+    } else {
+        body(&raw, "a note")?
+    };
+    api.0.approvals.review(&id, voter(by), said.note).await?;
+    Ok(Json(ReviewClosed { id: id.to_string() }))
+}
+
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ReviewsListed {
+    pub reviews: Vec<ReviewView>,
+}
+
+/// Lists commands that ran by a broken glass and that nobody has reviewed, the oldest first
+#[utoipa::path(
+    get, path = "/v1/reviews", tag = "review", security(("bearer" = [])),
+    responses((status = 200, body = ReviewsListed), (status = 401, body = Problem)),
+)]
+pub(super) async fn reviews(
+    State(api): State<Api>,
+    headers: HeaderMap,
+) -> Result<Json<ReviewsListed>, Problem> {
+    api.reviewer(&headers).await?;
+    let reviews = api.0.approvals.reviews().await;
+    Ok(Json(ReviewsListed { reviews }))
+}
+
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct WindowsListed {
+    pub windows: Vec<WindowView>,
+}
+
+/// Lists commands that may run again without asking, the newest first
+#[utoipa::path(
+    get, path = "/v1/windows", tag = "review", security(("bearer" = [])),
+    responses((status = 200, body = WindowsListed), (status = 401, body = Problem)),
+)]
+pub(super) async fn windows(
+    State(api): State<Api>,
+    headers: HeaderMap,
+) -> Result<Json<WindowsListed>, Problem> {
+    api.reviewer(&headers).await?;
+    let windows = api.0.approvals.windows().await;
+    Ok(Json(WindowsListed { windows }))
+}
+
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct WindowClosed {
+    pub id: String,
+}
+
+/// Ends a window: the command is held again the next time
+///
+/// Any reviewer may: it only ever refuses.
+#[utoipa::path(
+    post, path = "/v1/windows/{id}/revoke", params(("id" = String, Path)), tag = "review",
+    security(("bearer" = [])),
+    responses(
+        (status = 200, body = WindowClosed), (status = 401, body = Problem),
+        (status = 404, body = Problem),
+    ),
+)]
+pub(super) async fn revoke_window(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Json<WindowClosed>, Problem> {
+    let by = api.reviewer(&headers).await?;
+    let id = id.parse().map_err(|_| Problem::not_found("window"))?;
+    let ended = api.0.approvals.revoke_window(&id, by.identity).await;
+    ended.map_err(|_| Problem::not_found("window"))?;
+    Ok(Json(WindowClosed { id: id.to_string() }))
+}
+
+fn body<T: for<'de> Deserialize<'de>>(raw: &[u8], what: &str) -> Result<T, Problem> {
+    serde_json::from_slice(raw)
+        .map_err(|error| Problem::bad_request(format!("the body is not {what}: {error}")))
+}

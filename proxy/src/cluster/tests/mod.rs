@@ -1,0 +1,206 @@
+//! Nodes in one process, a real Redis between them, and a network that breaks.
+
+mod chaos;
+mod contract;
+mod faults;
+mod start;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use holdpoint_core::approval::{Draft, Verdict};
+use holdpoint_core::config::{HoldConfig, RedisPlace, RedisUrl, SecretRef};
+use holdpoint_core::gate::{Opened, Settlement};
+use holdpoint_tests::{FaultProxy, RedisServer, TestDir};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::api::Problem;
+use crate::approvals::testing::{MemoryLedger, config, draft, vote};
+
+/// A node, its way to the store, and what it sent to its target.
+pub(super) struct Node {
+    pub(super) approvals: Approvals,
+    pub(super) ledger: Arc<MemoryLedger>,
+    pub(super) cluster: Cluster,
+    pub(super) network: FaultProxy,
+    /// How often each approval's command was forwarded.
+    pub(super) forwards: Arc<Mutex<BTreeMap<ApprovalId, u32>>>,
+    pub(super) dir: TestDir,
+}
+
+pub(super) fn holds() -> HoldConfig {
+    HoldConfig {
+        max_pending: 100_000,
+        max_pending_per_principal: 100_000,
+        deny_cooldown: Duration::ZERO,
+        ..config()
+    }
+}
+
+pub(super) fn store(dir: &TestDir, at: SocketAddr) -> RedisConfig {
+    let secret = dir.write("cluster.secret", "a secret of more than thirty-two bytes");
+    RedisConfig {
+        place: RedisPlace::Single(RedisUrl {
+            tls: false,
+            host: at.ip().to_string(),
+            port: at.port(),
+            db: 0,
+        }),
+        username: None,
+        password: None,
+        sentinel_password: None,
+        ca: None,
+        cluster_secret: SecretRef::File(secret),
+        key_prefix: "hp".to_owned(),
+        replicas: 0,
+        vote_wait: Duration::from_secs(2),
+        danger_allow_cleartext: false,
+    }
+}
+
+impl Node {
+    pub(super) async fn start(name: &str, redis: &RedisServer) -> Self {
+        Self::with(name, redis, |_, _| {}).await.unwrap()
+    }
+
+    pub(super) async fn with(
+        name: &str,
+        redis: &RedisServer,
+        change: impl FnOnce(&TestDir, &mut RedisConfig),
+    ) -> Result<Self, ClusterError> {
+        let dir = TestDir::new("node");
+        let network = FaultProxy::start(redis.address).await;
+        let mut config = store(&dir, network.address);
+        change(&dir, &mut config);
+        let ledger = Arc::new(MemoryLedger::default());
+        let clock: Clock = Arc::new(crate::clock::now);
+        let approvals = Approvals::new(holds(), ledger.clone(), Arc::clone(&clock), None);
+        let key = holdpoint_core::record::checkpoint::NodeKey::new(name, &[7; 32]).unwrap();
+        let verifier = key.verifier().to_string();
+        let note = key.sign(0, holdpoint_core::id::Digest([0; 32]), 1);
+        let cluster = Cluster::open(ClusterParts {
+            node: name.to_owned(),
+            config,
+            approvals: approvals.clone(),
+            ledger: ledger.clone(),
+            clock,
+            admits: Arc::new(|reviewer| reviewer.identity.subject != "revoked"),
+            explain: Arc::new(|refused| Explained::from(&Problem::from(refused))),
+            checkpoint: Arc::new(move || Some(note.clone())),
+            verifier,
+            state: dir.path().to_owned(),
+        })
+        .await?;
+        Ok(Self {
+            approvals,
+            ledger,
+            cluster,
+            network,
+            forwards: Arc::default(),
+            dir,
+        })
+    }
+
+    /// A session whose command is held: it forwards when it is released, once.
+    pub(super) async fn hold(&self, draft: Draft) -> JoinHandle<Settlement> {
+        let (opened, waiter) = self
+            .approvals
+            .open(draft.clone(), crate::clock::now())
+            .await;
+        assert!(matches!(opened, Opened::Waiting { .. }), "refused");
+        let mut waiter = waiter.unwrap();
+        let (approvals, forwards) = (self.approvals.clone(), Arc::clone(&self.forwards));
+        tokio::spawn(async move {
+            let settlement = waiter.settled().await;
+            if settlement == Settlement::Approved {
+                let claimed = approvals
+                    .claim(
+                        &draft.id,
+                        &draft.digest,
+                        &draft.session,
+                        draft.command,
+                        crate::clock::now(),
+                    )
+                    .await;
+                if claimed.is_ok() {
+                    *forwards
+                        .lock()
+                        .unwrap()
+                        .entry(draft.id.clone())
+                        .or_default() += 1;
+                }
+            }
+            settlement
+        })
+    }
+
+    /// Nothing went out that should not, nothing twice, and nothing is left pending.
+    pub(super) fn reconcile(&self) {
+        for (id, count) in &*self.forwards.lock().unwrap() {
+            assert_eq!(*count, 1, "{id} was forwarded {count} times");
+            assert_eq!(self.ledger.settled(id), ["approved"], "{id}");
+            let approvers = self.ledger.all().into_iter().filter(|entry| {
+                matches!(entry, Entry::Vote { vote, refused: None }
+                    if vote.approval == *id && vote.verdict == Verdict::Approve)
+            });
+            assert!(approvers.count() >= 1, "{id} went out with no vote");
+        }
+        for view in self.approvals.list() {
+            assert_ne!(view.state, "pending", "{} is still pending", view.id);
+        }
+    }
+}
+
+/// A command of its own, decided within `seconds`.
+pub(super) fn command(seconds: u64) -> Draft {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let session = (u128::from(std::process::id()) << 64) + (u128::from(number) << 8) + 1;
+    let mut draft = draft("agent", &format!("DROP TABLE t{number}"), session);
+    draft.hold.expires_in = Duration::from_secs(seconds);
+    draft
+}
+
+pub(super) async fn until(what: &str, mut probe: impl FnMut() -> bool) {
+    for _ in 0..1_500 {
+        if probe() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("waited 15 s for {what}");
+}
+
+/// Until `node` shows it.
+pub(super) async fn shown(node: &Node, draft: &Draft) {
+    until("another node to show it", || {
+        node.cluster
+            .0
+            .mirror
+            .get(draft.id.as_str())
+            .is_some_and(|view| view.state == "pending")
+    })
+    .await;
+}
+
+pub(super) async fn cast(
+    node: &Node,
+    draft: &Draft,
+    who: &str,
+    verdict: Verdict,
+) -> Result<Cast, Problem> {
+    let vote = vote(draft, who, verdict);
+    node.cluster
+        .vote(vote, crate::clock::now())
+        .await
+        .map_err(Problem::from)
+}
+
+pub(super) fn settled(cast: &Result<Cast, Problem>) -> Option<&str> {
+    match cast {
+        Ok(Cast::Final(counted)) => Some(&counted.state),
+        _ => None,
+    }
+}
