@@ -9,13 +9,16 @@ mod about;
 mod approvals;
 mod auth;
 mod integration;
+mod notifications;
 mod problem;
 mod serve;
 mod sessions;
+mod slack;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -34,11 +37,15 @@ pub use approvals::{Choice, Decided, Decision, Listed, Status};
 pub(crate) use approvals::{approval_id, cast};
 pub use auth::Tokens;
 pub use integration::{AssertedReviewer, Integrations, SignedDecision};
+pub use notifications::Notifications;
 pub use problem::Problem;
 pub use serve::{ServeError, serve};
 pub use sessions::{Killed, Revoke, Revoked, SessionView, Sessions, SessionsListed};
 
 use crate::approvals::{Approvals, Clock};
+use crate::links::Links;
+use crate::notify::Log;
+use crate::notify::slack::Slack;
 
 /// No request has a longer body.
 const MAX_BODY: usize = 64 * 1024;
@@ -48,6 +55,13 @@ pub struct ApiParts {
     pub approvals: Approvals,
     pub tokens: Arc<dyn Tokens>,
     pub integrations: Integrations,
+    /// By the name in the configuration.
+    pub slack: BTreeMap<String, Arc<Slack>>,
+    pub links: Arc<Links>,
+    /// What became of messages.
+    pub told: Arc<Log>,
+    /// Where browsers find the console.
+    pub public_url: Option<String>,
     pub sessions: Arc<dyn Sessions>,
     pub about: About,
     /// Whether commands can be served; otherwise why not, for the log.
@@ -65,6 +79,11 @@ struct Shared {
     approvals: Approvals,
     tokens: Arc<dyn Tokens>,
     integrations: Integrations,
+    slack: BTreeMap<String, Arc<Slack>>,
+    links: Arc<Links>,
+    clicks: slack::Clicks,
+    told: Arc<Log>,
+    public_url: Option<String>,
     sessions: Arc<dyn Sessions>,
     about: Arc<About>,
     ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
@@ -96,6 +115,11 @@ pub fn router(parts: ApiParts) -> Router {
         approvals: parts.approvals,
         tokens: parts.tokens,
         integrations: parts.integrations,
+        slack: parts.slack,
+        links: parts.links,
+        clicks: slack::Clicks::default(),
+        told: parts.told,
+        public_url: parts.public_url,
         sessions: parts.sessions,
         about: Arc::new(parts.about),
         ready: parts.ready,
@@ -132,6 +156,13 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
             "with the headers of Standard Webhooks over the raw body",
         ))),
     );
+    components.add_security_scheme(
+        "slack",
+        SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
+            "x-slack-signature",
+            "of Slack, over the raw body and `x-slack-request-timestamp`",
+        ))),
+    );
     doc
 }
 
@@ -145,6 +176,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(approvals::show))
         .routes(routes!(approvals::decide))
         .routes(routes!(approvals::wait))
+        .routes(routes!(slack::interactions))
+        .routes(routes!(notifications::list))
         .routes(routes!(sessions::list))
         .routes(routes!(sessions::revoke))
         .routes(routes!(sessions::kill))

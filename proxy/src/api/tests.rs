@@ -36,6 +36,10 @@ impl Tokens for Names {
         Box::pin(async move { named(token, "connect-") })
     }
 
+    fn is_revoked(&self, principal: &Principal) -> bool {
+        principal.label == "revoked"
+    }
+
     fn revoke(&self, _: &Identity) -> Result<(), String> {
         Ok(())
     }

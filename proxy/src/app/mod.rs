@@ -123,13 +123,14 @@ impl App {
 
         let (authenticator, issuers, dev_issuer) = control.block_on(identities(&config))?;
         let (notices, inbox) = notify::channel();
+        let told = notices.log();
         let approvals = Approvals::new(
             config.hold.clone(),
             Arc::new(recorder.clone()),
             Arc::new(move || clock.now()),
             Some(notices),
         );
-        admin::start_notifying(&config, inbox, &candidate.secrets, &approvals)?;
+        admin::start_notifying(&config, inbox, &candidate.channels, &approvals);
 
         let judge: Arc<dyn Judge> = Arc::clone(&candidate.policy) as Arc<dyn Judge>;
         let rules: Rules = Arc::new(ArcSwap::from_pointee(judge));
@@ -217,8 +218,12 @@ impl App {
         // Last, since it says that we are ready: every signal has an ear by now.
         if let Some((admin, socket)) = admin {
             let vault = &candidate.secrets;
+            let telling = admin::Telling {
+                channels: candidate.channels.clone(),
+                log: told,
+            };
             control.block_on(admin::start(
-                admin, socket, &config, vault, &shared, serving,
+                admin, socket, &config, vault, &shared, serving, telling,
             ))?;
         }
         drop(inside);

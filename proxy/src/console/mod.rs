@@ -14,6 +14,7 @@ mod assets;
 mod guard;
 mod health;
 mod html;
+mod link;
 mod page;
 mod sessions;
 mod sign_in;
@@ -39,6 +40,7 @@ pub use health::{Health, PluginInForce};
 
 use crate::api::{Sessions, Tokens};
 use crate::approvals::{Approvals, Clock};
+use crate::links::Links;
 use guard::Origin;
 use page::notice;
 use sign_in::{Begun, SignedIn, Way};
@@ -65,6 +67,8 @@ pub struct ConsoleParts {
     pub issuers: Vec<Issuer>,
     /// Where browsers find the admin listener.
     pub public_url: Option<String>,
+    /// Of chat accounts, where there are any.
+    pub links: Option<Arc<Links>>,
     /// The journal's directory.
     pub journal: PathBuf,
     pub health: Arc<dyn Fn() -> Health + Send + Sync>,
@@ -80,6 +84,7 @@ struct Shared {
     sessions: Arc<dyn Sessions>,
     ways: Vec<Way>,
     origin: Origin,
+    links: Option<Arc<Links>>,
     journal: PathBuf,
     health: Arc<dyn Fn() -> Health + Send + Sync>,
     clock: Clock,
@@ -113,6 +118,7 @@ impl Console {
             sessions: parts.sessions,
             ways: parts.issuers.iter().filter_map(Way::of).collect(),
             origin: Origin::of(&url)?,
+            links: parts.links,
             journal: parts.journal,
             health: parts.health,
             clock: parts.clock,
@@ -139,6 +145,7 @@ fn routes(console: Console) -> Router {
         .route("/console/sessions", get(sessions::list))
         .route("/console/sessions/{id}", get(sessions::one))
         .route("/console/health", get(health::show))
+        .route("/console/link/{token}", get(link::show).post(link::confirm))
         .route("/console/login", get(sign_in::login))
         .route("/console/callback", get(sign_in::callback))
         .route("/console/logout", post(sign_in::logout))

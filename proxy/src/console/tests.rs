@@ -42,6 +42,10 @@ impl Tokens for Names {
         self.review(token, now)
     }
 
+    fn is_revoked(&self, principal: &Principal) -> bool {
+        principal.label == "revoked"
+    }
+
     fn revoke(&self, _: &Identity) -> Result<(), String> {
         Ok(())
     }
@@ -95,6 +99,7 @@ impl Site {
             sessions: Arc::new(NoSessions),
             issuers: Vec::new(),
             public_url: Some(base.clone()),
+            links: None,
             journal: PathBuf::from("/nonexistent"),
             health: Arc::new(health),
             clock: desk.hands.clock(),

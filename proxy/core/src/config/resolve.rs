@@ -2,6 +2,7 @@
 //! that needs more than one key. All mistakes are found, not the first alone.
 
 mod identity;
+mod review;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,8 +11,6 @@ use std::time::Duration;
 
 use super::model::*;
 use super::raw;
-use crate::decision::Reviewers;
-use crate::policy;
 use crate::source::{At, Problem, Problems, Size, Source, Span};
 
 /// One plugin instance, thread and socket set per listener: past this it is a mistake.
@@ -42,8 +41,8 @@ pub(super) fn resolve(raw: raw::Root, source: &Source<'_>, dir: &Path) -> Result
     let plugins = resolver.plugins(raw.plugin);
     let policies = resolver.policies(raw.policy);
     let hold = resolver.hold(&raw.hold);
-    let review = resolver.review(raw.review);
     let admin = raw.admin.and_then(|admin| resolver.admin(admin));
+    let review = resolver.review(raw.review, admin.as_ref());
     let journal = resolver.journal(raw.journal, &state);
     let limits = resolver.limits(&raw.limits);
     resolver.problems.or(Config {
@@ -372,51 +371,6 @@ impl Resolver<'_> {
                 16,
             ),
             max_pending: self.count(&at.key("max_pending"), raw.max_pending, 10_000),
-        }
-    }
-
-    fn review(&mut self, raw: raw::Review) -> Review {
-        let at = At::root().key("review");
-        if let Some(url) = &raw.public_url {
-            self.url(&at.key("public_url"), url, "reviewers' tokens");
-        }
-        let mut webhooks: Vec<WebhookOut> = Vec::new();
-        for (n, webhook) in raw.webhook.into_iter().enumerate() {
-            let here = at.key("webhook").index(n);
-            if webhooks.iter().any(|other| other.name == webhook.name) {
-                self.fault(
-                    &here.key("name"),
-                    format!("there are two webhooks `{}`", webhook.name),
-                );
-            }
-            self.url(&here.key("url"), &webhook.url, "held commands");
-            webhooks.push(WebhookOut {
-                name: webhook.name,
-                url: webhook.url,
-                secret: self.secret(webhook.secret),
-                ca: webhook.ca.map(|ca| self.path(&ca)),
-            });
-        }
-        let mut integrations = BTreeMap::new();
-        for (name, raw) in raw.integration {
-            let here = at.key("integration").key(&name).key("reviewers");
-            if raw.reviewers.is_empty() {
-                self.fault(&here, "it may speak for nobody: name a group or a person");
-            }
-            let mut reviewers: Vec<Reviewers> = Vec::new();
-            for (n, text) in raw.reviewers.iter().enumerate() {
-                match policy::reviewers(text, &self.issuers) {
-                    Ok(one) => reviewers.push(one),
-                    Err(message) => self.fault(&here.index(n), message),
-                }
-            }
-            let secret = self.secret(raw.secret);
-            integrations.insert(name, Integration { secret, reviewers });
-        }
-        Review {
-            public_url: raw.public_url,
-            webhooks,
-            integrations,
         }
     }
 

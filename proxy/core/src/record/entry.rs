@@ -120,6 +120,15 @@ pub enum Entry {
         by: Identity,
         sessions: u64,
     },
+    /// From now on an account of a chat system stands for a reviewer, with these groups.
+    Linked {
+        /// Such as `slack:NAME`.
+        channel: String,
+        account: String,
+        by: Identity,
+        groups: Vec<String>,
+        until_unix: u64,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,249 @@
+//! Slack: one message an approval, with buttons where the whole command is in it, brought up to date
+//! when the approval is over.
+//!
+//! What is posted comes from [`blocks`], what comes back is read by [`inbound`]. Who is behind a click
+//! and whether the vote counts is decided elsewhere (`api::slack`). Everything is sent to the configured
+//! API; no URL out of a message of Slack's is ever called.
+//!
+//! Limits: a post whose answer was lost is posted again, so there may be two of it; a click on the
+//! older one brings it up to date.
+
+mod blocks;
+pub(crate) mod inbound;
+
+use bytes::Bytes;
+use holdpoint_core::config::SlackOut;
+use holdpoint_core::secret::Secret;
+use http::{HeaderMap, HeaderValue, Uri, header};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::channel::{ChannelError, Letter, Post, SendError, Thread, address};
+use super::Message;
+use crate::approvals::View;
+use inbound::Signing;
+
+pub(crate) use blocks::fits;
+
+/// Errors of Slack's own doing, after which trying again may help.
+const PASSING: [&str; 6] = [
+    "internal_error",
+    "fatal_error",
+    "service_unavailable",
+    "request_timeout",
+    "ratelimited",
+    "team_added_to_org",
+];
+
+pub struct Slack {
+    /// `slack:NAME`.
+    name: String,
+    channel: String,
+    buttons: bool,
+    signing: Signing,
+    authorization: HeaderValue,
+    post_message: Uri,
+    update: Uri,
+    post_ephemeral: Uri,
+    open_view: Uri,
+    post: Post,
+}
+
+/// Where a message is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) channel: String,
+    /// What Slack calls a timestamp is the message's name.
+    pub(crate) ts: String,
+}
+
+/// The start of every answer.
+#[derive(Deserialize)]
+struct Said {
+    ok: bool,
+    error: Option<String>,
+    channel: Option<String>,
+    ts: Option<String>,
+}
+
+impl Slack {
+    pub(super) fn new(
+        name: String,
+        config: &SlackOut,
+        token: &Secret,
+        signing_secret: &Secret,
+    ) -> Result<Self, ChannelError> {
+        let failed = |cause: &str| ChannelError::new(&name, cause);
+        let text = std::str::from_utf8(token.expose()).unwrap_or_default();
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if !text.starts_with("xoxb-") || !text.chars().all(plain) {
+            return Err(failed("its token is no bot token (`xoxb-…`)"));
+        }
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {text}"))
+            .map_err(|_| failed("its token cannot be sent"))?;
+        authorization.set_sensitive(true);
+        let signing = Signing::new(signing_secret)
+            .ok_or_else(|| failed("its signing secret is shorter than 16 bytes"))?;
+        let method = |method: &str| address(&name, &format!("{}/{method}", config.api_url));
+        Ok(Self {
+            channel: config.channel.clone(),
+            buttons: config.buttons,
+            signing,
+            authorization,
+            post_message: method("chat.postMessage")?,
+            update: method("chat.update")?,
+            post_ephemeral: method("chat.postEphemeral")?,
+            open_view: method("views.open")?,
+            post: Post::new(config.ca.as_deref()).map_err(|e| ChannelError::new(&name, e))?,
+            name,
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// As in the configuration.
+    pub(crate) fn short_name(&self) -> &str {
+        self.name.strip_prefix("slack:").unwrap_or(&self.name)
+    }
+
+    pub(crate) fn signing(&self) -> &Signing {
+        &self.signing
+    }
+
+    /// Whether one may approve here what `view` shows.
+    pub(crate) fn may_approve(&self, view: &View) -> bool {
+        self.buttons && fits(view)
+    }
+
+    /// Whether one may decide here at all.
+    pub(crate) fn has_buttons(&self) -> bool {
+        self.buttons
+    }
+
+    pub(super) fn make(&self, letter: &Letter<'_>, thread: &Thread) -> Result<Bytes, SendError> {
+        let notice = letter.notice;
+        let mut message =
+            blocks::message(notice.message, &notice.view, letter.public_url, self.buttons);
+        if notice.message.asks() {
+            message["channel"] = self.channel.clone().into();
+            message["metadata"] = json!({
+                "event_type": "holdpoint_approval",
+                "event_payload": {"message_id": letter.id, "approval": notice.view.id},
+            });
+            message["unfurl_links"] = false.into();
+            message["unfurl_media"] = false.into();
+        } else {
+            let place = thread.place.as_ref();
+            let place = place.ok_or_else(|| {
+                SendError::Message("where the message is was never learnt".to_owned())
+            })?;
+            at(&mut message, place);
+        }
+        bytes(&message)
+    }
+
+    pub(super) async fn send(&self, body: &Bytes, thread: &mut Thread) -> Result<(), SendError> {
+        // What is under way in a thread without a place is its first message, or one after it.
+        let updates = serde_json::from_slice::<Value>(body)
+            .is_ok_and(|message| message.get("ts").is_some());
+        if updates {
+            return self.call(&self.update, body.clone()).await.map(|_| ());
+        }
+        let said = self.call(&self.post_message, body.clone()).await?;
+        match (said.channel, said.ts) {
+            (Some(channel), Some(ts)) => {
+                // A reminder comes after the message that is kept up to date.
+                thread.place.get_or_insert(Place { channel, ts });
+                Ok(())
+            }
+            _ => Err(SendError::Said {
+                word: "ok without ts".to_owned(),
+                passing: false,
+            }),
+        }
+    }
+
+    /// Brings a message up to date with what is known now.
+    pub(crate) async fn refresh(
+        &self,
+        place: &Place,
+        view: &View,
+        public_url: Option<&str>,
+    ) -> Result<(), SendError> {
+        let message = if view.is_decided() {
+            Message::Settled
+        } else {
+            Message::Pending
+        };
+        let mut message = blocks::message(message, view, public_url, self.buttons);
+        at(&mut message, place);
+        self.call(&self.update, bytes(&message)?).await.map(|_| ())
+    }
+
+    /// Takes the buttons of a message whose approval nobody knows any more.
+    pub(crate) async fn close(&self, place: &Place, text: &str) -> Result<(), SendError> {
+        let mut message = blocks::saying(text);
+        at(&mut message, place);
+        self.call(&self.update, bytes(&message)?).await.map(|_| ())
+    }
+
+    /// Tells one person something that nobody else sees.
+    pub(crate) async fn whisper(
+        &self,
+        channel: &str,
+        user: &str,
+        text: &str,
+        link: Option<(&str, &str)>,
+    ) -> Result<(), SendError> {
+        let mut message = blocks::whisper(text, link);
+        message["channel"] = channel.into();
+        message["user"] = user.into();
+        self.call(&self.post_ephemeral, bytes(&message)?)
+            .await
+            .map(|_| ())
+    }
+
+    /// Asks for the reason of a denial. `trigger` is good for three seconds.
+    pub(crate) async fn ask_reason(
+        &self,
+        trigger: &str,
+        view: &View,
+        metadata: &str,
+    ) -> Result<(), SendError> {
+        let body = json!({"trigger_id": trigger, "view": blocks::reason(view, metadata)});
+        self.call(&self.open_view, bytes(&body)?).await.map(|_| ())
+    }
+
+    async fn call(&self, method: &Uri, body: Bytes) -> Result<Said, SendError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, self.authorization.clone());
+        let answer = self.post.json(method, headers, body).await?;
+        let said: Said = serde_json::from_slice(&answer.body).map_err(|_| SendError::Said {
+            word: "no JSON of Slack's".to_owned(),
+            passing: true,
+        })?;
+        if said.ok {
+            return Ok(said);
+        }
+        let word = said.error.unwrap_or_default();
+        let plain = |c: char| c.is_ascii_lowercase() || c == '_';
+        let known = word.len() <= 64 && word.chars().all(plain);
+        Err(SendError::Said {
+            passing: PASSING.contains(&word.as_str()),
+            word: if known { word } else { "an error".to_owned() },
+        })
+    }
+}
+
+fn at(message: &mut Value, place: &Place) {
+    message["channel"] = place.channel.clone().into();
+    message["ts"] = place.ts.clone().into();
+}
+
+fn bytes(message: &Value) -> Result<Bytes, SendError> {
+    serde_json::to_vec(message)
+        .map(Bytes::from)
+        .map_err(|e| SendError::Message(e.to_string()))
+}
