@@ -158,8 +158,8 @@ impl Links {
         let mut links = self.links();
         let mut next = links.clone();
         next.retain(|have, link| {
-            let same = have.channel == account.channel
-                && link.principal.identity == principal.identity;
+            let same =
+                have.channel == account.channel && link.principal.identity == principal.identity;
             link.until_unix > unix && !same
         });
         if next.len() >= MAX_LINKS {
@@ -278,7 +278,10 @@ mod tests {
         let dir = dir("links");
         let links = open(&dir);
         assert!(links.who(&account("U1"), 100).is_none());
-        assert_eq!(links.link(&account("U1"), principal("rita"), 100).unwrap(), 3_700);
+        assert_eq!(
+            links.link(&account("U1"), principal("rita"), 100).unwrap(),
+            3_700
+        );
         let links = open(&dir);
         let who = links.who(&account("U1"), 3_699).unwrap();
         assert_eq!(who.identity.subject, "rita");
@@ -289,7 +292,10 @@ mod tests {
             ..account("U1")
         };
         assert!(links.who(&other, 100).is_none());
-        assert!(matches!(links.link(&other, principal("rita"), 1), Err(LinkError::Channel)));
+        assert!(matches!(
+            links.link(&other, principal("rita"), 1),
+            Err(LinkError::Channel)
+        ));
     }
 
     #[test]
@@ -317,7 +323,9 @@ mod tests {
     #[test]
     fn a_file_that_others_can_write_is_not_believed() {
         let dir = dir("links-open");
-        open(&dir).link(&account("U1"), principal("rita"), 1).unwrap();
+        open(&dir)
+            .link(&account("U1"), principal("rita"), 1)
+            .unwrap();
         let path = dir.join(FILE);
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -325,6 +333,9 @@ mod tests {
         assert!(matches!(Links::open(&dir, []), Err(LinkError::Unsafe(_))));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         std::fs::write(&path, "[{}]").unwrap();
-        assert!(matches!(Links::open(&dir, []), Err(LinkError::Content { .. })));
+        assert!(matches!(
+            Links::open(&dir, []),
+            Err(LinkError::Content { .. })
+        ));
     }
 }

@@ -217,7 +217,7 @@ fn channels(config: &Config) -> Result<BTreeMap<(String, &'static str), Secret>,
         places.push((name, "signing_secret", &slack.signing_secret));
     }
     for (name, teams) in &review.teams {
-        places.push((format!("teams:{name}"), "url", &teams.url));
+        places.push((format!("teams:{name}"), "workflow_url", &teams.workflow_url));
     }
     for (name, email) in &review.email {
         if let Some((_, password)) = &email.login {

@@ -8,6 +8,7 @@
 )]
 
 mod bad_input;
+mod channels;
 mod connections;
 mod console;
 mod crash;

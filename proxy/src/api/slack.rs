@@ -106,7 +106,10 @@ pub(super) async fn interactions(
         }
     };
     let (timestamp, signature) = (one(TIMESTAMP), one(SIGNATURE));
-    if !slack.signing().signed(timestamp, signature, &raw, now.unix()) {
+    if !slack
+        .signing()
+        .signed(timestamp, signature, &raw, now.unix())
+    {
         return Err(refused());
     }
     let payload = Payload::read(&raw)
@@ -189,7 +192,12 @@ impl Click {
                     .await;
                 if let Err(error) = asked {
                     tracing::warn!(channel = self.slack.name(), %error, "no modal was opened");
-                    self.whisper(&place, "Slack did not open the form. Press the button again, or open the link.", None).await;
+                    self.whisper(
+                        &place,
+                        "Slack did not open the form. Press the button again, or open the link.",
+                        None,
+                    )
+                    .await;
                 }
             }
             Asked::Reason {
@@ -227,7 +235,11 @@ impl Click {
         let unix = now.unix();
         let linked = links.who(&account, unix);
         let Some(principal) = linked else {
-            tracing::info!(channel = self.slack.name(), account = account.text(), "a click of an account that is not linked");
+            tracing::info!(
+                channel = self.slack.name(),
+                account = account.text(),
+                "a click of an account that is not linked"
+            );
             let token = links.invite(account, &self.clicker.label, unix);
             let base = self.api.0.public_url.as_deref();
             let url = base.zip(token).map(|(base, token)| {
@@ -239,8 +251,12 @@ impl Click {
             return None;
         };
         if self.api.0.tokens.is_revoked(&principal) {
-            self.whisper(place, "Your vote did not count: your identity was revoked (HP-REVOKED).", None)
-                .await;
+            self.whisper(
+                place,
+                "Your vote did not count: your identity was revoked (HP-REVOKED).",
+                None,
+            )
+            .await;
             return None;
         }
         let Some(view) = self.api.0.approvals.get(&about.approval) else {
@@ -318,7 +334,10 @@ fn told(decided: &Decided) -> String {
             "Your vote on {} is recorded: {} of {}.",
             decided.id, decided.approvals, decided.quorum
         ),
-        "repeated" => format!("Your vote on {} was recorded before and counts once.", decided.id),
+        "repeated" => format!(
+            "Your vote on {} was recorded before and counts once.",
+            decided.id
+        ),
         _ => format!(
             "Your vote on {} is recorded, and settled it: {}.",
             decided.id, decided.state

@@ -3,21 +3,21 @@
 use std::net::TcpListener;
 use std::sync::Arc;
 
-use anyhow::Context as _;
-use holdpoint_core::config::{Admin, Config, Issuer, SecretRef};
-use holdpoint_core::id::SessionId;
-use holdpoint_core::principal::{Identity, Principal};
 use super::Shared;
 use crate::api::{self, About, ApiParts, Integrations, LoginWay, Place, SessionView};
 use crate::approvals::{Approvals, PrincipalView, rfc3339};
 use crate::console::{self, ConsoleParts, Health, PluginInForce};
-use crate::listener::ProtocolCell;
 use crate::links::Links;
+use crate::listener::ProtocolCell;
 use crate::notify::{self, Channels, Inbox, Log};
 use crate::recorder::State;
 use crate::secrets::{self, Secrets};
 use crate::session::{Rules, Sessions};
 use crate::transport::ServerTls;
+use anyhow::Context as _;
+use holdpoint_core::config::{Admin, Config, Issuer, SecretRef};
+use holdpoint_core::id::SessionId;
+use holdpoint_core::principal::{Identity, Principal};
 
 /// Starts the task that tells reviewers of what is held.
 pub(super) fn start_notifying(

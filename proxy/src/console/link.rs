@@ -27,7 +27,10 @@ pub(super) async fn show(
     let Some((_, invitation)) = console.invited(&token) else {
         return over();
     };
-    let who = match console.who(&headers, &format!("/console/link/{token}")).await {
+    let who = match console
+        .who(&headers, &format!("/console/link/{token}"))
+        .await
+    {
         Ok(who) => who,
         Err(page) => return *page,
     };

@@ -4,6 +4,8 @@
 //! or moved and all of it can be read back. A channel escapes its own markup on top of that, without
 //! losing anything either.
 
+use std::fmt::Write as _;
+
 use holdpoint_core::display::{visible, visible_line};
 
 use super::{Message, Notice};
@@ -145,6 +147,34 @@ impl<'a> Card<'a> {
             view.id, view.digest, view.journal.size, view.journal.root8
         )
     }
+}
+
+/// Escapes further characters, those at the byte offsets that `which` names, of a text that was escaped
+/// before: [`holdpoint_core::display::unescape`] still gives back what it was.
+pub(crate) fn escape_more(text: &str, which: impl Fn(usize) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        if c != '\\' {
+            if which(at) {
+                let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
+            } else {
+                out.push(c);
+            }
+            continue;
+        }
+        out.push(c);
+        match chars.peek().copied() {
+            Some((_, next @ ('\\' | 'x' | 'u'))) => {
+                out.push(next);
+                chars.next();
+            }
+            // One that means itself must not become the start of what follows it.
+            Some((next, _)) if which(next) => out.push('\\'),
+            _ => {}
+        }
+    }
+    out
 }
 
 /// The page on which an approval is decided.

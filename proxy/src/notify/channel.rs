@@ -203,7 +203,7 @@ impl Channels {
         }
         for (name, config) in &review.teams {
             let name = format!("teams:{name}");
-            let teams = Teams::new(&name, config, &secret(&name, "url")?)?;
+            let teams = Teams::new(&name, config, &secret(&name, "workflow_url")?)?;
             all.push(Channel::Teams(Arc::new(teams)));
         }
         for (name, config) in &review.email {

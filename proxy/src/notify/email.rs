@@ -91,7 +91,11 @@ impl Email {
         let broken = |e: &dyn std::fmt::Display| SendError::Message(e.to_string());
         let card = Card::of(letter.notice, letter.public_url);
         let at = SystemTime::UNIX_EPOCH + Duration::from_nanos(letter.wall_ns);
-        let opening = format!("<{}@{}>", opening_id(letter.notice, &self.name), self.domain);
+        let opening = format!(
+            "<{}@{}>",
+            opening_id(letter.notice, &self.name),
+            self.domain
+        );
         let mut builder = Message::builder()
             .from(self.from.clone())
             .date(at)
@@ -147,7 +151,9 @@ fn told(error: &lettre::transport::smtp::Error) -> String {
         None if error.is_tls() => "TLS cannot be agreed on".to_owned(),
         None if error.is_timeout() => "it took too long".to_owned(),
         None if error.is_response() => "its answer is none of SMTP".to_owned(),
-        None if error.is_client() => "it does not offer what is required, such as STARTTLS".to_owned(),
+        None if error.is_client() => {
+            "it does not offer what is required, such as STARTTLS".to_owned()
+        }
         None => "it cannot be reached".to_owned(),
     }
 }
@@ -155,9 +161,8 @@ fn told(error: &lettre::transport::smtp::Error) -> String {
 fn tls(config: &EmailOut) -> Result<TlsParameters, String> {
     let mut builder = TlsParameters::builder(config.host.clone());
     if let Some(ca) = &config.ca {
-        let wrong = |e: &dyn std::fmt::Display| {
-            format!("cannot use the CA bundle `{}`: {e}", ca.display())
-        };
+        let wrong =
+            |e: &dyn std::fmt::Display| format!("cannot use the CA bundle `{}`: {e}", ca.display());
         let pem = std::fs::read(ca).map_err(|e| wrong(&e))?;
         let certificate = Certificate::from_pem(&pem).map_err(|e| wrong(&e))?;
         builder = builder
@@ -216,7 +221,11 @@ fn html(card: &Card<'_>) -> String {
         markup(card.headline())
     );
     if let Some(link) = &card.link {
-        let word = if card.message.asks() { "Review" } else { "Open" };
+        let word = if card.message.asks() {
+            "Review"
+        } else {
+            "Open"
+        };
         let _ = writeln!(html, "<p><a href=\"{}\">{word}</a></p>", markup(link));
     }
     if fits(card) {

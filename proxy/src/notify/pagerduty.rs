@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use holdpoint_core::config::{PagerDutyOut, Severity};
+use holdpoint_core::display::visible_line;
 use holdpoint_core::secret::Secret;
 use http::{HeaderMap, Uri};
 use serde_json::{Map, Value, json};
@@ -35,7 +36,8 @@ impl PagerDuty {
     ) -> Result<Self, ChannelError> {
         let key = routing_key.expose();
         if key.len() != 32 || !key.iter().all(u8::is_ascii_alphanumeric) {
-            let cause = "its routing key is not the 32 letters and digits of an Events API v2 integration";
+            let cause =
+                "its routing key is not the 32 letters and digits of an Events API v2 integration";
             return Err(ChannelError::new(name, cause));
         }
         Ok(Self {
@@ -95,7 +97,7 @@ impl PagerDuty {
                 "severity": self.severity.word(),
                 "timestamp": rfc3339(letter.wall_ns),
                 "component": view.target,
-                "class": view.shown.class,
+                "class": visible_line(&view.shown.class),
                 "custom_details": details,
             },
         });

@@ -10,7 +10,7 @@ use holdpoint_core::secret::Secret;
 use http::{HeaderMap, HeaderValue, Uri};
 use serde_json::{Value, json};
 
-use super::card::Card;
+use super::card::{Card, escape_more};
 use super::channel::{ChannelError, Letter, Post, SendError, address};
 
 /// Teams takes 28 KB; the rest of a card is at most this less.
@@ -110,16 +110,24 @@ fn runs(inlines: Vec<Value>) -> Value {
     json!({"type": "RichTextBlock", "inlines": inlines})
 }
 
-/// Keeps a card's own functions from being seen in it. Can be undone as every
-/// escape of [`holdpoint_core::display`].
+/// Keeps a card's own functions from being seen in it.
 fn plain(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '{' if chars.peek() == Some(&'{') => out.push_str("\\u{7b}"),
-            c => out.push(c),
+    escape_more(text, |at| text[at..].starts_with("{{"))
+}
+
+#[cfg(test)]
+mod tests {
+    use holdpoint_core::display::{escape, unescape};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_function_is_left_and_nothing_is_lost(text in "[\\\\xu{}0-9a-f\u{202e}é]{0,24}") {
+            let shown = plain(&escape(text.as_bytes()));
+            prop_assert!(!shown.contains("{{"));
+            prop_assert_eq!(unescape(&shown), Some(text.into_bytes()));
         }
     }
-    out
 }

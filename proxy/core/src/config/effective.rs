@@ -255,7 +255,7 @@ fn slack(slack: &SlackOut) -> raw::Slack {
 
 fn teams(teams: &TeamsOut) -> raw::Teams {
     raw::Teams {
-        url: raw::Secret(teams.url.clone()),
+        workflow_url: raw::Secret(teams.workflow_url.clone()),
         ca: teams.ca.clone(),
     }
 }

@@ -242,7 +242,7 @@ pub struct SlackOut {
 /// A Microsoft Teams workflow that takes cards.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TeamsOut {
-    pub url: SecretRef,
+    pub workflow_url: SecretRef,
     pub ca: Option<PathBuf>,
 }
 

@@ -380,7 +380,7 @@ pub(super) struct Slack {
 #[serde(deny_unknown_fields)]
 pub(super) struct Teams {
     /// The workflow's URL. Whoever has it can post, so it is a secret.
-    pub(super) url: Secret,
+    pub(super) workflow_url: Secret,
     /// PEM bundle; the system's roots otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ca: Option<PathBuf>,

@@ -20,7 +20,14 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Keys whose values are secrets or references to them.
-const SECRET_KEYS: [&str; 2] = ["password", "secret"];
+const SECRET_KEYS: [&str; 6] = [
+    "password",
+    "secret",
+    "token",
+    "signing_secret",
+    "routing_key",
+    "workflow_url",
+];
 
 /// A way into a document: `target.shop.tls`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

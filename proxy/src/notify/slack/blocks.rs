@@ -7,12 +7,10 @@
 //! A command is in one element, whole, or not in the message at all; without it there is no
 //! button to approve.
 
-use std::fmt::Write as _;
-
 use serde_json::{Value, json};
 
 use super::super::Message;
-use super::super::card::Card;
+use super::super::card::{Card, escape_more};
 use crate::approvals::View;
 
 /// Slack's limit on a text, in characters; ours is in bytes, which are never fewer.
@@ -113,7 +111,8 @@ fn facts(card: &Card<'_>) -> Option<Value> {
     for (name, value) in card.facts() {
         let value = literal(&value);
         length += name.len() + value.len() + 3;
-        elements.push(json!({"type": "text", "text": format!("{name}: "), "style": {"bold": true}}));
+        elements
+            .push(json!({"type": "text", "text": format!("{name}: "), "style": {"bold": true}}));
         elements.push(json!({"type": "text", "text": format!("{value}\n")}));
     }
     (length <= MAX_TEXT).then(|| {
@@ -196,21 +195,15 @@ fn mrkdwn(text: &str) -> String {
 /// Text that means itself, whatever a client does to it: no entity that it could decode, no white
 /// space at either end that it could trim.
 fn literal(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
     let start = text.len() - text.trim_start().len();
     let end = text.trim_end().len().max(start);
-    for (at, c) in text.char_indices() {
-        let entity = c == '&'
-            && ["&amp;", "&lt;", "&gt;"]
-                .iter()
-                .any(|entity| text[at..].starts_with(entity));
-        if entity || at < start || at >= end {
-            let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
-        } else {
-            out.push(c);
-        }
-    }
-    out
+    let entity = |at: usize| {
+        let rest = &text[at..];
+        ["&amp;", "&lt;", "&gt;"]
+            .iter()
+            .any(|entity| rest.starts_with(entity))
+    };
+    escape_more(text, |at| at < start || at >= end || entity(at))
 }
 
 #[cfg(test)]

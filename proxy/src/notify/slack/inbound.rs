@@ -9,8 +9,8 @@ use holdpoint_core::secret::Secret;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-pub(crate) use super::blocks::{APPROVE, DENY, REASON, REASON_INPUT};
 use super::Place;
+pub(crate) use super::blocks::{APPROVE, DENY, REASON, REASON_INPUT};
 
 /// Further away than this, it is a replay or a clock that is wrong.
 const WINDOW: u64 = 300;
@@ -184,9 +184,7 @@ impl Payload {
         let team = team.or(self.team.as_ref().map(|team| &team.id));
         let team = team.or(self.enterprise.as_ref().map(|one| &one.id))?;
         let id = |text: &str| {
-            !text.is_empty()
-                && text.len() <= 64
-                && text.bytes().all(|b| b.is_ascii_alphanumeric())
+            !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric())
         };
         let label = user.username.as_ref().or(user.name.as_ref());
         let label = label.unwrap_or(&user.id).chars().take(80).collect();
@@ -269,11 +267,23 @@ mod tests {
     #[test]
     fn another_body_time_or_signature_is_not_slacks() {
         let now = 1_531_420_618;
-        assert!(!signed(AT, SIGNATURE, &BODY.replace("foobar", "foobaz"), now));
+        assert!(!signed(
+            AT,
+            SIGNATURE,
+            &BODY.replace("foobar", "foobaz"),
+            now
+        ));
         assert!(!signed("1531420619", SIGNATURE, BODY, now));
         assert!(!signed(AT, SIGNATURE, BODY, now + 301));
         assert!(!signed(AT, SIGNATURE, BODY, now - 301));
-        for bad in ["", "v0=", "v0=zz", "v1=a2114d57", &SIGNATURE[..60], &SIGNATURE[3..]] {
+        for bad in [
+            "",
+            "v0=",
+            "v0=zz",
+            "v1=a2114d57",
+            &SIGNATURE[..60],
+            &SIGNATURE[3..],
+        ] {
             assert!(!signed(AT, bad, BODY, now), "{bad}");
         }
         for at in ["", "+1531420618", "1531420618 ", "-1"] {
@@ -304,7 +314,10 @@ mod tests {
             .asked()
         };
         let at = r#","container":{"message_ts":"1.2","channel_id":"C1"}"#;
-        assert!(matches!(pressed(APPROVE, &value, at), Some(Asked::Approve { .. })));
+        assert!(matches!(
+            pressed(APPROVE, &value, at),
+            Some(Asked::Approve { .. })
+        ));
         assert_eq!(pressed(APPROVE, "nonsense", at), None);
         assert_eq!(pressed(APPROVE, &value, ""), None);
         // A modal needs a trigger.

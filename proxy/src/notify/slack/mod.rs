@@ -18,8 +18,8 @@ use http::{HeaderMap, HeaderValue, Uri, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::channel::{ChannelError, Letter, Post, SendError, Thread, address};
 use super::Message;
+use super::channel::{ChannelError, Letter, Post, SendError, Thread, address};
 use crate::approvals::View;
 use inbound::Signing;
 
@@ -124,8 +124,12 @@ impl Slack {
 
     pub(super) fn make(&self, letter: &Letter<'_>, thread: &Thread) -> Result<Bytes, SendError> {
         let notice = letter.notice;
-        let mut message =
-            blocks::message(notice.message, &notice.view, letter.public_url, self.buttons);
+        let mut message = blocks::message(
+            notice.message,
+            &notice.view,
+            letter.public_url,
+            self.buttons,
+        );
         if notice.message.asks() {
             message["channel"] = self.channel.clone().into();
             message["metadata"] = json!({
@@ -146,8 +150,8 @@ impl Slack {
 
     pub(super) async fn send(&self, body: &Bytes, thread: &mut Thread) -> Result<(), SendError> {
         // What is under way in a thread without a place is its first message, or one after it.
-        let updates = serde_json::from_slice::<Value>(body)
-            .is_ok_and(|message| message.get("ts").is_some());
+        let updates =
+            serde_json::from_slice::<Value>(body).is_ok_and(|message| message.get("ts").is_some());
         if updates {
             return self.call(&self.update, body.clone()).await.map(|_| ());
         }

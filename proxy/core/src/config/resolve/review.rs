@@ -22,12 +22,15 @@ impl Resolver<'_> {
         if let Some(url) = &raw.public_url {
             self.url(&at.key("public_url"), url, "reviewers' tokens");
         }
-        let reachable = raw.public_url.is_some()
-            || admin.is_some_and(|admin| admin.listen.ip().is_loopback());
+        let reachable =
+            raw.public_url.is_some() || admin.is_some_and(|admin| admin.listen.ip().is_loopback());
         if !raw.slack.is_empty() && admin.is_none() {
             let problem = self
                 .source
-                .problem_of_key(&at.key("slack"), "Slack could not bring an answer: there is no `[admin]`")
+                .problem_of_key(
+                    &at.key("slack"),
+                    "Slack could not bring an answer: there is no `[admin]`",
+                )
                 .help("add `[admin]` with `listen`");
             self.fault_with(problem);
         } else if !raw.slack.is_empty() && !reachable {
@@ -41,24 +44,26 @@ impl Resolver<'_> {
         let integrations = self.integrations(&at.key("integration"), raw.integration);
         let each = at.key("slack");
         let slack = raw.slack.into_iter();
-        let slack = slack.map(|(name, raw)| (name.clone(), self.slack(&each.key(&name), &name, raw)));
+        let slack =
+            slack.map(|(name, raw)| (name.clone(), self.slack(&each.key(&name), &name, raw)));
         let slack = slack.collect();
         let each = at.key("teams");
         let mut teams = BTreeMap::new();
         for (name, raw) in raw.teams {
             self.name(&each.key(&name), &name);
-            let url = self.secret(raw.url);
+            let workflow_url = self.secret(raw.workflow_url);
             let ca = raw.ca.map(|ca| self.path(&ca));
-            teams.insert(name, TeamsOut { url, ca });
+            teams.insert(name, TeamsOut { workflow_url, ca });
         }
         let each = at.key("email");
         let email = raw.email.into_iter();
-        let email = email.map(|(name, raw)| (name.clone(), self.email(&each.key(&name), &name, raw)));
+        let email =
+            email.map(|(name, raw)| (name.clone(), self.email(&each.key(&name), &name, raw)));
         let email = email.collect();
         let each = at.key("pagerduty");
         let pagerduty = raw.pagerduty.into_iter();
-        let pagerduty =
-            pagerduty.map(|(name, raw)| (name.clone(), self.pagerduty(&each.key(&name), &name, raw)));
+        let pagerduty = pagerduty
+            .map(|(name, raw)| (name.clone(), self.pagerduty(&each.key(&name), &name, raw)));
         let pagerduty = pagerduty.collect();
         Review {
             public_url: raw.public_url,
@@ -123,7 +128,10 @@ impl Resolver<'_> {
         if !kind || raw.channel.len() < 9 || !raw.channel.chars().all(id) {
             let problem = self
                 .source
-                .problem(&at.key("channel"), "not a channel's id, such as `C0123456789`")
+                .problem(
+                    &at.key("channel"),
+                    "not a channel's id, such as `C0123456789`",
+                )
                 .help("in Slack: the channel's details, at the very end");
             self.fault_with(problem);
         }
@@ -186,7 +194,12 @@ impl Resolver<'_> {
             self.fault(&at.key("to"), "the mail would go to nobody");
         }
         let mut each = vec![(at.key("from"), &raw.from)];
-        each.extend(raw.to.iter().enumerate().map(|(n, to)| (at.key("to").index(n), to)));
+        each.extend(
+            raw.to
+                .iter()
+                .enumerate()
+                .map(|(n, to)| (at.key("to").index(n), to)),
+        );
         for (here, address) in each {
             if !is_mailbox(address) {
                 let message = format!("`{address}` is no address, such as `ops@acme.example`");
