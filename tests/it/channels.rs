@@ -26,6 +26,7 @@ impl Desk {
             r#"[dev_issuer]
 listen = "{issuer}"
 [dev_issuer.users.ada]
+agent = true
 groups = ["agents"]
 scopes = ["holdpoint.connect"]
 owners = ["olivia"]
@@ -320,9 +321,10 @@ async fn what_slack_did_not_sign_just_now_is_refused() {
     let rita = desk.reviewer("rita").await;
     let view = rita.pending("DROP TABLE orders").await;
     assert_eq!(view["votes"].as_array().unwrap().len(), 0, "{view}");
-    drop(psql);
+    assert_eq!(rita.deny(&view, "no").await.0, 200);
+    assert_ne!(psql.wait().code, Some(0));
     let over = desk.settled(&message).await;
-    assert!(over.blocks.to_string().contains("Withdrawn"), "{over:?}");
+    assert!(over.blocks.to_string().contains("Denied"), "{over:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -363,15 +365,13 @@ async fn slack_gives_nobody_a_vote_that_they_do_not_have() {
     let psql = desk.gateway.psql_as(&token).start(&["DROP TABLE visits"]);
     let message = desk.held("DROP TABLE visits").await;
     let other = desk.reviewer("nora").await;
-    let issuer = desk.issuer.trim_end_matches("/dev");
-    let body = serde_json::json!({"issuer": issuer, "subject": "rita"});
+    let body = serde_json::json!({"issuer": desk.issuer, "subject": "rita"});
     let (status, said) = other.call(Method::POST, "/v1/revoke", Some(body)).await;
     assert_eq!(status, 200, "{said}");
     desk.press(&message, APPROVE, "U3").await;
     let said = says(&desk.slack.whisper("U3").await);
     assert!(said.contains("HP-REVOKED"), "{said}");
     drop(psql);
-    desk.settled(&message).await;
     assert!(!desk.gateway.tap.saw("DROP TABLE"));
 }
 
