@@ -43,24 +43,23 @@ scopes = ["holdpoint.review"]
         );
         let more = format!(
             r#"[review.slack.ops]
-token = "env:SLACK_TOKEN"
-signing_secret = "env:SLACK_SIGNING"
+token = "file:slack-token"
+signing_secret = "file:slack-signing"
 channel = "C0123456789"
 api_url = "{}"
 "#,
             slack.api_url()
         );
-        let env = [
-            ("SLACK_TOKEN".to_owned(), slack.token.clone()),
-            ("SLACK_SIGNING".to_owned(), slack.signing_secret.clone()),
-        ];
         let settings = Settings {
             known: Some(known),
             more,
-            env: env.into(),
             ..Settings::default()
         };
-        let gateway = Gateway::with(&server.database(), settings).await;
+        let gateway = Gateway::prepare(&server.database(), settings).await;
+        gateway.rewrite("slack-token", &slack.token);
+        gateway.rewrite("slack-signing", &slack.signing_secret);
+        gateway.spawn();
+        gateway.wait_ready().await;
         gateway.keep_secret(&slack.token);
         gateway.keep_secret(&slack.signing_secret);
         Some(Self {
@@ -427,4 +426,43 @@ async fn a_click_on_what_a_gateway_before_this_one_asked_settles_nothing() {
     let over = desk.settled(&message).await;
     assert!(over.blocks.to_string().contains("is over"), "{over:?}");
     assert!(!desk.gateway.tap.saw("DROP TABLE orders"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_is_told_where_it_was_told_that_a_command_waits() {
+    let Some(desk) = Desk::start().await else {
+        return;
+    };
+    let token = desk.agent().await;
+    let psql = desk.gateway.psql_as(&token).start(&["DROP TABLE orders"]);
+    let message = desk.held("DROP TABLE orders").await;
+    assert!(desk.gateway.stop().success());
+    let over = desk.settled(&message).await;
+    let text = over.blocks.to_string();
+    assert!(text.contains("the gateway stopped"), "{text}");
+    assert_ne!(psql.wait().code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_opens_channels_and_sends_nothing() {
+    let Some(desk) = Desk::start().await else {
+        return;
+    };
+    let done = desk.gateway.holdpoint(&["check"]);
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success(), "{errors}");
+    assert!(said.contains("[review.slack.ops]"), "{said}");
+    assert!(said.contains("link_lasts = \"12h\""), "{said}");
+    assert!(!said.contains(&desk.slack.token));
+    assert_eq!(desk.slack.messages().len(), 0);
+    desk.gateway.rewrite("slack-token", "xoxp-someones-own");
+    let done = desk.gateway.holdpoint(&["check"]);
+    let errors = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(!done.status.success());
+    assert!(
+        errors.contains("slack:ops: its token is no bot token"),
+        "{errors}"
+    );
+    assert!(!errors.contains("someones"), "{errors}");
 }

@@ -18,6 +18,7 @@ mod stop;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -39,6 +40,9 @@ use crate::recorder::{Loss, Recorder};
 use crate::reload::{Candidate, InForce, Reloader};
 use crate::session::{Cancels, Parts, Rules, Sessions};
 use sockets::Sockets;
+
+/// Reviewers are still told how things ended, for so long.
+const LAST_MESSAGES: Duration = Duration::from_secs(3);
 
 /// Makes ring the process's TLS provider. Call it first: whichever library makes
 /// a TLS configuration before would choose for everybody.
@@ -71,6 +75,7 @@ struct Shared {
     authenticator: Authenticator,
     /// Whose tokens are accepted.
     issuers: Vec<Issuer>,
+    told: Arc<notify::Log>,
     /// Answers until it is dropped.
     #[expect(dead_code, reason = "held for its drop")]
     dev_issuer: Option<DevIssuer>,
@@ -192,6 +197,7 @@ impl App {
             recorder,
             authenticator,
             issuers,
+            told,
             dev_issuer,
             approvals,
             sessions,
@@ -220,7 +226,7 @@ impl App {
             let vault = &candidate.secrets;
             let telling = admin::Telling {
                 channels: candidate.channels.clone(),
-                log: told,
+                log: Arc::clone(&shared.told),
             };
             control.block_on(admin::start(
                 admin, socket, &config, vault, &shared, serving, telling,
@@ -250,6 +256,7 @@ impl App {
             recorder,
             approvals,
             sessions,
+            told,
             ..
         } = shared;
         server.run(RunArgs {
@@ -258,6 +265,7 @@ impl App {
         control.block_on(async {
             // What is still pending has no owner any more.
             approvals.orphan_all().await;
+            told.idle(LAST_MESSAGES).await;
             recorder
                 .close()
                 .await

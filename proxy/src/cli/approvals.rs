@@ -15,7 +15,7 @@ use holdpoint_core::id::ApprovalId;
 
 use super::client::{Client, LoginNeeded, ServerArgs};
 use super::login::Purpose;
-use crate::api::{Choice, Decided, Decision, Listed};
+use crate::api::{Choice, Decided, Decision, Listed, Notifications};
 use crate::approvals::View;
 
 const LOGIN_NEEDED: u8 = 3;
@@ -35,6 +35,8 @@ pub(super) enum ApprovalsCommand {
     Deny(DenyArgs),
     /// Print approvals as they come, and ring
     Watch(WatchArgs),
+    /// Show which channels are told, and what did not arrive
+    Deliveries(DeliveriesArgs),
 }
 
 #[derive(Debug, Args)]
@@ -110,6 +112,15 @@ pub(super) struct WatchArgs {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct DeliveriesArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
 impl ApprovalsCommand {
     /// # Errors
     /// The gateway cannot be asked, or refuses.
@@ -143,6 +154,7 @@ impl ApprovalsCommand {
                     decide(&args.server, &args.id, decision).await
                 }
                 Self::Watch(args) => watch(&args).await,
+                Self::Deliveries(args) => deliveries(&args).await,
             }
         });
         login_or(done)
@@ -209,6 +221,43 @@ async fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         writeln!(out)?;
     } else {
         write_view(&mut out, &view)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn deliveries(args: &DeliveriesArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::new(&args.server, Purpose::Review)?;
+    let told: Notifications = client.get("/v1/notifications").await?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &told)?;
+        writeln!(out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if told.channels.is_empty() {
+        eprintln!("no channel is configured: nobody is told of held commands");
+    }
+    for one in &told.channels {
+        writeln!(
+            out,
+            "{}  {} delivered  {} given up  {} under way",
+            safe(&one.channel),
+            one.accepted,
+            one.undelivered,
+            one.under_way
+        )?;
+    }
+    for one in &told.undelivered {
+        writeln!(
+            out,
+            "{}  {}  {}  to {}  after {} attempt(s): {}",
+            one.at,
+            one.approval,
+            one.message,
+            safe(one.channel.as_deref().unwrap_or("no channel")),
+            one.attempts,
+            safe(&one.error)
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -60,6 +60,7 @@ pub fn spawn(
             for lane in &mut lanes {
                 lane.take(notice.clone());
             }
+            inbox.log.handed();
         }
     })
 }

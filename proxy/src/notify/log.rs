@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -49,6 +50,8 @@ struct Inner {
     channels: BTreeMap<String, ChannelState>,
     undelivered: VecDeque<Undelivered>,
     lost: u64,
+    /// Put into the queue, and not handed to the channels yet.
+    queued: u64,
 }
 
 impl Log {
@@ -68,6 +71,33 @@ impl Log {
         each.fold((0, inner.lost), |(accepted, given_up), one| {
             (accepted + one.accepted, given_up + one.undelivered)
         })
+    }
+
+    /// Waits until nothing is under way, at most for `patience`: for the end of the process.
+    pub async fn idle(&self, patience: Duration) {
+        const LOOK: Duration = Duration::from_millis(20);
+        let quiet = async {
+            while self.is_busy() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        if tokio::time::timeout(patience, quiet).await.is_err() {
+            tracing::warn!("stopping, although reviewers are not told of everything yet");
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        let inner = self.inner();
+        inner.queued > 0 || inner.channels.values().any(|one| one.under_way > 0)
+    }
+
+    pub(super) fn queued(&self) {
+        self.inner().queued += 1;
+    }
+
+    pub(super) fn handed(&self) {
+        let mut inner = self.inner();
+        inner.queued = inner.queued.saturating_sub(1);
     }
 
     /// A channel exists, although nothing was sent there yet.

@@ -14,6 +14,8 @@ mod channel;
 mod deliver;
 mod email;
 mod log;
+#[cfg(test)]
+mod mail_tests;
 mod pagerduty;
 pub(crate) mod slack;
 mod teams;
@@ -90,7 +92,9 @@ pub struct Inbox {
 impl Queue {
     /// What does not fit is given up, and listed as that.
     pub fn tell(&self, notice: Notice) {
+        self.log.queued();
         if let Err(error) = self.sender.try_send(notice) {
+            self.log.handed();
             let notice = error.into_inner();
             tracing::error!(
                 approval.id = %notice.approval,
