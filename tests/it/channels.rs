@@ -409,7 +409,7 @@ async fn a_command_that_has_no_room_in_slack_cannot_be_approved_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_click_on_what_a_gateway_before_this_one_asked_settles_nothing() {
+async fn after_a_crash_old_messages_are_closed_and_a_click_on_one_settles_nothing() {
     let Some(desk) = Desk::start().await else {
         return;
     };
@@ -421,9 +421,12 @@ async fn a_click_on_what_a_gateway_before_this_one_asked_settles_nothing() {
     drop(psql);
     desk.gateway.spawn();
     desk.gateway.wait_ready().await;
+    let over = desk.settled(&message).await;
+    assert!(over.blocks.to_string().contains("is over"), "{over:?}");
     // The link outlives the restart, the approval does not.
     desk.press(&message, APPROVE, "U1").await;
-    let over = desk.settled(&message).await;
+    let closed = |one: &Posted| one.ts == message.ts && one.updates > over.updates;
+    let over = desk.slack.message("closed again", closed).await;
     assert!(over.blocks.to_string().contains("is over"), "{over:?}");
     assert!(!desk.gateway.tap.saw("DROP TABLE orders"));
 }

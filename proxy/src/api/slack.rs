@@ -27,7 +27,7 @@ use super::{Api, Decided, Problem};
 use crate::approvals::View;
 use crate::links::Account;
 use crate::notify::slack::inbound::{About, Asked, Clicker, Payload, REASON_INPUT};
-use crate::notify::slack::{Place, Slack};
+use crate::notify::slack::{Place, Slack, gone};
 
 const TIMESTAMP: &str = "x-slack-request-timestamp";
 const SIGNATURE: &str = "x-slack-signature";
@@ -260,10 +260,7 @@ impl Click {
             return None;
         }
         let Some(view) = self.api.0.approvals.get(&about.approval) else {
-            let text = format!(
-                "{} is over: the gateway that asked for it does not know it any more. Nothing runs by it.",
-                about.approval
-            );
+            let text = gone(about.approval.as_str());
             if let Err(error) = self.slack.close(place, &text).await {
                 tracing::warn!(channel = self.slack.name(), %error, "an old message keeps its buttons");
             }

@@ -25,13 +25,19 @@ pub(super) fn start_notifying(
     inbox: Inbox,
     channels: &Channels,
     approvals: &Approvals,
-) {
+) -> anyhow::Result<()> {
+    for (name, slack) in channels.slack() {
+        slack
+            .remember(&config.state)
+            .with_context(|| format!("slack:{name}"))?;
+    }
     notify::spawn(
         inbox,
         channels.all().to_vec(),
         public_url(config),
         approvals.clone(),
     );
+    Ok(())
 }
 
 /// How reviewers are told, and how they answer.

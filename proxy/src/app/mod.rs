@@ -135,7 +135,7 @@ impl App {
             Arc::new(move || clock.now()),
             Some(notices),
         );
-        admin::start_notifying(&config, inbox, &candidate.channels, &approvals);
+        admin::start_notifying(&config, inbox, &candidate.channels, &approvals)?;
 
         let judge: Arc<dyn Judge> = Arc::clone(&candidate.policy) as Arc<dyn Judge>;
         let rules: Rules = Arc::new(ArcSwap::from_pointee(judge));

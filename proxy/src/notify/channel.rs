@@ -162,7 +162,7 @@ impl Channel {
                 let unix = crate::recorder::now().unix();
                 webhook.send(&letter.id, body, unix).await
             }
-            Self::Slack(slack) => slack.send(body, thread).await,
+            Self::Slack(slack) => slack.send(letter, body, thread).await,
             Self::Teams(teams) => teams.send(&letter.id, body).await,
             Self::Email(email) => email.send(body).await,
             Self::PagerDuty(pagerduty) => pagerduty.send(body).await,

@@ -9,18 +9,24 @@
 //! older one brings it up to date.
 
 mod blocks;
+mod book;
 pub(crate) mod inbound;
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use holdpoint_core::config::SlackOut;
 use holdpoint_core::secret::Secret;
 use http::{HeaderMap, HeaderValue, Uri, header};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Message;
 use super::channel::{ChannelError, Letter, Post, SendError, Thread, address};
 use crate::approvals::View;
+use book::Book;
 use inbound::Signing;
 
 pub(crate) use blocks::fits;
@@ -47,10 +53,12 @@ pub struct Slack {
     post_ephemeral: Uri,
     open_view: Uri,
     post: Post,
+    /// Once it is known where: see [`Slack::remember`].
+    book: OnceLock<Book>,
 }
 
 /// Where a message is.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Place {
     pub(crate) channel: String,
     /// What Slack calls a timestamp is the message's name.
@@ -95,6 +103,7 @@ impl Slack {
             post_ephemeral: method("chat.postEphemeral")?,
             open_view: method("views.open")?,
             post: Post::new(config.ca.as_deref()).map_err(|e| ChannelError::new(&name, e))?,
+            book: OnceLock::new(),
             name,
         })
     }
@@ -110,6 +119,44 @@ impl Slack {
 
     pub(crate) fn signing(&self) -> &Signing {
         &self.signing
+    }
+
+    /// Keeps in `state` which messages are open, and brings those up to date that a process before this
+    /// one left behind.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub(crate) fn remember(self: &Arc<Self>, state: &Path) -> io::Result<()> {
+        let path = state.join(format!("slack-{}.posted", self.short_name()));
+        let (book, left) = Book::open(&path)?;
+        if self.book.set(book).is_err() || left.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(
+            channel = self.name,
+            messages = left.len(),
+            "messages of an earlier process are closed"
+        );
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            for (approval, place) in left {
+                let text = gone(&approval);
+                match this.close(&place, &text).await {
+                    // What cannot be found there any more needs no update.
+                    Ok(()) | Err(SendError::Said { passing: false, .. }) => this.over(&approval),
+                    Err(error) => {
+                        tracing::warn!(channel = this.name, approval.id = approval, %error, "an old message keeps its buttons");
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn over(&self, approval: &str) {
+        if let Some(book) = self.book.get() {
+            book.over(approval);
+        }
     }
 
     /// Whether one may approve here what `view` shows.
@@ -148,18 +195,29 @@ impl Slack {
         bytes(&message)
     }
 
-    pub(super) async fn send(&self, body: &Bytes, thread: &mut Thread) -> Result<(), SendError> {
+    pub(super) async fn send(
+        &self,
+        letter: &Letter<'_>,
+        body: &Bytes,
+        thread: &mut Thread,
+    ) -> Result<(), SendError> {
+        let approval = letter.notice.approval.as_str();
         // What is under way in a thread without a place is its first message, or one after it.
         let updates =
             serde_json::from_slice::<Value>(body).is_ok_and(|message| message.get("ts").is_some());
         if updates {
-            return self.call(&self.update, body.clone()).await.map(|_| ());
+            self.call(&self.update, body.clone()).await?;
+            self.over(approval);
+            return Ok(());
         }
         let said = self.call(&self.post_message, body.clone()).await?;
         match (said.channel, said.ts) {
             (Some(channel), Some(ts)) => {
                 // A reminder comes after the message that is kept up to date.
-                thread.place.get_or_insert(Place { channel, ts });
+                let place = thread.place.get_or_insert(Place { channel, ts });
+                if let Some(book) = self.book.get() {
+                    book.posted(approval, place);
+                }
                 Ok(())
             }
             _ => Err(SendError::Said {
@@ -239,6 +297,13 @@ impl Slack {
             word: if known { word } else { "an error".to_owned() },
         })
     }
+}
+
+/// What is said of an approval that no process knows any more.
+pub(crate) fn gone(approval: &str) -> String {
+    format!(
+        "{approval} is over: the gateway that asked for it does not know it any more. Nothing runs by it."
+    )
 }
 
 fn at(message: &mut Value, place: &Place) {
