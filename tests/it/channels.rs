@@ -189,6 +189,18 @@ async fn a_click_counts_for_whoever_signed_in_for_the_account_and_the_command_ru
     assert_eq!(view["votes"].as_array().unwrap().len(), 0);
     assert!(!desk.gateway.tap.saw("CREATE TABLE made_in_slack"));
 
+    // Nobody invites themselves, and no other site confirms.
+    let base = format!("http://{}/console/link/", desk.gateway.admin);
+    let page = Browser::default().open(&format!("{base}00ff")).await;
+    assert_eq!(page.status, 404, "{}", page.body);
+    let link = button(&whisper["blocks"], "holdpoint.open").unwrap();
+    let form = holdpoint_tests::browser::Form {
+        action: link["url"].as_str().unwrap().to_owned(),
+        fields: vec![("csrf".to_owned(), "guess".to_owned())],
+    };
+    let page = Browser::default().post(&form).await;
+    assert!([401, 403].contains(&page.status.as_u16()), "{}", page.body);
+
     let page = desk.link(&whisper, "rita").await;
     assert_eq!(page.status, 200, "{}", page.body);
     let links = std::fs::metadata(desk.gateway.dir.join(".holdpoint/links.json")).unwrap();

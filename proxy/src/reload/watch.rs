@@ -222,7 +222,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             "hold limits" => format!("{:?}", config.hold),
             "limits" => format!("{:?}", config.limits),
             "the admin listener" => format!("{:?}", config.admin),
-            "webhooks and integrations" => format!("{:?}", config.review),
+            "channels and integrations" => format!("{:?}", config.review),
             _ => format!("{:?}", config.journal),
         }
     };
@@ -232,7 +232,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         "hold limits",
         "limits",
         "the admin listener",
-        "webhooks and integrations",
+        "channels and integrations",
         "the journal",
     ];
     parts
