@@ -8,7 +8,7 @@ use holdpoint_core::display::{escape, unescape};
 use holdpoint_core::record::Entry;
 
 use super::testing::{KINDS, Kind, Trouble, Vendor, channel as at};
-use super::{Channel, Log};
+use super::{Channel, Log, Message, Notice, Queue};
 use crate::approvals::testing::{Hands, MemoryLedger, config, draft, identity, vote};
 use crate::approvals::{Approvals, Waiter};
 
@@ -19,6 +19,7 @@ struct Desk {
     ledger: Arc<MemoryLedger>,
     hands: Hands,
     log: Arc<Log>,
+    queue: Queue,
 }
 
 impl Desk {
@@ -31,7 +32,8 @@ impl Desk {
         let (ledger, hands) = (Arc::new(MemoryLedger::default()), Hands::default());
         let (queue, inbox) = super::channel();
         let log = queue.log();
-        let approvals = Approvals::new(config(), ledger.clone(), hands.clock(), Some(queue));
+        let approvals =
+            Approvals::new(config(), ledger.clone(), hands.clock(), Some(queue.clone()));
         let public = Some("https://gw.example/".to_owned());
         super::spawn(inbox, vec![channel], public, approvals.clone());
         Self {
@@ -41,6 +43,7 @@ impl Desk {
             ledger,
             hands,
             log,
+            queue,
         }
     }
 
@@ -347,6 +350,59 @@ async fn names_that_people_chose_cannot_pass_for_anything_else() {
             let raw = String::from_utf8(came.raw).unwrap();
             assert!(!raw.contains('\u{202e}'), "{kind:?}");
         }
+    }
+}
+
+/// What comes between the beginning and the end, by the one who opened an approval.
+#[tokio::test]
+async fn further_people_are_asked_and_an_alarm_is_no_end() {
+    for kind in KINDS {
+        let (vendor, channel) = Vendor::start(kind).await;
+        let desk = Desk::with(kind, vendor, channel);
+        let draft = draft("agent", "DROP TABLE t", 1);
+        let _waiter = desk.hold(&draft).await;
+        let first = desk.came(1).await.remove(0);
+        let tell = |message: Message| {
+            desk.queue.tell(Notice {
+                message,
+                approval: draft.id.clone(),
+                session: draft.session.clone(),
+                view: desk.approvals.get(&draft.id).unwrap(),
+            });
+        };
+        tell(Message::Escalated);
+        // Slack's first message is brought up to date on the way.
+        let count = if kind == Kind::Slack { 3 } else { 2 };
+        let second = desk.came(count).await.remove(count - 1);
+        assert!(second.asks, "{kind:?}: {second:?}");
+        assert_eq!(second.thread, first.thread, "{kind:?}");
+        tell(Message::BrokenGlass);
+        let alarm = desk.came(count + 1).await.remove(count);
+        let said = alarm.headline.to_lowercase();
+        assert!(
+            kind == Kind::Webhook || said.contains("alarm"),
+            "{kind:?}: {said}"
+        );
+        assert!(!alarm.may_approve);
+        if kind == Kind::PagerDuty {
+            // It neither ends nor hides in the incident that asked.
+            assert!(alarm.asks && alarm.thread != first.thread);
+        }
+        tell(Message::Reviewed);
+        let reviewed = desk.came(count + 2).await.remove(count + 1);
+        if kind == Kind::PagerDuty {
+            assert_eq!((reviewed.asks, &reviewed.thread), (false, &alarm.thread));
+        }
+        let vote = vote(&draft, "rita", Verdict::Deny);
+        desk.approvals.vote(vote, desk.hands.now()).await.unwrap();
+        let last = desk.came(count + 3).await.remove(count + 2);
+        assert_eq!(
+            (last.asks, &last.thread),
+            (false, &first.thread),
+            "{kind:?}"
+        );
+        desk.until("count of all", || desk.log.totals() == (5, 0))
+            .await;
     }
 }
 

@@ -35,6 +35,11 @@ impl<'a> Card<'a> {
     pub(crate) fn headline(&self) -> &'static str {
         match (self.message, self.view.state.as_str()) {
             (Message::Pending, _) => "Approval needed",
+            (Message::Step, _) => "Approval needed: the next step",
+            (Message::Escalated, _) => "Approval still needed: more people may decide",
+            (Message::Justified, _) => "Approval needed: the reason was given",
+            (Message::BrokenGlass, _) => "ALARM: a command goes without its reviewers",
+            (Message::Reviewed, _) => "Looked into: the command that went without its reviewers",
             (Message::Settled, "approved") => "Approved",
             (Message::Settled, "used") => "Approved and sent",
             (Message::Settled, "denied") => "Denied",

@@ -133,7 +133,8 @@ fn lives(state: &str) -> bool {
 impl Shared {
     async fn deliver(&self, notice: &Notice, thread: &mut Thread) {
         let name = self.channel.name();
-        if !notice.message.asks() && self.channel.updates() && !thread.opened {
+        let closes = notice.message == Message::Settled;
+        if closes && self.channel.updates() && !thread.opened {
             // Nobody was told that it waits, so nobody needs to hear that it is over.
             self.log.dropped(name);
             return;
@@ -155,7 +156,7 @@ impl Shared {
                 (Digest::of(&body), error)
             }
         };
-        thread.opened |= notice.message.asks() && error.is_none();
+        thread.opened |= !closes && error.is_none();
         let entry = Entry::Notified {
             approval: notice.approval.clone(),
             channel: name.to_owned(),

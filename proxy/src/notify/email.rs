@@ -16,8 +16,9 @@ use lettre::message::{Mailbox, MultiPart, SinglePart};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
-use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
+use lettre::{AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
 
+use super::Message;
 use super::card::Card;
 use super::channel::{ChannelError, Letter, SendError, TIMEOUT};
 use super::deliver::opening_id;
@@ -96,7 +97,7 @@ impl Email {
             opening_id(letter.notice, &self.name),
             self.domain
         );
-        let mut builder = Message::builder()
+        let mut builder = lettre::Message::builder()
             .from(self.from.clone())
             .date(at)
             .message_id(Some(format!("<{}@{}>", letter.id, self.domain)))
@@ -110,13 +111,15 @@ impl Email {
         }
         // Mail programs that go by the subject need the same one in both.
         let subject = subject(&card);
-        builder = if letter.notice.message.asks() {
-            builder.subject(subject)
-        } else {
-            builder
+        builder = match letter.notice.message {
+            Message::Pending => builder.subject(subject),
+            Message::BrokenGlass => builder
+                .subject(format!("ALARM {subject}"))
+                .references(opening),
+            _ => builder
                 .subject(format!("Re: {subject}"))
                 .in_reply_to(opening.clone())
-                .references(opening)
+                .references(opening),
         };
         // Ours, since the library would choose one at random and attempts must not differ.
         let parts = MultiPart::alternative()

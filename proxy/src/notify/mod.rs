@@ -47,22 +47,40 @@ const QUEUE: usize = 1_024;
 pub enum Message {
     /// Somebody has to decide. The first of an approval.
     Pending,
+    /// The next step is asked.
+    Step,
+    /// More people may decide the step.
+    Escalated,
+    /// The requester said why: it can be approved now.
+    Justified,
     /// Reviewers' part is over: decided, expired, withdrawn, revoked or orphaned. There may be
     /// two of an approval: one that was approved can still expire unused.
     Settled,
+    /// An alarm: a command goes without its reviewers.
+    BrokenGlass,
+    /// Somebody looked into that.
+    Reviewed,
 }
 
 impl Message {
     pub fn word(self) -> &'static str {
         match self {
             Self::Pending => "approval.pending",
+            Self::Step => "approval.step",
+            Self::Escalated => "approval.escalated",
+            Self::Justified => "approval.justified",
+            Self::BrokenGlass => "approval.break_glass",
+            Self::Reviewed => "approval.reviewed",
             Self::Settled => "approval.settled",
         }
     }
 
-    /// Whether it asks for something, as against telling how that ended.
-    pub(crate) fn asks(self) -> bool {
-        !matches!(self, Self::Settled)
+    /// Whether it asks for a decision: no use once there is one.
+    pub fn asks(self) -> bool {
+        matches!(
+            self,
+            Self::Pending | Self::Step | Self::Escalated | Self::Justified
+        )
     }
 }
 

@@ -1,7 +1,8 @@
 //! PagerDuty, Events API v2: `trigger` when a command waits, `resolve` when that is over.
 //!
 //! Both carry the same `dedup_key`, so that the incident closes by itself and a repeated attempt opens
-//! no second one. It tells and links; nobody decides there.
+//! no second one. An alarm is a critical incident, resolved once somebody has looked into it. It tells and
+//! links; nobody decides there.
 
 use bytes::Bytes;
 use holdpoint_core::config::{PagerDutyOut, Severity};
@@ -10,6 +11,7 @@ use holdpoint_core::secret::Secret;
 use http::{HeaderMap, Uri};
 use serde_json::{Map, Value, json};
 
+use super::Message;
 use super::card::Card;
 use super::channel::{ChannelError, Letter, Post, SendError, address};
 use crate::approvals::rfc3339;
@@ -52,18 +54,33 @@ impl PagerDuty {
     /// Without the routing key, which is a secret and added on sending.
     pub(super) fn make(&self, letter: &Letter<'_>) -> Result<Bytes, SendError> {
         let card = Card::of(letter.notice, letter.public_url);
-        let key = format!("holdpoint/{}", letter.notice.approval);
-        let event = if letter.notice.message.asks() {
-            self.trigger(&card, letter, &key)
-        } else {
-            json!({"event_action": "resolve", "dedup_key": key})
+        let approval = &letter.notice.approval;
+        // An alarm is an incident of its own: the one that asked is over by then.
+        let key = match letter.notice.message {
+            Message::BrokenGlass | Message::Reviewed => format!("holdpoint/{approval}/alarm"),
+            _ => format!("holdpoint/{approval}"),
+        };
+        let event = match letter.notice.message {
+            Message::Settled | Message::Reviewed => {
+                json!({"event_action": "resolve", "dedup_key": key})
+            }
+            Message::BrokenGlass => self.trigger(&card, letter, &key, Severity::Critical),
+            Message::Pending | Message::Step | Message::Escalated | Message::Justified => {
+                self.trigger(&card, letter, &key, self.severity)
+            }
         };
         serde_json::to_vec(&event)
             .map(Bytes::from)
             .map_err(|e| SendError::Message(e.to_string()))
     }
 
-    fn trigger(&self, card: &Card<'_>, letter: &Letter<'_>, key: &str) -> Value {
+    fn trigger(
+        &self,
+        card: &Card<'_>,
+        letter: &Letter<'_>,
+        key: &str,
+        severity: Severity,
+    ) -> Value {
         let view = card.view;
         let whole = format!("{}: {}", card.headline(), card.title());
         let summary = if whole.chars().count() <= MAX_SUMMARY {
@@ -94,7 +111,7 @@ impl PagerDuty {
             "payload": {
                 "summary": summary,
                 "source": view.target,
-                "severity": self.severity.word(),
+                "severity": severity.word(),
                 "timestamp": rfc3339(letter.wall_ns),
                 "component": view.target,
                 "class": visible_line(&view.shown.class),

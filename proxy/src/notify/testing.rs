@@ -284,7 +284,7 @@ fn webhook(path: &str, headers: &HeaderMap, body: &Bytes, json: &Value) -> Resul
     let webhook = Webhook::new(WHSEC).unwrap();
     webhook.verify(body, headers).map_err(|e| e.to_string())?;
     Ok(Came {
-        asks: json["type"] == "approval.pending",
+        asks: ["approval.pending", "approval.escalated"].contains(&text(&json["type"]).as_str()),
         id: headers["webhook-id"].to_str().unwrap().to_owned(),
         thread: text(&json["approval"]["id"]),
         headline: text(&json["approval"]["state"]),
@@ -386,15 +386,15 @@ fn slack(
         "/api/chat.postMessage" => {
             let metadata = &json["metadata"];
             check(metadata["event_type"] == "holdpoint_approval", "metadata")?;
-            (true, format!("1700000000.{:06}", 100 + count))
+            match json["thread_ts"].as_str() {
+                // Seen as part of the thread that it is in.
+                Some(ts) => (true, ts.to_owned()),
+                None => (true, format!("1700000000.{:06}", 100 + count)),
+            }
         }
         "/api/chat.update" => {
             check(json["ts"] == first, format!("ts {}", json["ts"]))?;
-            check(
-                pressed("holdpoint.deny").is_none(),
-                "a settled message has buttons",
-            )?;
-            (false, first.to_owned())
+            (pressed("holdpoint.deny").is_some(), first.to_owned())
         }
         path => return Err(path.to_owned()),
     };
@@ -447,7 +447,7 @@ fn teams(path: &str, body: &Bytes, json: &Value) -> Result<Came, String> {
     )?;
     let headline = text(&blocks[0]["text"]);
     Ok(Came {
-        asks: headline == "Approval needed",
+        asks: headline.starts_with("Approval") && headline.contains("needed"),
         id: text(&blocks[0]["id"]),
         // It has no updates: whoever reads them finds the approval's page.
         thread: text(&actions[0]["url"]),
@@ -626,19 +626,19 @@ fn read_mail(mail: &str) -> Result<Came, String> {
         shown.push(text);
     }
     let link = html.split("<a href=\"").nth(1).unwrap_or_default();
-    let asks = !head.contains_key("references");
-    check(
-        asks != head["subject"].starts_with("Re: "),
-        &head["subject"],
-    )?;
+    let first = !head.contains_key("references");
+    let subject = &head["subject"];
+    let follows = subject.starts_with("Re: ") || subject.starts_with("ALARM ");
+    check(first != follows, subject)?;
+    let headline = plain.lines().next().unwrap_or_default().to_owned();
     Ok(Came {
-        asks,
+        asks: headline.starts_with("Approval") && headline.contains("needed"),
         id: head["message-id"].clone(),
         thread: head
             .get("references")
             .unwrap_or(&head["message-id"])
             .clone(),
-        headline: plain.lines().next().unwrap_or_default().to_owned(),
+        headline,
         shown,
         link: link.split('"').next().unwrap_or_default().to_owned(),
         may_approve: false,

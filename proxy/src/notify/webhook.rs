@@ -13,6 +13,7 @@ use standardwebhooks::{
     HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP, Webhook,
 };
 
+use super::Message;
 use super::card::link;
 use super::channel::{ChannelError, Letter, Post, SendError};
 use crate::approvals::View;
@@ -100,15 +101,15 @@ pub(super) fn body(letter: &Letter<'_>) -> Result<Bytes, SendError> {
     let notice = letter.notice;
     let id = &notice.view.id;
     let base = letter.public_url.map(|base| base.trim_end_matches('/'));
-    let how = if notice.message.asks() {
-        format!(
+    let how = match notice.message {
+        Message::Settled | Message::Reviewed => "decided already; nothing to do".to_owned(),
+        Message::BrokenGlass => "ALARM: it runs without its reviewers; look into it".to_owned(),
+        Message::Pending | Message::Step | Message::Escalated | Message::Justified => format!(
             "read `approval.shown`, then POST {{\"decision\": \"approve\" or \"deny\", \
              \"digest\": \"{}\", \"reason\": \"…\"}} with a reviewer's bearer token, or run \
              `holdpoint approvals approve {id}`; a denial needs the reason",
             notice.view.digest
-        )
-    } else {
-        "decided already; nothing to do".to_owned()
+        ),
     };
     let body = Body {
         r#type: notice.message.word(),

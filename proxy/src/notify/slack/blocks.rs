@@ -143,6 +143,26 @@ fn paragraph(text: &str) -> Value {
     })
 }
 
+/// What follows the message of an approval in its thread.
+pub(super) fn note(message: Message, view: &View, public_url: Option<&str>) -> Value {
+    let card = Card::new(message, view, public_url);
+    let mut blocks = vec![json!({
+        "type": "header", "text": {"type": "plain_text", "text": card.headline(), "emoji": false},
+    })];
+    blocks.extend(facts(&card));
+    let command = card.command();
+    if literal(&command).len() <= MAX_TEXT && !command.is_empty() {
+        blocks.push(preformatted(&command));
+    }
+    if let Some(link) = &card.link {
+        blocks.push(json!({"type": "actions", "elements": [{
+            "type": "button", "action_id": OPEN, "url": link,
+            "text": {"type": "plain_text", "text": "Open", "emoji": false},
+        }]}));
+    }
+    json!({"text": mrkdwn(&format!("{} ({})", card.headline(), view.id)), "blocks": blocks})
+}
+
 /// A message that says one thing.
 pub(super) fn saying(text: &str) -> Value {
     json!({"text": mrkdwn(text), "blocks": [paragraph(text)]})

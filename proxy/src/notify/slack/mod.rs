@@ -171,26 +171,29 @@ impl Slack {
 
     pub(super) fn make(&self, letter: &Letter<'_>, thread: &Thread) -> Result<Bytes, SendError> {
         let notice = letter.notice;
-        let mut message = blocks::message(
-            notice.message,
-            &notice.view,
-            letter.public_url,
-            self.buttons,
-        );
-        if notice.message.asks() {
-            message["channel"] = self.channel.clone().into();
-            message["metadata"] = json!({
-                "event_type": "holdpoint_approval",
-                "event_payload": {"message_id": letter.id, "approval": notice.view.id},
-            });
-            message["unfurl_links"] = false.into();
-            message["unfurl_media"] = false.into();
-        } else {
-            let place = thread.place.as_ref();
-            let place = place.ok_or_else(|| {
-                SendError::Message("where the message is was never learnt".to_owned())
-            })?;
-            at(&mut message, place);
+        let (kind, view, base) = (notice.message, &notice.view, letter.public_url);
+        let mut message = match kind {
+            Message::Settled | Message::Pending => blocks::message(kind, view, base, self.buttons),
+            _ => blocks::note(kind, view, base),
+        };
+        if kind == Message::Settled {
+            // Only an alarm was posted of it: how it ended is a message of its own.
+            if let Some(place) = &thread.place {
+                at(&mut message, place);
+                return bytes(&message);
+            }
+        }
+        message["channel"] = self.channel.clone().into();
+        message["metadata"] = json!({
+            "event_type": "holdpoint_approval",
+            "event_payload": {"message_id": letter.id, "approval": view.id},
+        });
+        message["unfurl_links"] = false.into();
+        message["unfurl_media"] = false.into();
+        if let (Some(place), false) = (&thread.place, kind == Message::Pending) {
+            message["thread_ts"] = place.ts.clone().into();
+            // In the channel, too: it concerns people who did not follow the thread.
+            message["reply_broadcast"] = (kind != Message::Reviewed).into();
         }
         bytes(&message)
     }
@@ -202,21 +205,26 @@ impl Slack {
         thread: &mut Thread,
     ) -> Result<(), SendError> {
         let approval = letter.notice.approval.as_str();
-        // What is under way in a thread without a place is its first message, or one after it.
-        let updates =
-            serde_json::from_slice::<Value>(body).is_ok_and(|message| message.get("ts").is_some());
-        if updates {
+        if letter.notice.message == Message::Settled && thread.place.is_some() {
             self.call(&self.update, body.clone()).await?;
             self.over(approval);
             return Ok(());
         }
+        // What has buttons says what is asked now.
+        let notice = letter.notice;
+        if let (Some(place), true) = (&thread.place, notice.message.asks())
+            && let Err(error) = self.refresh(place, &notice.view, letter.public_url).await
+        {
+            tracing::warn!(channel = self.name, %error, "a message was not brought up to date");
+        }
         let said = self.call(&self.post_message, body.clone()).await?;
         match (said.channel, said.ts) {
             (Some(channel), Some(ts)) => {
-                // A reminder comes after the message that is kept up to date.
-                let place = thread.place.get_or_insert(Place { channel, ts });
-                if let Some(book) = self.book.get() {
-                    book.posted(approval, place);
+                if letter.notice.message == Message::Pending {
+                    let place = thread.place.insert(Place { channel, ts });
+                    if let Some(book) = self.book.get() {
+                        book.posted(approval, place);
+                    }
                 }
                 Ok(())
             }
