@@ -9,6 +9,7 @@
 
 mod approval_rules;
 mod bad_input;
+mod channels;
 mod connections;
 mod console;
 mod crash;

@@ -14,6 +14,7 @@ mod assets;
 mod guard;
 mod health;
 mod html;
+mod link;
 mod page;
 mod sessions;
 mod sign_in;
@@ -38,7 +39,8 @@ pub use guard::ConsoleError;
 pub use health::{Health, PluginInForce};
 
 use crate::api::{Sessions, Tokens};
-use crate::approvals::{Board, Clock};
+use crate::approvals::{Approvals, Board, Clock};
+use crate::links::Links;
 use guard::Origin;
 use page::notice;
 use sign_in::{Begun, SignedIn, Way};
@@ -59,12 +61,16 @@ const MAX_WAITING: usize = 512;
 /// What the console shows.
 pub struct ConsoleParts {
     pub approvals: Arc<dyn Board>,
+    /// Those of this node: the way to its journal.
+    pub own: Approvals,
     pub tokens: Arc<dyn Tokens>,
     pub sessions: Arc<dyn Sessions>,
     /// Those with `login` offer to sign in.
     pub issuers: Vec<Issuer>,
     /// Where browsers find the admin listener.
     pub public_url: Option<String>,
+    /// Of chat accounts, where there are any.
+    pub links: Option<Arc<Links>>,
     /// The journal's directory.
     pub journal: PathBuf,
     pub health: Arc<dyn Fn() -> Health + Send + Sync>,
@@ -76,10 +82,12 @@ struct Console(Arc<Shared>);
 
 struct Shared {
     approvals: Arc<dyn Board>,
+    own: Approvals,
     tokens: Arc<dyn Tokens>,
     sessions: Arc<dyn Sessions>,
     ways: Vec<Way>,
     origin: Origin,
+    links: Option<Arc<Links>>,
     journal: PathBuf,
     health: Arc<dyn Fn() -> Health + Send + Sync>,
     clock: Clock,
@@ -109,10 +117,12 @@ impl Console {
         let url = parts.public_url.ok_or(ConsoleError::NoAddress)?;
         Ok(Self(Arc::new(Shared {
             approvals: parts.approvals,
+            own: parts.own,
             tokens: parts.tokens,
             sessions: parts.sessions,
             ways: parts.issuers.iter().filter_map(Way::of).collect(),
             origin: Origin::of(&url)?,
+            links: parts.links,
             journal: parts.journal,
             health: parts.health,
             clock: parts.clock,
@@ -139,6 +149,7 @@ fn routes(console: Console) -> Router {
         .route("/console/sessions", get(sessions::list))
         .route("/console/sessions/{id}", get(sessions::one))
         .route("/console/health", get(health::show))
+        .route("/console/link/{token}", get(link::show).post(link::confirm))
         .route("/console/login", get(sign_in::login))
         .route("/console/callback", get(sign_in::callback))
         .route("/console/logout", post(sign_in::logout))
