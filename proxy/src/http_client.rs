@@ -42,6 +42,32 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
+/// An answer whose body comes bit by bit.
+pub(crate) struct Streaming {
+    pub(crate) status: StatusCode,
+    server: String,
+    body: hyper::body::Incoming,
+}
+
+impl Streaming {
+    /// The next part of the body; `None` at its end.
+    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, HttpError>> {
+        loop {
+            return match self.body.frame().await? {
+                Ok(frame) => match frame.into_data() {
+                    Ok(bytes) => Some(Ok(bytes)),
+                    // Trailers.
+                    Err(_) => continue,
+                },
+                Err(error) => Some(Err(HttpError::Unreachable {
+                    server: self.server.clone(),
+                    cause: error.to_string(),
+                })),
+            };
+        }
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HttpError {
@@ -95,6 +121,36 @@ impl HttpClient {
             .body(Bytes::from(form));
         let request = request.map_err(|_| HttpError::Url(url.to_owned()))?;
         self.send(request, TIMEOUT).await
+    }
+
+    /// One request, whose answer's head is there within `timeout`. How long its body
+    /// may be, and take, is for the caller to say.
+    pub(crate) async fn stream(
+        &self,
+        request: Request<Bytes>,
+        timeout: Duration,
+    ) -> Result<Streaming, HttpError> {
+        let server = server(request.uri());
+        if !is_safe(request.uri()) {
+            return Err(HttpError::Url(server));
+        }
+        let answer = self.client.request(request.map(Full::new));
+        let Ok(answer) = tokio::time::timeout(timeout, answer).await else {
+            return Err(HttpError::Slow {
+                server,
+                after: timeout,
+            });
+        };
+        let answer = answer.map_err(|error| HttpError::Unreachable {
+            server: server.clone(),
+            cause: causes(&error),
+        })?;
+        let (head, body) = answer.into_parts();
+        Ok(Streaming {
+            status: head.status,
+            server,
+            body,
+        })
     }
 
     /// One request, from dialling to the last byte within `timeout`.

@@ -2,8 +2,8 @@
 //! flow's URL and exchange, the device grant, refresh. What the issuer says of itself comes
 //! from our own strict discovery.
 //!
-//! The client is public: PKCE stands for a secret that a program on somebody's
-//! machine could not keep.
+//! A client on somebody's machine is public: PKCE stands for a secret that it could not
+//! keep. The console may be a confidential one, and uses PKCE as well.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -21,10 +21,10 @@ use openidconnect::core::{
 };
 use openidconnect::url::Url;
 use openidconnect::{
-    AsyncHttpClient, AuthUrl, AuthorizationCode, ClientId, CsrfToken, DeviceAuthorizationUrl,
-    ErrorResponse, HttpRequest, HttpResponse, IssuerUrl, JsonWebKeySet, JsonWebKeySetUrl, Nonce,
-    OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken,
-    RequestTokenError, Scope, TokenResponse as _, TokenUrl,
+    AsyncHttpClient, AuthType, AuthUrl, AuthorizationCode, ClientId, ClientSecret, CsrfToken,
+    DeviceAuthorizationUrl, ErrorResponse, HttpRequest, HttpResponse, IssuerUrl, JsonWebKeySet,
+    JsonWebKeySetUrl, Nonce, OAuth2TokenResponse as _, PkceCodeChallenge, PkceCodeVerifier,
+    RedirectUrl, RefreshToken, RequestTokenError, Scope, TokenResponse as _, TokenUrl,
 };
 use serde_json::Value;
 
@@ -50,7 +50,7 @@ const SIGNED_WITH: [CoreJwsSigningAlgorithm; 9] = [
 ];
 
 /// What is said to an issuer of who asks, and for whom.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Client {
     pub(crate) issuer: String,
     pub(crate) client_id: String,
@@ -58,6 +58,8 @@ pub(crate) struct Client {
     pub(crate) audience: Option<String>,
     /// Of the issuer's TLS.
     pub(crate) ca: Option<PathBuf>,
+    /// Of a confidential client.
+    pub(crate) secret: Option<Secret>,
     /// Whether to ask for a refresh token.
     pub(crate) offline: bool,
 }
@@ -240,12 +242,35 @@ impl Provider {
     }
 
     fn asking(&self) -> anyhow::Result<CoreClient> {
-        Ok(CoreClient::new(
+        let client = CoreClient::new(
             ClientId::new(self.client.client_id.clone()),
             IssuerUrl::new(self.client.issuer.clone())?,
             JsonWebKeySet::default(),
         )
-        .disable_openid_scope())
+        .disable_openid_scope();
+        let Some(secret) = &self.client.secret else {
+            return Ok(client);
+        };
+        let secret =
+            std::str::from_utf8(secret.expose()).context("the client's secret is no text")?;
+        // Basic is what every server must have, unless it says what it has.
+        let post = self
+            .metadata
+            .client_auth
+            .iter()
+            .any(|way| way == "client_secret_post")
+            && !self
+                .metadata
+                .client_auth
+                .iter()
+                .any(|way| way == "client_secret_basic");
+        Ok(client
+            .set_client_secret(ClientSecret::new(secret.to_owned()))
+            .set_auth_type(if post {
+                AuthType::RequestBody
+            } else {
+                AuthType::BasicAuth
+            }))
     }
 
     fn token_url(&self) -> anyhow::Result<TokenUrl> {

@@ -131,6 +131,7 @@ struct Held {
     targets: BTreeMap<String, Secret>,
     webhooks: BTreeMap<String, Secret>,
     integrations: BTreeMap<String, Secret>,
+    consoles: BTreeMap<String, Secret>,
     on_call: BTreeMap<String, Secret>,
     /// Read again by who uses them; here, that they can be.
     store: usize,
@@ -167,6 +168,7 @@ impl Secrets {
             &held.webhooks,
             &held.integrations,
             &held.on_call,
+            &held.consoles,
         ];
         maps.iter().map(|map| map.len()).sum::<usize>() + held.channels.len() + held.store
     }
@@ -194,6 +196,11 @@ impl Secrets {
         self.0.load().integrations.get(name).cloned()
     }
 
+    /// What the web console proves with that it is its client at this issuer.
+    pub fn console(&self, issuer: &str) -> Option<Secret> {
+        self.0.load().consoles.get(issuer).cloned()
+    }
+
     /// What opens this list of who is on call.
     pub fn on_call(&self, name: &str) -> Option<Secret> {
         self.0.load().on_call.get(name).cloned()
@@ -216,6 +223,16 @@ impl Held {
         for (name, integration) in &config.review.integrations {
             let secret = named(&integration.secret, || format!("integration `{name}`"))?;
             held.integrations.insert(name.clone(), secret);
+        }
+        for issuer in &config.identity.issuers {
+            let place = issuer
+                .console
+                .as_ref()
+                .and_then(|login| login.client_secret.as_ref());
+            if let Some(place) = place {
+                let secret = named(place, || format!("console of issuer `{}`", issuer.name))?;
+                held.consoles.insert(issuer.name.clone(), secret);
+            }
         }
         for (name, list) in &config.review.on_call {
             if let Some(place) = &list.secret {

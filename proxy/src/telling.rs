@@ -48,8 +48,48 @@ pub(crate) struct Summary {
     pub closed: Option<String>,
 }
 
+/// Which sessions to tell of; what is empty matches all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Search {
+    /// In a command's text or its parameters, whatever the letter case.
+    pub(crate) text: String,
+    /// In who connected: label or subject.
+    pub(crate) who: String,
+    pub(crate) target: String,
+    /// Opened on this day or later, `2026-05-01`, UTC.
+    pub(crate) from: String,
+    /// Opened on this day or before.
+    pub(crate) until: String,
+}
+
+impl Search {
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// All but the text, which needs the commands.
+    pub(crate) fn fits(&self, who: [&str; 2], target: &str, opened: &str) -> bool {
+        // RFC 3339 in UTC: days compare as text.
+        let day = opened.get(..10).unwrap_or_default();
+        who.iter().any(|one| holds(one, &self.who))
+            && holds(target, &self.target)
+            && (self.from.is_empty() || day >= self.from.as_str())
+            && (self.until.is_empty() || day <= self.until.as_str())
+    }
+}
+
+fn holds(text: &str, part: &str) -> bool {
+    part.is_empty() || text.to_lowercase().contains(&part.to_lowercase())
+}
+
 /// Reads the sessions of a journal, oldest first.
 pub(crate) fn summaries(reader: Reader) -> anyhow::Result<Vec<Summary>> {
+    found(reader, &Search::default())
+}
+
+/// The sessions that a search finds, oldest first.
+pub(crate) fn found(reader: Reader, search: &Search) -> anyhow::Result<Vec<Summary>> {
+    let mut with_text: HashSet<SessionId> = HashSet::new();
     let mut all: Vec<(Summary, u64)> = Vec::new();
     let mut by_id: HashMap<SessionId, usize> = HashMap::new();
     each(reader, |seq| {
@@ -63,7 +103,13 @@ pub(crate) fn summaries(reader: Reader) -> anyhow::Result<Vec<Summary>> {
         };
         summary.seconds = seconds(seq.at.wall_ns, *opened);
         match seq.entry {
-            Some(Entry::Command(_)) => summary.commands += 1,
+            Some(Entry::Command(command)) => {
+                summary.commands += 1;
+                let mut texts = [&command.text].into_iter().chain(&command.parameters);
+                if !search.text.is_empty() && texts.any(|text| holds(text, &search.text)) {
+                    with_text.insert(id.clone());
+                }
+            }
             Some(Entry::Hold(_) | Entry::Joined { .. }) => summary.held += 1,
             Some(Entry::Refused { .. }) => summary.refused += 1,
             Some(Entry::Unknown { .. }) => summary.unknown += 1,
@@ -72,7 +118,12 @@ pub(crate) fn summaries(reader: Reader) -> anyhow::Result<Vec<Summary>> {
         }
         Ok(())
     })?;
-    Ok(all.into_iter().map(|(summary, _)| summary).collect())
+    let fits = |one: &Summary| {
+        search.fits([&one.principal, &one.subject], &one.target, &one.opened)
+            && (search.text.is_empty() || with_text.contains(&one.session))
+    };
+    let all = all.into_iter().map(|(summary, _)| summary);
+    Ok(all.filter(fits).collect())
 }
 
 impl Summary {

@@ -5,13 +5,14 @@ use holdpoint_tests::gateway::free_ports;
 use holdpoint_tests::{Browser, Gateway, PgServer, Settings, need};
 
 /// A gateway with the development issuer, and its people.
-async fn gateway() -> Option<(Gateway, String)> {
+pub(crate) async fn gateway() -> Option<(Gateway, String)> {
     let server = need!(PgServer::shared(), "postgresql")?;
     let [issuer] = free_ports();
     let known = format!(
         r#"[dev_issuer]
 listen = "{issuer}"
 [dev_issuer.users.ada]
+agent = true
 groups = ["agents"]
 scopes = ["holdpoint.connect"]
 owners = ["olivia"]
@@ -33,7 +34,7 @@ scopes = ["holdpoint.review"]
 }
 
 /// A token of the agent's, from the development issuer.
-async fn agents_token(gateway: &Gateway, issuer: &str) -> String {
+pub(crate) async fn agents_token(gateway: &Gateway, issuer: &str) -> String {
     let mut browser = Browser::default();
     let form = holdpoint_tests::browser::Form {
         action: format!("{issuer}/token"),
@@ -81,7 +82,7 @@ impl Reviewer {
         for _ in 0..500 {
             let page = self.open("/console").await;
             assert_eq!(page.status, 200, "{}", page.body);
-            if page.body.contains(text) {
+            if page.text().contains(text) {
                 let link = page.link("class=\"card\"");
                 return self.browser.open(&link).await;
             }
@@ -122,18 +123,25 @@ async fn what_is_approved_in_the_console_runs_once() {
         .run("SELECT count(*) FROM pg_class WHERE relname = 'made_by_console'");
     assert_eq!(count.stdout, "1\n", "{}", count.stderr);
 
-    // The same form again settles nothing.
-    let page = rita.open("/console/sessions").await;
-    assert!(page.body.contains("ada"), "{}", page.body);
+    let page = rita.open("/console/sessions?text=MADE_BY_console").await;
+    assert!(page.text().contains("ada on shop"), "{}", page.body);
     let session = page.link("class=\"rows\"");
     let page = rita.browser.open(&session).await;
     assert!(page.body.contains("opens a session on"), "{}", page.body);
     let page = rita.open("/console/health").await;
-    assert!(
-        page.body.contains("writing") && page.body.contains("postgres"),
-        "{}",
-        page.body
-    );
+    assert!(page.text().contains("is writing"), "{}", page.body);
+    let page = rita.open("/console/rules").await;
+    for part in ["changes", "it changes something", "postgres"] {
+        assert!(page.text().contains(part), "{part}: {}", page.body);
+    }
+    // The same again: a reviewer sees what was decided the last time.
+    let again = "create table MADE_BY_CONSOLE (a int) -- again";
+    let psql = gateway.psql_as(&token).start(&[again]);
+    let page = rita.held("MADE_BY_CONSOLE").await;
+    let text = page.text();
+    let before = text.split("Decided before").nth(1).unwrap();
+    assert!(before.contains("used ada by rita"), "{text}");
+    drop(psql);
 }
 
 #[tokio::test(flavor = "multi_thread")]

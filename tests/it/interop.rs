@@ -55,6 +55,7 @@ issuer = "{}"
 audiences = ["api://holdpoint"]
 algorithms = ["RS256"]
 login = {{ client_id = "holdpoint-cli" }}
+console = {{ client_id = "holdpoint-console", client_secret = "file:console-secret" }}
 [identity.agents.{}]
 name = "robot"
 groups = ["agents"]
@@ -65,8 +66,11 @@ groups = ["agents"]
             known: Some(known),
             ..Settings::default()
         };
-        let gateway = Gateway::with(&server.database(), settings).await;
+        let gateway = Gateway::prepare(&server.database(), settings).await;
+        gateway.dir.write("console-secret", &self.secret);
         gateway.keep_secret(&self.secret);
+        gateway.spawn();
+        gateway.wait_ready().await;
         Some(Desk::new(gateway))
     }
 }
@@ -156,6 +160,32 @@ async fn a_device_signs_in_at_another_issuer() {
     let token = desk.token(&[]).unwrap();
     let done = desk.gateway.psql_as(&token).run("SELECT 1");
     assert_eq!(done.stdout, "1\n", "{}", done.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reviewer_signs_in_to_the_console_which_proves_its_secret() {
+    let Some(provider) = Provider::start() else {
+        return;
+    };
+    let Some(desk) = provider.desk().await else {
+        return;
+    };
+    let console = format!("http://{}/console", desk.gateway.admin);
+    let mut browser = Browser::default();
+    let page = browser.open(&console).await;
+    let page = browser.open(&page.link("/console/login")).await;
+    let page = through(&mut browser, page, "Waiting for a decision").await;
+    assert_eq!(page.url, console);
+    // A wrong secret is refused by the issuer, and the page does not say it.
+    desk.gateway.stop();
+    desk.gateway.dir.write("console-secret", "not-the-secret");
+    desk.gateway.spawn();
+    desk.gateway.wait_ready().await;
+    let mut browser = Browser::default();
+    let page = browser.open(&console).await;
+    let page = browser.open(&page.link("/console/login")).await;
+    let page = through(&mut browser, page, "Not signed in").await;
+    assert!(!page.body.contains("not-the-secret"), "{}", page.body);
 }
 
 /// Fills in what the provider asks until a page says `end`.

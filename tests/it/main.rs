@@ -9,6 +9,7 @@
 
 mod approval_rules;
 mod bad_input;
+mod browser;
 mod channels;
 mod connections;
 mod console;
@@ -36,3 +37,4 @@ mod two_nodes;
 mod upgrade;
 mod upstream;
 mod versions;
+mod watching;

@@ -118,6 +118,15 @@ impl Browser {
 }
 
 impl Page {
+    /// Its text, without any markup.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for part in self.body.split('<') {
+            text.push_str(part.split_once('>').map_or(part, |(_, text)| text));
+        }
+        text
+    }
+
     /// Its first form.
     #[track_caller]
     pub fn form(&self) -> Form {

@@ -56,6 +56,17 @@ pub fn node_drivers() -> Option<(PathBuf, PathBuf)> {
         .then_some((program("node")?, modules))
 }
 
+/// Node, the packages that drive a browser, and Chromium, as `scripts/setup` installed them.
+pub fn browser() -> Option<(PathBuf, PathBuf, PathBuf)> {
+    let modules = workspace().join("target/node-browser/node_modules");
+    let chromium = ["chromium-headless-shell", "chromium", "google-chrome"];
+    let chromium = chromium.iter().find_map(|name| program(name))?;
+    modules
+        .join("puppeteer-core")
+        .is_dir()
+        .then_some((program("node")?, modules, chromium))
+}
+
 /// The programs of a PostgreSQL version that `scripts/setup` installed.
 pub fn postgres_version(major: u32) -> Option<PathBuf> {
     let modules = workspace().join("target/node-postgres/node_modules");

@@ -8,6 +8,7 @@
 mod about;
 mod approvals;
 mod auth;
+mod events;
 mod integration;
 mod notifications;
 mod problem;
@@ -99,6 +100,8 @@ struct Shared {
     counters: Arc<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
     clock: Clock,
     polls: Semaphore,
+    events: Arc<events::Events>,
+    streams: Arc<Semaphore>,
 }
 
 impl Api {
@@ -117,10 +120,12 @@ impl Api {
 )]
 struct Doc;
 
-/// The routes of the admin listener.
+/// The routes of the admin listener. Made inside of a runtime, which a task of it uses.
 pub fn router(parts: ApiParts) -> Router {
     let (router, _) = routes().split_for_parts();
     let api = Api(Arc::new(Shared {
+        events: events::Events::follow(&*parts.board),
+        streams: Arc::new(Semaphore::new(events::MAX_STREAMS)),
         approvals: parts.approvals,
         board: parts.board,
         tokens: parts.tokens,
@@ -183,6 +188,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(about::metrics))
         .routes(routes!(about::well_known))
         .routes(routes!(approvals::list))
+        .routes(routes!(events::events))
         .routes(routes!(approvals::show))
         .routes(routes!(approvals::decide))
         .routes(routes!(approvals::wait))

@@ -570,6 +570,91 @@ async fn in_clear_it_serves_loopback_only() {
     assert!(matches!(served, Err(ServeError::Clear(_))));
 }
 
+/// The next event of a stream: id, name, data.
+async fn next_event(
+    stream: &mut crate::http_client::Streaming,
+    buffer: &mut String,
+) -> (String, String, Value) {
+    loop {
+        if let Some((event, rest)) = buffer.clone().split_once("\n\n") {
+            rest.clone_into(buffer);
+            let field = |name: &str| {
+                let mut lines = event.lines();
+                lines
+                    .find_map(|line| line.strip_prefix(name))
+                    .map(str::to_owned)
+            };
+            if let (Some(id), Some(name), Some(data)) =
+                (field("id: "), field("event: "), field("data: "))
+            {
+                return (id, name, serde_json::from_str(&data).unwrap());
+            }
+            continue;
+        }
+        let more = tokio::time::timeout(Duration::from_secs(10), stream.next()).await;
+        let more = more.expect("an event in time").expect("no end").unwrap();
+        buffer.push_str(std::str::from_utf8(&more).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_follower_sees_what_waits_then_each_change_and_goes_on_after_a_cut() {
+    let gateway = Gateway::start().await;
+    let (first, digest, _waiter) = gateway.hold("DROP TABLE t", 1).await;
+    let follow = async |last: Option<&str>| {
+        let mut request = Request::get(format!("{}/v1/approvals/events", gateway.base))
+            .header("authorization", "Bearer review-rita");
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let request = request.body(Bytes::new()).unwrap();
+        let stream = gateway.http.stream(request, Duration::from_secs(10)).await;
+        (stream.unwrap(), String::new())
+    };
+    let (mut stream, mut buffer) = follow(None).await;
+    let (_, name, _) = next_event(&mut stream, &mut buffer).await;
+    assert_eq!(name, "reset");
+    let (seen, name, view) = next_event(&mut stream, &mut buffer).await;
+    assert_eq!((name.as_str(), &view["id"]), ("approval", &json!(first)));
+    let body = json!({ "decision": "deny", "digest": digest, "reason": "no" });
+    let path = format!("/v1/approvals/{first}/decision");
+    assert_eq!(
+        gateway.json("POST", &path, "review-rita", body).await.0,
+        200
+    );
+    loop {
+        let (_, _, view) = next_event(&mut stream, &mut buffer).await;
+        if view["state"] == "denied" {
+            break;
+        }
+    }
+    drop(stream);
+    // From the same event on: the denial again, and no new beginning.
+    let (mut stream, mut buffer) = follow(Some(&seen)).await;
+    let (last, name, view) = next_event(&mut stream, &mut buffer).await;
+    assert_eq!((name.as_str(), &view["id"]), ("approval", &json!(first)));
+    drop(stream);
+    // From after the last one: only what is new.
+    let (mut stream, mut buffer) = follow(Some(&last)).await;
+    let (second, _, _waiter) = gateway.hold("DROP TABLE u", 2).await;
+    loop {
+        let (_, name, view) = next_event(&mut stream, &mut buffer).await;
+        assert_eq!(name, "approval");
+        if view["id"] == json!(second) {
+            break;
+        }
+    }
+    // An id of another process, or of nothing, begins anew.
+    for other in ["0123456789ab-1", "x", ""] {
+        let (mut stream, mut buffer) = follow(Some(other)).await;
+        assert_eq!(
+            next_event(&mut stream, &mut buffer).await.1,
+            "reset",
+            "{other}"
+        );
+    }
+}
+
 /// `HOLDPOINT_BLESS=1` writes it.
 #[test]
 fn the_committed_description_is_that_of_the_code() {

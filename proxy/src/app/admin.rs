@@ -3,11 +3,17 @@
 use std::net::TcpListener;
 use std::sync::Arc;
 
+use anyhow::Context as _;
+use holdpoint_core::config::{Admin, Config, Issuer, SecretRef};
+use holdpoint_core::id::SessionId;
+use holdpoint_core::policy::Judge;
+use holdpoint_core::principal::{Identity, Principal};
+
 use super::Shared;
 use crate::api::{self, About, ApiParts, Integrations, LoginWay, Place, SessionView};
 use crate::approvals::{Approvals, PrincipalView, rfc3339};
 use crate::cluster::Cluster;
-use crate::console::{self, ConsoleParts, Health, PluginInForce};
+use crate::console::{self, ConsoleParts, Health, PluginInForce, RulesInForce};
 use crate::links::Links;
 use crate::listener::ProtocolCell;
 use crate::notify::{self, Channels, Inbox, Log};
@@ -15,10 +21,6 @@ use crate::recorder::State;
 use crate::secrets::{self, Secrets};
 use crate::session::{Rules, Sessions};
 use crate::transport::ServerTls;
-use anyhow::Context as _;
-use holdpoint_core::config::{Admin, Config, Issuer, SecretRef};
-use holdpoint_core::id::SessionId;
-use holdpoint_core::principal::{Identity, Principal};
 
 /// Starts the task that tells reviewers of what is held.
 pub(super) fn start_notifying(
@@ -129,7 +131,9 @@ pub(super) async fn start(
         own: shared.approvals.clone(),
         tokens,
         sessions: live,
-        issuers: shared.issuers.clone(),
+        issuers: (shared.issuers.iter())
+            .map(|issuer| (issuer.clone(), vault.console(&issuer.name)))
+            .collect(),
         public_url,
         links: (!config.review.slack.is_empty()).then_some(links),
         journal: config.journal.dir.clone(),
@@ -199,10 +203,21 @@ fn health(
             records: health.records,
             syncs: health.syncs,
             head: recorder.head().to_string(),
-            policy: serving.rules.load().version().to_owned(),
+            rules: rules_in_force(&***serving.rules.load()),
             plugins: serving.protocols.iter().map(plugin).collect(),
         }
     })
+}
+
+fn rules_in_force(policy: &dyn Judge) -> RulesInForce {
+    let files = policy.sources().iter();
+    RulesInForce {
+        version: policy.version().to_owned(),
+        files: files
+            .map(|file| (file.name.clone(), file.text.clone()))
+            .collect(),
+        warnings: policy.warnings().to_vec(),
+    }
 }
 
 fn integrations(config: &Config, secrets: &Secrets) -> anyhow::Result<Integrations> {

@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use holdpoint_core::Now;
-use holdpoint_core::approval::{Draft, Reviewer, Shown, Verdict, Vote};
+use holdpoint_core::approval::{Approval, Draft, Reviewer, Shown, Verdict, Vote};
 use holdpoint_core::config::HoldConfig;
 use holdpoint_core::decision::{Hold, Reviewers, Step};
 use holdpoint_core::id::{ApprovalId, CommandId, Digest, SessionId};
 use holdpoint_core::principal::{Identity, Kind, Principal};
 use holdpoint_core::record::{Durability, Entry, NewRecord};
 
-use super::{Approvals, Clock, Later, Ledger, NotWritten};
+use super::view::Times;
+use super::{Approvals, Clock, Later, Ledger, NotWritten, View};
 use crate::recorder::Head;
 
 /// Keeps entries; may be slow, may fail.
@@ -202,4 +203,19 @@ pub(crate) fn vote(draft: &Draft, subject: &str, verdict: Verdict) -> Vote {
         channel: "api".to_owned(),
         nonce: None,
     }
+}
+
+/// What the world sees of one that was just opened.
+pub(crate) fn view(draft: &Draft) -> View {
+    let now = Hands::default().now();
+    let times = Times::opened(now, draft.hold.expires_in);
+    let approval = Approval::open(draft.clone(), now);
+    View::of(
+        &approval,
+        times,
+        1,
+        &[],
+        None,
+        MemoryLedger::default().head(),
+    )
 }

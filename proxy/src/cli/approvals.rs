@@ -3,10 +3,8 @@
 //! What is decided is what was shown: the command is fetched, printed whole, and
 //! its digest goes back with the vote.
 
-use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
@@ -16,14 +14,12 @@ use holdpoint_core::id::ApprovalId;
 use super::client::{Client, LoginNeeded, ServerArgs};
 use super::login::Purpose;
 use super::rules;
+use super::watch::{Ring, WatchArgs, watch};
 use crate::api::{Choice, Decided, Decision, Listed, Notifications};
 use crate::approvals::View;
 
 const LOGIN_NEEDED: u8 = 3;
 const STILL_PENDING: u8 = 4;
-
-/// Between looks of `watch`.
-const LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ApprovalsCommand {
@@ -35,7 +31,7 @@ pub(super) enum ApprovalsCommand {
     Approve(ApproveArgs),
     /// Refuse a held command; the agent is told the reason
     Deny(DenyArgs),
-    /// Print approvals as they come, and ring
+    /// Show approvals as they come: a table on a terminal, a line a change elsewhere
     Watch(WatchArgs),
     /// Say why your own held command is to run, where its rule asks
     Justify(rules::JustifyArgs),
@@ -118,18 +114,6 @@ pub(super) struct DenyArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct WatchArgs {
-    #[command(flatten)]
-    server: ServerArgs,
-    /// Do not ring the terminal's bell
-    #[arg(long)]
-    quiet: bool,
-    /// Print JSON, one line a change
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
 pub(super) struct DeliveriesArgs {
     #[command(flatten)]
     server: ServerArgs,
@@ -172,7 +156,7 @@ impl ApprovalsCommand {
                     };
                     decide(&args.server, &args.id, decision).await
                 }
-                Self::Watch(args) => watch(&args).await,
+                Self::Watch(args) => watch(&args, Ring::Silent).await,
                 Self::Justify(args) => rules::justify(&args).await,
                 Self::BreakGlass(args) => rules::break_glass(&args).await,
                 Self::Reviews(args) => rules::reviews(&args).await,
@@ -221,19 +205,19 @@ async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// One line; `show` has the rest. A decision is never taken over this line alone.
-fn summary(view: &View) -> String {
-    let text = escape_line(view.shown.text.as_bytes());
+pub(super) fn summary(view: &View) -> String {
+    let text = safe(&view.shown.text);
     let head: String = text.chars().take(60).collect();
     let more = if head.len() < text.len() { " …" } else { "" };
     format!(
         "{}  {:9}  {}  {}  {}/{}  until {}  {head}{more}",
-        view.id,
-        view.state,
+        safe(&view.id),
+        safe(&view.state),
         safe(&view.target),
         safe(&view.principal.label),
         view.approvals,
         view.quorum,
-        view.expires_at,
+        safe(&view.expires_at),
     )
 }
 
@@ -365,39 +349,6 @@ pub(super) fn confirmed(view: &View, what: &str) -> anyhow::Result<bool> {
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;
     Ok(!start.is_empty() && line.trim().eq_ignore_ascii_case(start))
-}
-
-async fn watch(args: &WatchArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&args.server, Purpose::Review)?;
-    let mut known: BTreeMap<String, String> = BTreeMap::new();
-    let mut first = true;
-    loop {
-        let listed: Listed = client.get("/v1/approvals").await?;
-        let mut out = io::stdout().lock();
-        for view in listed.approvals.iter().rev() {
-            let before = known.insert(view.id.clone(), view.state.clone());
-            // What was settled before this began is no news.
-            let news = before.as_ref() != Some(&view.state) && !(first && view.is_decided());
-            if !news {
-                continue;
-            }
-            if args.json {
-                serde_json::to_writer(&mut out, view)?;
-                writeln!(out)?;
-            } else {
-                let ring = !args.quiet && !view.is_decided() && io::stdout().is_terminal();
-                writeln!(out, "{}{}", if ring { "\x07" } else { "" }, summary(view))?;
-            }
-        }
-        out.flush()?;
-        drop(out);
-        known.retain(|id, _| listed.approvals.iter().any(|view| view.id == *id));
-        first = false;
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(ExitCode::SUCCESS),
-        }
-    }
 }
 
 /// Everything a decision needs. The gateway has escaped the command; it is

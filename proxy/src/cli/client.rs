@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::login::{Purpose, Wanted, cached};
+use super::sse::EventStream;
 use crate::api::{About, Problem};
 use crate::http_client::{HttpClient, USER_AGENT, checked};
 
@@ -18,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A thousand approvals of some size fit in.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
+
+/// What says why a request is refused is short.
+const MAX_PROBLEM: usize = 64 * 1024;
 
 /// Where the gateway is.
 #[derive(Debug, Clone, Args)]
@@ -179,6 +183,32 @@ impl Client {
         serde_json::from_slice(&answer).context("the gateway answered something else")
     }
 
+    /// Follows the gateway's approvals, from after the event `last` if it can.
+    pub(super) async fn follow(&self, last: Option<&str>) -> anyhow::Result<EventStream> {
+        let token = self.token().await?;
+        let mut request = self.request(Method::GET, "/v1/approvals/events", Some(&token))?;
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let answer = self
+            .http
+            .stream(request.body(Bytes::new())?, PATIENCE)
+            .await;
+        let mut answer =
+            answer.with_context(|| format!("cannot ask the gateway at `{}`", self.base))?;
+        if answer.status.is_success() {
+            return Ok(EventStream::new(answer));
+        }
+        let mut body = Vec::new();
+        while let Ok(Some(Ok(bytes))) = tokio::time::timeout(PATIENCE, answer.next()).await {
+            body.extend_from_slice(&bytes);
+            if body.len() > MAX_PROBLEM {
+                break;
+            }
+        }
+        Err(refusal(answer.status, &body))
+    }
+
     async fn call(
         &self,
         method: Method,
@@ -187,19 +217,7 @@ impl Client {
         body: Option<Bytes>,
         timeout: Duration,
     ) -> anyhow::Result<Bytes> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base))
-            .header(header::ACCEPT, "application/json")
-            .header(header::USER_AGENT, USER_AGENT)
-            .header("holdpoint-client", "cli");
-        // The client speaks HTTP/1.1 and adds the host by itself.
-        if let Some(token) = token {
-            let mut value = header::HeaderValue::try_from(format!("Bearer {token}"))
-                .map_err(|_| LoginNeeded("the token is not one line of plain text".to_owned()))?;
-            value.set_sensitive(true);
-            request = request.header(header::AUTHORIZATION, value);
-        }
+        let mut request = self.request(method, path, token)?;
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
@@ -212,13 +230,39 @@ impl Client {
         if answer.status.is_success() {
             return Ok(answer.body);
         }
-        let status = answer.status;
-        let Ok(problem) = serde_json::from_slice::<Problem>(&answer.body) else {
-            bail!("the gateway answered {status}");
-        };
-        if status == StatusCode::UNAUTHORIZED {
-            return Err(LoginNeeded(Refused(problem).to_string()).into());
-        }
-        Err(Refused(problem).into())
+        Err(refusal(answer.status, &answer.body))
     }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+    ) -> anyhow::Result<http::request::Builder> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header(header::ACCEPT, "application/json, text/event-stream")
+            .header(header::USER_AGENT, USER_AGENT)
+            .header("holdpoint-client", "cli");
+        // The client speaks HTTP/1.1 and adds the host by itself.
+        if let Some(token) = token {
+            let mut value = header::HeaderValue::try_from(format!("Bearer {token}"))
+                .map_err(|_| LoginNeeded("the token is not one line of plain text".to_owned()))?;
+            value.set_sensitive(true);
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        Ok(request)
+    }
+}
+
+/// What a gateway says when it says no.
+fn refusal(status: StatusCode, body: &[u8]) -> anyhow::Error {
+    let Ok(problem) = serde_json::from_slice::<Problem>(body) else {
+        return anyhow::anyhow!("the gateway answered {status}");
+    };
+    if status == StatusCode::UNAUTHORIZED {
+        return LoginNeeded(Refused(problem).to_string()).into();
+    }
+    Refused(problem).into()
 }

@@ -8,6 +8,7 @@ mod approvals;
 mod check;
 mod classify;
 mod client;
+mod completion;
 mod demo;
 mod doctor;
 mod env;
@@ -18,10 +19,12 @@ mod replay;
 mod rules;
 mod serve;
 mod sessions;
+mod sse;
 mod style;
 mod token;
 mod verify;
 mod wait;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -73,11 +76,15 @@ enum Command {
     /// List and decide what is held
     #[command(subcommand)]
     Approvals(approvals::ApprovalsCommand),
+    /// Follow what is held, and ring when something new waits
+    Watch(watch::RingArgs),
     /// Read recorded sessions
     #[command(subcommand)]
     Sessions(sessions::SessionsCommand),
     /// Check that a journal is whole and unaltered
     Verify(verify::VerifyArgs),
+    /// Print a script that lets a shell complete these commands
+    Completion(completion::CompletionArgs),
 }
 
 /// Which configuration to read.
@@ -128,8 +135,10 @@ pub fn main() -> ExitCode {
         Command::Psql(args) => args.run(),
         Command::Wait(args) => args.run(),
         Command::Approvals(command) => command.run(),
+        Command::Watch(args) => args.run(),
         Command::Sessions(command) => command.run(),
         Command::Verify(args) => args.run(),
+        Command::Completion(args) => args.run(),
     };
     match outcome {
         Ok(code) => code,

@@ -17,6 +17,11 @@ impl Style {
         Self::new(std::io::stderr().is_terminal())
     }
 
+    #[cfg(test)]
+    pub(crate) fn plain() -> Self {
+        Self { on: false }
+    }
+
     fn new(terminal: bool) -> Self {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self {

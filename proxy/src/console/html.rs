@@ -8,6 +8,8 @@ use std::fmt::Display;
 
 use holdpoint_core::display::{visible, visible_line};
 
+use super::sql::{Look, pieces};
+
 #[derive(Debug, Default)]
 pub(super) struct Html(String);
 
@@ -27,6 +29,33 @@ impl Html {
         // A parser drops the first line feed of both; this one is dropped in its place.
         self.0.push('\n');
         self.escaped(&visible(text))
+    }
+
+    /// As [`Html::block`], coloured as a statement.
+    pub(super) fn statement(&mut self, text: &str) -> &mut Self {
+        self.0.push('\n');
+        for (look, piece) in pieces(text) {
+            let open = match look {
+                Look::Plain => {
+                    self.escaped(&visible(piece));
+                    continue;
+                }
+                Look::Keyword => "<span class=\"k\">",
+                Look::Danger => "<span class=\"x\">",
+                Look::Text => "<span class=\"s\">",
+                Look::Number => "<span class=\"n\">",
+                Look::Comment => "<span class=\"c\">",
+                Look::Escape => "<span class=\"e\">",
+            };
+            self.raw(open).escaped(&visible(piece)).raw("</span>");
+        }
+        self
+    }
+
+    /// `3 lines`, `1 line`; for what takes an `s`.
+    pub(super) fn count(&mut self, number: usize, what: &'static str) -> &mut Self {
+        self.show(number).raw(" ").raw(what);
+        if number == 1 { self } else { self.raw("s") }
     }
 
     pub(super) fn show(&mut self, value: impl Display) -> &mut Self {
@@ -129,7 +158,17 @@ mod tests {
             let html = block(&escape(&bytes));
             let inner = html.strip_prefix('\n').unwrap();
             prop_assert!(!inner.contains(['<', '>', '"', '\'', '\r', '\0']));
-            prop_assert_eq!(unescape(&read(inner)), Some(bytes));
+            prop_assert_eq!(unescape(&read(inner)), Some(bytes.clone()));
+
+            let mut html = Html::default();
+            html.statement(&escape(&bytes));
+            let html = html.into_string();
+            let mut bare = String::new();
+            for part in html.split("<span class=\"") {
+                let part = part.split_once("\">").map_or(part, |(_, text)| text);
+                bare.push_str(&part.replace("</span>", ""));
+            }
+            prop_assert_eq!(unescape(&read(&bare[1..])), Some(bytes));
         }
     }
 }

@@ -15,14 +15,18 @@ mod guard;
 mod health;
 mod html;
 mod link;
+mod one;
 mod page;
+mod rules;
 mod sessions;
 mod sign_in;
+mod sql;
 mod table;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -33,10 +37,11 @@ use axum::response::Redirect;
 use axum::routing::{get, post};
 use holdpoint_core::Now;
 use holdpoint_core::config::Issuer;
+use holdpoint_core::secret::Secret;
 use tokio::sync::Semaphore;
 
 pub use guard::ConsoleError;
-pub use health::{Health, PluginInForce};
+pub use health::{Health, PluginInForce, RulesInForce};
 
 use crate::api::{Sessions, Tokens};
 use crate::approvals::{Approvals, Board, Clock};
@@ -65,8 +70,9 @@ pub struct ConsoleParts {
     pub own: Approvals,
     pub tokens: Arc<dyn Tokens>,
     pub sessions: Arc<dyn Sessions>,
-    /// Those with `login` offer to sign in.
-    pub issuers: Vec<Issuer>,
+    /// Those with `login` or `console` offer to sign in. With the secret of a
+    /// confidential client.
+    pub issuers: Vec<(Issuer, Option<Secret>)>,
     /// Where browsers find the admin listener.
     pub public_url: Option<String>,
     /// Of chat accounts, where there are any.
@@ -102,6 +108,15 @@ impl Console {
     fn now(&self) -> Now {
         (self.0.clock)()
     }
+
+    /// Targets whose commands are statements, and may be coloured as such.
+    fn sql_targets(&self) -> HashSet<String> {
+        let plugins = (self.0.health)().plugins.into_iter();
+        plugins
+            .filter(|plugin| matches!(plugin.name.as_str(), "postgres" | "mysql"))
+            .map(|plugin| plugin.target)
+            .collect()
+    }
 }
 
 /// The console's routes, for the admin listener.
@@ -120,7 +135,9 @@ impl Console {
             own: parts.own,
             tokens: parts.tokens,
             sessions: parts.sessions,
-            ways: parts.issuers.iter().filter_map(Way::of).collect(),
+            ways: (parts.issuers.into_iter())
+                .filter_map(|(issuer, secret)| Way::of(&issuer, secret))
+                .collect(),
             origin: Origin::of(&url)?,
             links: parts.links,
             journal: parts.journal,
@@ -138,7 +155,7 @@ fn routes(console: Console) -> Router {
     Router::new()
         .route("/", get(async || Redirect::to("/console")))
         .route("/console", get(approvals::list))
-        .route("/console/approvals/{id}", get(approvals::one))
+        .route("/console/approvals/{id}", get(one::show))
         .route("/console/approvals/{id}/approve", get(approvals::approve))
         .route("/console/approvals/{id}/deny", get(approvals::deny))
         .route(
@@ -148,6 +165,7 @@ fn routes(console: Console) -> Router {
         .route("/console/changes", get(approvals::changes))
         .route("/console/sessions", get(sessions::list))
         .route("/console/sessions/{id}", get(sessions::one))
+        .route("/console/rules", get(rules::show))
         .route("/console/health", get(health::show))
         .route("/console/link/{token}", get(link::show).post(link::confirm))
         .route("/console/login", get(sign_in::login))

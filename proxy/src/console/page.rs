@@ -13,6 +13,7 @@ use crate::api::Problem;
 pub(super) enum Tab {
     Approvals,
     Sessions,
+    Rules,
     Health,
     None,
 }
@@ -54,7 +55,7 @@ impl Frame<'_> {
         }
         html.raw(">\n")
             .join(inner)
-            .raw("</main>\n<footer id=\"keys\" hidden></footer>\n</body>\n</html>\n");
+            .raw("</main>\n<footer id=\"keys\" hidden><kbd>j</kbd> <kbd>k</kbd> move · <kbd>Enter</kbd> opens · <kbd>a</kbd> approve · <kbd>d</kbd> deny · <kbd>u</kbd> back</footer>\n</body>\n</html>\n");
         (status, Answer(html.into_string())).into_response()
     }
 
@@ -63,6 +64,7 @@ impl Frame<'_> {
         for (tab, start, name) in [
             (Tab::Approvals, "<a href=\"/console\"", "Approvals"),
             (Tab::Sessions, "<a href=\"/console/sessions\"", "Sessions"),
+            (Tab::Rules, "<a href=\"/console/rules\"", "Rules"),
             (Tab::Health, "<a href=\"/console/health\"", "Health"),
         ] {
             html.raw(start);

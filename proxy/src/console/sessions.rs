@@ -4,75 +4,204 @@
 //! it was. Reviewers decide about commands, and answers may hold what is not theirs to see.
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
 
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use holdpoint_core::id::SessionId;
 use holdpoint_core::record::Entry;
+use serde::Deserialize;
 
 use super::Console;
 use super::html::Html;
+use super::one::moment;
 use super::page::{Frame, Tab, notice};
-use super::sign_in::Who;
+use super::sign_in::{Who, query as encoded};
+use crate::api::SessionView;
 use crate::recorder::Reader;
-use crate::telling::{self, Summary, Tone};
+use crate::telling::{self, Search, Summary, Tone};
 
 /// Of the journal, from its end: what is read for one page.
 const LOOK_BACK: u64 = 128 << 20;
 
-/// Past sessions in the list.
+/// Past sessions on a page of the list.
 const RECENT: usize = 50;
 
 /// Of one session. A longer one is for the command line.
 const MAX_LINES: usize = 2_000;
 
-pub(super) async fn list(State(console): State<Console>, headers: HeaderMap) -> Response {
+/// What the form of the list asks for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Asked {
+    text: String,
+    who: String,
+    target: String,
+    from: String,
+    until: String,
+    /// From 0; the newest sessions are on the first.
+    page: usize,
+}
+
+impl Asked {
+    fn search(&self) -> Search {
+        Search {
+            text: self.text.trim().to_owned(),
+            who: self.who.trim().to_owned(),
+            target: self.target.trim().to_owned(),
+            from: self.from.clone(),
+            until: self.until.clone(),
+        }
+    }
+
+    /// The link to another page of the same search.
+    fn at_page(&self, page: usize) -> String {
+        let mut link = String::from("/console/sessions?");
+        for (name, value) in [
+            ("text", &self.text),
+            ("who", &self.who),
+            ("target", &self.target),
+            ("from", &self.from),
+            ("until", &self.until),
+        ] {
+            if !value.is_empty() {
+                let _ = write!(link, "{name}={}&", encoded(value));
+            }
+        }
+        let _ = write!(link, "page={page}");
+        link
+    }
+}
+
+pub(super) async fn list(
+    State(console): State<Console>,
+    headers: HeaderMap,
+    query: Result<Query<Asked>, QueryRejection>,
+) -> Response {
     let who = match console.who(&headers, "/console/sessions").await {
         Ok(who) => who,
         Err(page) => return *page,
     };
+    let asked = query.map(|Query(asked)| asked).unwrap_or_default();
+    let search = asked.search();
     let live = console.0.sessions.list();
+    let known: HashSet<String> = live.iter().map(|one| one.id.clone()).collect();
     let mut html = Html::default();
-    html.raw("<h1>Sessions</h1>\n");
-    if live.is_empty() {
-        html.raw("<p class=\"empty\">Nobody is connected.</p>\n");
+    html.raw("<div class=\"title\"><h1>Sessions</h1></div>\n");
+    form(&mut html, &asked);
+    let wanted = search.clone();
+    let past = console
+        .read(move |reader| telling::found(reader, &wanted))
+        .await;
+    let with_text = |id: &str| match &past {
+        _ if search.text.is_empty() => true,
+        Ok(all) => all.iter().any(|one| one.session.as_str() == id),
+        Err(_) => false,
+    };
+    let now: Vec<_> = (live.iter())
+        .filter(|one| {
+            let who = [one.principal.label.as_str(), &one.principal.subject];
+            search.fits(who, &one.target, &one.opened_at) && with_text(&one.id)
+        })
+        .collect();
+    if asked.page == 0 {
+        html.raw("<h2>Live</h2>\n");
+        if now.is_empty() {
+            html.raw(match search.is_empty() {
+                true => "<p class=\"soft\">Nobody is connected.</p>\n",
+                false => "<p class=\"soft\">None of those who are connected.</p>\n",
+            });
+        }
+        html.raw("<ol class=\"rows\">");
+        for one in now {
+            live_row(&mut html, one);
+        }
+        html.raw("</ol>\n");
     }
-    html.raw("<ol class=\"rows\">\n");
-    for one in &live {
-        html.raw("<li><a href=\"/console/sessions/")
-            .text(&one.id)
-            .raw("\"><span class=\"chip good\">live</span> <b>")
-            .text(&one.principal.label)
-            .raw("</b> on <b>")
-            .text(&one.target)
-            .raw("</b> <span class=\"soft\">")
-            .show(one.commands)
-            .raw(" commands · from ")
-            .text(&one.source)
-            .raw(" · since ")
-            .text(&one.opened_at)
-            .raw("</span></a></li>\n");
-    }
-    html.raw("</ol>\n<h2>Before</h2>\n");
-    let known: HashSet<String> = live.into_iter().map(|one| one.id).collect();
-    match console.read(telling::summaries).await {
+    html.raw("<h2>Before</h2>\n");
+    match &past {
         Ok(all) => {
-            let past = all
-                .iter()
-                .rev()
-                .filter(|one| !known.contains(one.session.as_str()));
-            html.raw("<ol class=\"rows\">\n");
-            for one in past.take(RECENT) {
+            let mut past = (all.iter().rev())
+                .filter(|one| !known.contains(one.session.as_str()))
+                .skip(asked.page.saturating_mul(RECENT))
+                .peekable();
+            if past.peek().is_none() {
+                html.raw("<p class=\"soft\">None.</p>\n");
+            }
+            html.raw("<ol class=\"rows\">");
+            for one in past.by_ref().take(RECENT) {
                 past_row(&mut html, one);
             }
-            html.raw("</ol>\n<p class=\"soft small\">The latest; <code>holdpoint sessions list</code> on the gateway's host tells of all.</p>\n");
+            html.raw("</ol>\n<p class=\"buttons\">");
+            if asked.page > 0 {
+                html.raw("<a class=\"button quiet\" href=\"")
+                    .text(&asked.at_page(asked.page - 1))
+                    .raw("\">Newer</a>");
+            }
+            if past.peek().is_some() {
+                html.raw("<a class=\"button quiet\" href=\"")
+                    .text(&asked.at_page(asked.page + 1))
+                    .raw("\">Older</a>");
+            }
+            html.raw("</p>\n<p class=\"soft small\">Of the journal's last part; <code>holdpoint sessions list</code> on the gateway's host tells of all.</p>\n");
         }
         Err(why) => {
-            html.within("<p class=\"told bad\">", &why, "</p>\n");
+            html.within("<p class=\"told bad\">", why, "</p>\n");
         }
     }
     frame(&console, &who, "Sessions").page(StatusCode::OK, &html)
+}
+
+fn form(html: &mut Html, asked: &Asked) {
+    html.raw(
+        "<form class=\"search\" method=\"get\" action=\"/console/sessions\" role=\"search\">\n",
+    );
+    for (start, value) in [
+        (
+            "<label>Text of a command<input type=\"search\" name=\"text\" value=\"",
+            &asked.text,
+        ),
+        (
+            "<label>Who<input type=\"text\" name=\"who\" value=\"",
+            &asked.who,
+        ),
+        (
+            "<label>Target<input type=\"text\" name=\"target\" value=\"",
+            &asked.target,
+        ),
+        (
+            "<label>From<input type=\"date\" name=\"from\" value=\"",
+            &asked.from,
+        ),
+        (
+            "<label>Until<input type=\"date\" name=\"until\" value=\"",
+            &asked.until,
+        ),
+    ] {
+        html.within(start, value, "\"></label>\n");
+    }
+    html.raw("<button class=\"button\">Search</button></form>\n");
+}
+
+fn live_row(html: &mut Html, one: &SessionView) {
+    html.raw("<li><a href=\"/console/sessions/")
+        .text(&one.id)
+        .raw("\"><span class=\"chip good\">live</span> <b>")
+        .text(&one.principal.label)
+        .raw("</b> on <b>")
+        .text(&one.target)
+        .raw("</b> <span class=\"soft\">")
+        .count(
+            usize::try_from(one.commands).unwrap_or(usize::MAX),
+            "command",
+        )
+        .raw(" · from ")
+        .text(&one.source)
+        .raw(" · since ");
+    moment(html, &one.opened_at);
+    html.raw("</span></a></li>\n");
 }
 
 fn past_row(html: &mut Html, one: &Summary) {
@@ -83,18 +212,22 @@ fn past_row(html: &mut Html, one: &Summary) {
         .raw("</b> on <b>")
         .text(&one.target)
         .raw("</b> <span class=\"soft\">")
-        .show(one.commands)
-        .raw(" commands");
-    for (count, what) in [
-        (one.held, " held"),
-        (one.refused, " refused"),
-        (one.unknown, " unknown"),
+        .count(
+            usize::try_from(one.commands).unwrap_or(usize::MAX),
+            "command",
+        );
+    for (count, open) in [
+        (one.held, "</span> <span class=\"chip waits\">held "),
+        (one.refused, "</span> <span class=\"chip bad\">refused "),
+        (one.unknown, "</span> <span class=\"chip bad\">unknown "),
     ] {
         if count > 0 {
-            html.raw(", ").show(count).raw(what);
+            html.raw(open).show(count);
         }
     }
-    html.raw(" · ").text(&one.opened).raw(" · ");
+    html.raw("</span> <span class=\"soft\"> · ");
+    moment(html, &one.opened);
+    html.raw(" · ");
     match &one.closed {
         Some(reason) => html.text(reason),
         None => html.raw("open"),
@@ -103,10 +236,47 @@ fn past_row(html: &mut Html, one: &Summary) {
 }
 
 /// One session's lines, told.
+#[derive(Default)]
 struct Story {
-    lines: Vec<(f64, Tone, String, String)>,
+    lines: Vec<Line>,
+    target: Option<String>,
     found: bool,
     cut: bool,
+}
+
+struct Line {
+    since: f64,
+    tone: Tone,
+    head: String,
+    body: String,
+    command: bool,
+    /// What is not shown and comes in runs that would bury the rest.
+    folded: Option<Folded>,
+}
+
+/// How many, and how many bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Folded {
+    answers: usize,
+    own: usize,
+    bytes: usize,
+}
+
+impl Story {
+    /// Another line, or one more of the last line's run.
+    fn add(&mut self, line: Line) {
+        if let (Some(last), Some(more)) = (self.lines.last_mut(), line.folded)
+            && let Some(sum) = &mut last.folded
+        {
+            sum.answers += more.answers;
+            sum.own += more.own;
+            sum.bytes += more.bytes;
+        } else if self.lines.len() < MAX_LINES {
+            self.lines.push(line);
+        } else {
+            self.cut = true;
+        }
+    }
 }
 
 pub(super) async fn one(
@@ -146,29 +316,22 @@ pub(super) async fn one(
             );
         }
     };
+    let sql = console.sql_targets();
+    let target = (console.0.sessions.list().into_iter())
+        .find(|one| one.id == session.as_str())
+        .map(|one| one.target)
+        .or(story.target.clone());
+    let sql = target.is_some_and(|target| sql.contains(&target));
     let mut html = Html::default();
-    html.raw("<h1>Session <code>")
+    html.raw("<p class=\"crumbs\"><a href=\"/console/sessions\">Sessions</a></p>\n<div class=\"title\"><h1>Session <code>")
         .text(session.as_str())
-        .raw("</code></h1>\n<ol class=\"story\">\n");
-    for (since, tone, head, body) in &story.lines {
-        html.raw(match tone {
-            Tone::Plain => "<li>",
-            Tone::Head => "<li class=\"head\">",
-            Tone::Good => "<li class=\"good\">",
-            Tone::Waits => "<li class=\"waits\">",
-            Tone::Bad => "<li class=\"bad\">",
-        })
-        .raw("<span class=\"at\">+")
-        .text(&format!("{since:.3}"))
-        .raw(" s</span> <span>")
-        .text(head)
-        .raw("</span>");
-        if !body.is_empty() {
-            html.raw("<pre class=\"command\">")
-                .block(body)
-                .raw("</pre>");
-        }
-        html.raw("</li>\n");
+        .raw("</code></h1></div>\n<div class=\"player\" hidden><button class=\"button quiet\" type=\"button\" data-play>Replay</button><label class=\"small soft\">Speed <select data-speed><option value=\"1\">1×</option><option value=\"4\" selected>4×</option><option value=\"16\">16×</option></select></label><input type=\"range\" min=\"0\" max=\"")
+        .show(story.lines.len())
+        .raw("\" value=\"")
+        .show(story.lines.len())
+        .raw("\" aria-label=\"Shown up to this line\" data-reel></div>\n<ol class=\"story\">\n");
+    for line in &story.lines {
+        tell(&mut html, line, sql);
     }
     html.raw("</ol>\n");
     if story.cut {
@@ -178,24 +341,80 @@ pub(super) async fn one(
     frame(&console, &who, "Session").page(StatusCode::OK, &html)
 }
 
+fn tell(html: &mut Html, line: &Line, sql: bool) {
+    html.raw(match line.tone {
+        Tone::Plain => "<li",
+        Tone::Head => "<li class=\"head\"",
+        Tone::Good => "<li class=\"good\"",
+        Tone::Waits => "<li class=\"waits\"",
+        Tone::Bad => "<li class=\"bad\"",
+    })
+    .raw(" data-since=\"")
+    .text(&format!("{:.3}", line.since))
+    .raw("\"><span class=\"since\">+")
+    .text(&format!("{:.3}", line.since))
+    .raw(" s</span> ");
+    match line.folded {
+        Some(folded) => {
+            html.raw("<span class=\"soft\">");
+            if folded.answers > 0 {
+                html.count(folded.answers, "answer").raw(" of the target, ");
+            }
+            if folded.own > 0 {
+                html.count(folded.own, "message").raw(" of the gateway, ");
+            }
+            html.count(folded.bytes, "byte").raw("</span>");
+        }
+        None => {
+            html.within("<span>", &line.head, "</span>");
+        }
+    }
+    if !line.body.is_empty() {
+        html.raw("<pre class=\"command\" tabindex=\"0\">");
+        if sql && line.command {
+            html.statement(&line.body);
+        } else {
+            html.block(&line.body);
+        }
+        html.raw("</pre>");
+    }
+    html.raw("</li>\n");
+}
+
 fn told(reader: Reader, wanted: &SessionId) -> anyhow::Result<Story> {
-    let mut story = Story {
-        lines: Vec::new(),
-        found: false,
-        cut: false,
-    };
+    let mut story = Story::default();
     story.found = telling::of_session(reader, wanted, |seen, since| {
         let Some(entry) = seen.entry else {
             return Ok(());
         };
-        if story.lines.len() >= MAX_LINES {
-            story.cut = true;
-            return Ok(());
+        if let Entry::Open(open) = entry {
+            story.target = Some(open.target.clone());
         }
         if let Some((tone, head, body)) = telling::told(entry, seen.blob) {
-            let answer = matches!(entry, Entry::Response | Entry::Authored { .. });
-            let body = if answer { String::new() } else { body };
-            story.lines.push((since, tone, head, body));
+            let bytes = seen.blob.len();
+            let folded = match entry {
+                Entry::Response => Some((1, 0)),
+                Entry::Authored { .. } => Some((0, 1)),
+                _ => None,
+            };
+            let folded = folded.map(|(answers, own)| Folded {
+                answers,
+                own,
+                bytes,
+            });
+            story.add(Line {
+                since,
+                tone,
+                head,
+                // What targets answered is not for everyone who may review.
+                body: if folded.is_some() {
+                    String::new()
+                } else {
+                    body
+                },
+                command: matches!(entry, Entry::Command(_)),
+                folded,
+            });
         }
         Ok(())
     })?;

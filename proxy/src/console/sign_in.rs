@@ -5,6 +5,7 @@
 //! must accept for deciding; the browser gets a random name for it, the token itself never.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
@@ -16,7 +17,6 @@ use holdpoint_core::display::escape_line;
 use holdpoint_core::principal::Principal;
 use holdpoint_core::secret::Secret;
 use serde::Deserialize;
-use tokio::sync::OnceCell;
 
 use super::Console;
 use super::guard::cookie;
@@ -29,6 +29,9 @@ use crate::oidc::{self, Client, Provider, plain};
 /// To type a password and find a phone.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// What an issuer says of itself is used for this long.
+const FRESH: Duration = Duration::from_secs(3600);
+
 /// A sign-in ends after this, whatever its token says.
 const LONGEST: Duration = Duration::from_secs(12 * 3600);
 
@@ -37,39 +40,62 @@ pub(super) struct Way {
     name: String,
     issuer: String,
     client_id: String,
+    secret: Option<Secret>,
     audience: Option<String>,
     review_scope: String,
     ca: Option<PathBuf>,
-    /// Found at the first sign-in, and used until the process ends.
-    provider: OnceCell<Provider>,
+    /// What the issuer said of itself, and when.
+    provider: Mutex<Option<(u64, Arc<Provider>)>>,
 }
 
 impl Way {
-    pub(super) fn of(issuer: &Issuer) -> Option<Self> {
-        let login = issuer.login.as_ref()?;
+    /// `secret` is that of the issuer's `console` client, if it is a confidential one.
+    pub(super) fn of(issuer: &Issuer, secret: Option<Secret>) -> Option<Self> {
+        let (client_id, audience) = match (&issuer.console, &issuer.login) {
+            (Some(console), _) => (&console.client_id, &console.audience),
+            (None, Some(login)) => (&login.client_id, &login.audience),
+            (None, None) => return None,
+        };
         Some(Self {
             name: issuer.name.clone(),
             issuer: issuer.issuer.clone(),
-            client_id: login.client_id.clone(),
-            audience: login.audience.clone(),
+            client_id: client_id.clone(),
+            secret,
+            audience: audience.clone(),
             review_scope: issuer.review_scope.clone(),
             ca: issuer.ca.clone(),
-            provider: OnceCell::new(),
+            provider: Mutex::default(),
         })
     }
 
-    async fn provider(&self) -> anyhow::Result<&Provider> {
+    /// Asked anew after a while, and after a failure: issuers move their endpoints.
+    async fn provider(&self, now: u64) -> anyhow::Result<Arc<Provider>> {
+        if let Some((until, provider)) = &*self.kept()
+            && now < *until
+        {
+            return Ok(Arc::clone(provider));
+        }
         let client = Client {
             issuer: self.issuer.clone(),
             client_id: self.client_id.clone(),
             audience: self.audience.clone(),
             ca: self.ca.clone(),
+            secret: self.secret.clone(),
             // A sign-in lasts as long as its token; the issuer knows who is still there.
             offline: false,
         };
-        self.provider
-            .get_or_try_init(|| Provider::open(&client))
-            .await
+        let provider = Arc::new(Provider::open(&client).await?);
+        *self.kept() = Some((after(now, FRESH), Arc::clone(&provider)));
+        Ok(provider)
+    }
+
+    /// Something that the issuer had said was wrong.
+    fn forget(&self) {
+        *self.kept() = None;
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<(u64, Arc<Provider>)>> {
+        self.provider.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -77,7 +103,7 @@ impl Way {
 pub(super) struct Begun {
     way: usize,
     /// Until somebody takes it, once.
-    begun: std::sync::Mutex<Option<oidc::Begun>>,
+    begun: Mutex<Option<oidc::Begun>>,
     /// What the browser that began it has in its cookie.
     browser: String,
     next: String,
@@ -102,7 +128,7 @@ impl SignedIn {
 /// Who sent a request: the token was good a moment ago.
 pub(super) struct Who {
     pub(super) principal: Principal,
-    pub(super) session: std::sync::Arc<SignedIn>,
+    pub(super) session: Arc<SignedIn>,
 }
 
 impl Who {
@@ -170,7 +196,7 @@ impl Console {
                 .raw(").</p>"),
         };
         if self.0.ways.is_empty() {
-            html.raw("<p class=\"soft\">No issuer is set up for it: an operator sets <code>login = { client_id = \"…\" }</code> of an <code>[[identity.issuer]]</code>. Until then there is <code>holdpoint approvals</code>.</p>");
+            html.raw("<p class=\"soft\">No issuer is set up for it: an operator sets <code>login = { client_id = \"…\" }</code> or <code>console</code> of an <code>[[identity.issuer]]</code>. Until then there is <code>holdpoint approvals</code>.</p>");
         }
         for way in &self.0.ways {
             html.raw("<p><a class=\"button\" href=\"/console/login?issuer=")
@@ -214,7 +240,7 @@ pub(super) async fn login(
         return nothing();
     };
     let way = &console.0.ways[at];
-    let begun = match way.provider().await {
+    let begun = match way.provider(console.now().mono_ns).await {
         Ok(provider) => {
             let scopes = [way.review_scope.clone()];
             provider.begin(&scopes, console.0.origin.callback(), None)
@@ -243,7 +269,7 @@ pub(super) async fn login(
         .cookie(&name, &browser, Some(PATIENCE.as_secs()));
     let value = Begun {
         way: at,
-        begun: std::sync::Mutex::new(Some(begun)),
+        begun: Mutex::new(Some(begun)),
         browser,
         next: start.next.filter(|next| is_ours(next)).unwrap_or_default(),
     };
@@ -330,7 +356,7 @@ async fn finish(
     let shared = &console.0;
     let way = shared.ways.get(begun.way).ok_or_else(|| page(nothing()))?;
     let provider = way
-        .provider()
+        .provider(console.now().mono_ns)
         .await
         .map_err(|error| page(unreachable(way, &error)))?;
     let right = match &iss {
@@ -356,10 +382,14 @@ async fn finish(
     let ours = begun
         .begun
         .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .unwrap_or_else(PoisonError::into_inner)
         .take();
     let ours = ours.ok_or_else(|| page(nothing()))?;
-    let given = provider.finish(ours, code).await.map_err(|error| {
+    let given = provider.finish(ours, code).await;
+    if given.is_err() {
+        way.forget();
+    }
+    let given = given.map_err(|error| {
         tracing::warn!(
             issuer = way.name,
             error = format!("{error:#}"),
@@ -441,7 +471,7 @@ fn is_ours(next: &str) -> bool {
     next == "/console" || (next.starts_with("/console/") && next.chars().all(plain))
 }
 
-fn query(text: &str) -> String {
+pub(super) fn query(text: &str) -> String {
     openidconnect::url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 

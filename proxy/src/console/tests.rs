@@ -90,7 +90,7 @@ impl Site {
             records: 1,
             syncs: 1,
             head: "1/00".to_owned(),
-            policy: "p1".to_owned(),
+            rules: RulesInForce::default(),
             plugins: Vec::new(),
         };
         let console = Console::new(ConsoleParts {
@@ -196,6 +196,7 @@ async fn every_answer_forbids_what_a_page_does_not_need() {
         format!("/console/approvals/{id}/deny"),
         "/console/sessions".to_owned(),
         "/console/sessions/s-00000000000000000000".to_owned(),
+        "/console/rules".to_owned(),
         "/console/health".to_owned(),
         "/console/login".to_owned(),
         "/console/callback?state=x".to_owned(),

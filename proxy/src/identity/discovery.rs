@@ -15,6 +15,8 @@ pub(crate) struct Metadata {
     pub(crate) device_authorization_endpoint: Option<String>,
     /// What may be asked for, where the issuer says it.
     pub(crate) scopes: Vec<String>,
+    /// How clients with a secret prove who they are, where the issuer says it.
+    pub(crate) client_auth: Vec<String>,
     /// Redirects name their issuer (RFC 9207).
     pub(crate) names_itself: bool,
 }
@@ -96,21 +98,18 @@ fn read(url: String, body: &[u8], wanted: &str) -> Result<Metadata, DiscoveryErr
         }
         Ok(Some(address.to_owned()))
     };
+    let words = |name: &str| -> Vec<String> {
+        let all = document.get(name).and_then(Value::as_array);
+        let all = all.into_iter().flatten().filter_map(Value::as_str);
+        all.map(str::to_owned).collect()
+    };
     Ok(Metadata {
         jwks_uri: endpoint("jwks_uri")?.ok_or_else(|| broken("no `jwks_uri`"))?,
         token_endpoint: endpoint("token_endpoint")?,
         authorization_endpoint: endpoint("authorization_endpoint")?,
         device_authorization_endpoint: endpoint("device_authorization_endpoint")?,
-        scopes: document
-            .get("scopes_supported")
-            .and_then(Value::as_array)
-            .map(|all| {
-                all.iter()
-                    .filter_map(Value::as_str)
-                    .map(str::to_owned)
-                    .collect()
-            })
-            .unwrap_or_default(),
+        scopes: words("scopes_supported"),
+        client_auth: words("token_endpoint_auth_methods_supported"),
         names_itself: document.get("authorization_response_iss_parameter_supported")
             == Some(&Value::Bool(true)),
     })

@@ -122,6 +122,7 @@ pub(super) fn issuer(issuer: &str) -> Issuer {
         jwks_max_stale: Duration::from_secs(24 * 3600),
         ca: None,
         login: None,
+        console: None,
     }
 }
 

@@ -1,6 +1,6 @@
 // A certified OpenID provider on a free loopback port, set up as an operator would for
 // holdpoint: JWT access tokens for its audience, a public client for people, a
-// confidential one for an agent. It ends when its standard input does.
+// confidential one each for the console and for an agent. It ends when its standard input does.
 //
 //   node issuer.mjs NODE_MODULES
 //
@@ -44,6 +44,16 @@ const provider = new Provider(issuer, {
       ],
       response_types: ['code'],
       redirect_uris: ['http://127.0.0.1/callback'],
+    },
+    {
+      // Native only so that any loopback port will do; what counts is its secret.
+      client_id: 'holdpoint-console',
+      client_secret: secret,
+      application_type: 'native',
+      token_endpoint_auth_method: 'client_secret_basic',
+      grant_types: ['authorization_code'],
+      response_types: ['code'],
+      redirect_uris: ['http://127.0.0.1/console/callback'],
     },
     {
       client_id: 'robot',

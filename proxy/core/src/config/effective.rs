@@ -172,6 +172,11 @@ fn issuer(issuer: &Issuer) -> raw::Issuer {
             client_id: login.client_id.clone(),
             audience: login.audience.clone(),
         }),
+        console: issuer.console.as_ref().map(|console| raw::ConsoleLogin {
+            client_id: console.client_id.clone(),
+            client_secret: console.client_secret.clone().map(raw::Secret),
+            audience: console.audience.clone(),
+        }),
         jwks: raw::Jwks {
             refresh: some(issuer.jwks_refresh),
             min_refetch: some(issuer.jwks_min_refetch),

@@ -86,6 +86,18 @@ pub struct Issuer {
     pub ca: Option<PathBuf>,
     /// How people sign in on the command line.
     pub login: Option<Login>,
+    /// How people sign in to the web console; as `login` unless set.
+    pub console: Option<ConsoleLogin>,
+}
+
+/// What the web console says to an issuer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsoleLogin {
+    pub client_id: String,
+    /// Of a confidential client.
+    pub client_secret: Option<SecretRef>,
+    /// Sent as `audience` and `resource`.
+    pub audience: Option<String>,
 }
 
 /// What `holdpoint login` says to an issuer.

@@ -119,8 +119,25 @@ pub(super) struct Issuer {
     /// How people sign in with `holdpoint login`; told to whoever asks the gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) login: Option<Login>,
+    /// How people sign in to the web console, where that is another client than `login`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) console: Option<ConsoleLogin>,
     #[serde(default)]
     pub(super) jwks: Jwks,
+}
+
+/// What the web console says to the issuer.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConsoleLogin {
+    /// A web client that is registered there, with the redirect `PUBLIC_URL/console/callback`.
+    pub(super) client_id: String,
+    /// Of a confidential client. Without it the client is public; PKCE is used in any case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) client_secret: Option<Secret>,
+    /// Sent as `audience` and `resource`, where the issuer must be told what a token is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) audience: Option<String>,
 }
 
 /// What `holdpoint login` says to the issuer.

@@ -222,7 +222,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn secret(&self, raw: raw::Secret) -> SecretRef {
+    pub(super) fn secret(&self, raw: raw::Secret) -> SecretRef {
         match raw.0 {
             SecretRef::File(path) => SecretRef::File(self.path(&path)),
             env @ SecretRef::Env(_) => env,

@@ -1,6 +1,6 @@
 //! The seam between the gate and the rules.
 
-use super::{Ask, Policy, Protected};
+use super::{Ask, Policy, Protected, RuleFile};
 use crate::decision::Decision;
 
 /// Gives a decision on a command.
@@ -16,6 +16,16 @@ pub trait Judge: Send + Sync {
 
     /// The columns whose values nobody is shown at this target.
     fn protected(&self, target: &str) -> Protected;
+
+    /// The rules' text, for people to read; none where there is none.
+    fn sources(&self) -> &[RuleFile] {
+        &[]
+    }
+
+    /// What is odd about the rules, but no mistake.
+    fn warnings(&self) -> &[String] {
+        &[]
+    }
 }
 
 impl Judge for Policy {
@@ -29,5 +39,13 @@ impl Judge for Policy {
 
     fn protected(&self, target: &str) -> Protected {
         Policy::protected(self, target)
+    }
+
+    fn sources(&self) -> &[RuleFile] {
+        Policy::sources(self)
+    }
+
+    fn warnings(&self) -> &[String] {
+        Policy::warnings(self)
     }
 }

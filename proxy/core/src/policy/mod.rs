@@ -71,6 +71,7 @@ pub struct Ask<'a> {
 #[derive(Debug)]
 pub struct Policy {
     version: String,
+    sources: Vec<RuleFile>,
     files: Vec<File>,
     warnings: Vec<String>,
 }
@@ -100,6 +101,7 @@ impl Policy {
         version.truncate(16);
         Ok(Self {
             version,
+            sources: files.to_vec(),
             files: compiled.files,
             warnings: compiled.warnings,
         })
@@ -108,6 +110,11 @@ impl Policy {
     /// A digest of the rules' text, as shown in records: the first 16 hex digits of a SHA-256.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// The rules' text, as it was compiled: what is on disk may be another by now.
+    pub fn sources(&self) -> &[RuleFile] {
+        &self.sources
     }
 
     /// What is odd about the rules, but no mistake.

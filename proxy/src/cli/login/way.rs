@@ -66,6 +66,8 @@ impl Way {
             client_id: self.client_id.clone(),
             audience: self.audience.clone(),
             ca: self.ca.clone(),
+            // A program on somebody's machine could not keep one.
+            secret: None,
             offline: true,
         }
     }

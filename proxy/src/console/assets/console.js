@@ -1,4 +1,4 @@
-// Keeps lists fresh, counts down, and gives the pages keys. Everything works without it.
+// Keeps lists fresh, counts down, replays sessions and gives the pages keys. All works without it.
 "use strict";
 
 const main = () => document.getElementById("main");
@@ -17,7 +17,20 @@ const count = () => {
   for (const time of document.querySelectorAll("time[data-left]")) {
     const left = Math.max(0, Number(time.dataset.left) - gone);
     time.textContent = span(left);
-    time.classList.toggle("soon", left < 60);
+    const bar = time.parentElement.querySelector("progress");
+    if (bar) bar.value = Math.min(left, bar.max);
+    time.parentElement.classList.toggle("soon", left < 60);
+  }
+};
+
+// Moments in the reader's own zone, with the exact one on hover.
+const localise = () => {
+  const form = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  for (const time of document.querySelectorAll("time.at")) {
+    const at = new Date(time.dateTime);
+    if (Number.isNaN(at.getTime()) || time.title) continue;
+    time.title = time.textContent;
+    time.textContent = form.format(at);
   }
 };
 
@@ -35,8 +48,9 @@ const refresh = async () => {
   document.title = page.title;
   made = performance.now();
   count();
+  localise();
   if (at) {
-    for (const link of main().querySelectorAll("a")) {
+    for (const link of document.querySelectorAll("a")) {
       if (link.getAttribute("href") === at) { link.focus(); break; }
     }
   }
@@ -59,6 +73,40 @@ const follow = async () => {
   }
 };
 
+// A session as it went: lines appear when they did, with long pauses made short.
+const replay = () => {
+  const player = document.querySelector(".player");
+  const lines = [...document.querySelectorAll(".story li")];
+  if (!player || lines.length < 2) return;
+  const [play, speed, reel] = ["play", "speed", "reel"].map((name) => player.querySelector(`[data-${name}]`));
+  let timer = 0;
+  const to = (shown) => {
+    reel.value = shown;
+    lines.forEach((line, at) => line.classList.toggle("ahead", at >= shown));
+  };
+  const stop = () => {
+    clearTimeout(timer);
+    timer = 0;
+    play.textContent = "Replay";
+  };
+  const step = () => {
+    const shown = Number(reel.value);
+    if (shown >= lines.length) return stop();
+    to(shown + 1);
+    if (shown + 1 >= lines.length) return stop();
+    const pause = Number(lines[shown + 1].dataset.since) - Number(lines[shown].dataset.since);
+    timer = setTimeout(step, Math.min(3, Math.max(0.05, pause)) * 1000 / Number(speed.value));
+  };
+  play.addEventListener("click", () => {
+    if (timer) return stop();
+    if (Number(reel.value) >= lines.length) to(0);
+    play.textContent = "Pause";
+    step();
+  });
+  reel.addEventListener("input", () => { stop(); to(Number(reel.value)); });
+  player.hidden = false;
+};
+
 const move = (by) => {
   const all = [...document.querySelectorAll("main .cards a, main .rows a")];
   if (!all.length) return;
@@ -69,7 +117,9 @@ const move = (by) => {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (/^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;
+  const field = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName);
+  if (event.key === "Escape" && field) return event.target.blur();
+  if (field) return;
   if (event.key === "j") move(1);
   else if (event.key === "k") move(-1);
   else if (event.key === "u" && !document.querySelector("[data-key=u]")) location.href = "/console";
@@ -83,6 +133,7 @@ document.addEventListener("keydown", (event) => {
 
 // A vote is sent once, however often the button is pressed.
 document.addEventListener("submit", (event) => {
+  if (event.target.method !== "post") return;
   if (event.target.dataset.sent) event.preventDefault();
   event.target.dataset.sent = "yes";
 });
@@ -91,10 +142,9 @@ window.addEventListener("pageshow", () => {
 });
 
 const keys = document.getElementById("keys");
-if (keys && document.querySelector("header nav")) {
-  keys.textContent = "keys: j and k move · enter opens · a approves · d denies · u goes back";
-  keys.hidden = false;
-}
+if (keys && document.querySelector("header nav")) keys.hidden = false;
 count();
+localise();
+replay();
 setInterval(count, 1000);
 follow();

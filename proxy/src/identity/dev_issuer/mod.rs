@@ -186,6 +186,7 @@ impl DevIssuer {
                 client_id: PEOPLE_CLIENT.to_owned(),
                 audience: None,
             }),
+            console: None,
         }
     }
 

@@ -39,6 +39,13 @@ impl Resolver<'_> {
         }
         let mut users = BTreeMap::new();
         for (name, user) in &raw.users {
+            if !user.agent && !user.owners.is_empty() {
+                let here = at.key("users").key(name).key("owners");
+                self.fault(
+                    &here,
+                    "people have no owners: with `agent = true` it is an agent",
+                );
+            }
             for (n, owner) in user.owners.iter().enumerate() {
                 if !raw.users.contains_key(owner) {
                     let problem = self
@@ -207,6 +214,17 @@ impl Resolver<'_> {
                 audience: login.audience,
             }
         });
+        let console = raw.console.map(|console| {
+            if console.client_id.is_empty() {
+                let here = at.key("console").key("client_id");
+                self.fault(&here, "names the client that the web console is there");
+            }
+            ConsoleLogin {
+                client_id: console.client_id,
+                client_secret: console.client_secret.map(|secret| self.secret(secret)),
+                audience: console.audience,
+            }
+        });
         let jwks = at.key("jwks");
         Issuer {
             name: raw.name,
@@ -226,6 +244,7 @@ impl Resolver<'_> {
             jwks_max_stale: self.span(&jwks.key("max_stale"), raw.jwks.max_stale, 24 * 3600),
             ca: raw.ca.map(|ca| self.path(&ca)),
             login,
+            console,
         }
     }
 
