@@ -12,6 +12,7 @@ mod crash;
 pub mod credential;
 mod http_client;
 pub mod identity;
+pub mod links;
 pub mod listener;
 pub mod notify;
 mod oidc;

@@ -135,6 +135,8 @@ struct Held {
     on_call: BTreeMap<String, Secret>,
     /// Read again by who uses them; here, that they can be.
     store: usize,
+    /// Of other channels, by `slack:NAME` and key.
+    channels: BTreeMap<(String, &'static str), Secret>,
 }
 
 impl Secrets {
@@ -168,7 +170,7 @@ impl Secrets {
             &held.on_call,
             &held.consoles,
         ];
-        maps.iter().map(|map| map.len()).sum::<usize>() + held.store
+        maps.iter().map(|map| map.len()).sum::<usize>() + held.channels.len() + held.store
     }
 
     /// The password for a target, where one is configured.
@@ -179,6 +181,14 @@ impl Secrets {
     /// What signs messages to this webhook.
     pub fn webhook(&self, name: &str) -> Option<Secret> {
         self.0.load().webhooks.get(name).cloned()
+    }
+
+    /// What a channel that is no webhook needs, such as `slack:NAME` its `token`.
+    pub fn channel(&self, name: &str, key: &str) -> Option<Secret> {
+        let held = self.0.load();
+        let mut all = held.channels.iter();
+        all.find(|((have, of), _)| have == name && *of == key)
+            .map(|(_, secret)| secret.clone())
     }
 
     /// What this integration signs votes with.
@@ -243,8 +253,37 @@ impl Held {
                 }
             }
         }
+        held.channels = channels(config)?;
         Ok(held)
     }
+}
+
+fn channels(config: &Config) -> Result<BTreeMap<(String, &'static str), Secret>, SecretError> {
+    let review = &config.review;
+    let mut places = Vec::new();
+    for (name, slack) in &review.slack {
+        let name = format!("slack:{name}");
+        places.push((name.clone(), "token", &slack.token));
+        places.push((name, "signing_secret", &slack.signing_secret));
+    }
+    for (name, teams) in &review.teams {
+        places.push((format!("teams:{name}"), "workflow_url", &teams.workflow_url));
+    }
+    for (name, email) in &review.email {
+        if let Some((_, password)) = &email.login {
+            places.push((format!("email:{name}"), "password", password));
+        }
+    }
+    for (name, pagerduty) in &review.pagerduty {
+        let key = &pagerduty.routing_key;
+        places.push((format!("pagerduty:{name}"), "routing_key", key));
+    }
+    let mut read = BTreeMap::new();
+    for (name, key, place) in places {
+        let secret = named(place, || format!("`{key}` of {name}"))?;
+        read.insert((name, key), secret);
+    }
+    Ok(read)
 }
 
 fn named(place: &SecretRef, of: impl Fn() -> String) -> Result<Secret, SecretError> {

@@ -346,6 +346,21 @@ pub(crate) fn told(entry: &Entry, blob: &[u8]) -> Option<(Tone, String, String)>
             format!("{} ends session {session}", flat(&by.subject)),
             none,
         ),
+        Entry::Linked {
+            channel,
+            account,
+            by,
+            ..
+        } => (
+            Tone::Plain,
+            format!(
+                "{} decides as account {} of `{}`",
+                flat(&by.subject),
+                flat(account),
+                flat(channel)
+            ),
+            none,
+        ),
         Entry::Passed
         | Entry::Start(_)
         | Entry::Stop { .. }

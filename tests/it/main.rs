@@ -10,6 +10,7 @@
 mod approval_rules;
 mod bad_input;
 mod browser;
+mod channels;
 mod connections;
 mod console;
 mod crash;

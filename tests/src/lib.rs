@@ -7,6 +7,7 @@
 //! - [`PgServer`]: a PostgreSQL of our own, shared by the tests that run at the same time;
 //! - [`Tap`]: between gateway and target, keeps every byte of both directions;
 //! - [`Issuer`] and [`WebhookReceiver`]: who signs tokens and who is told of holds;
+//! - [`FakeSlack`]: where reviewers press buttons;
 //! - [`Gateway`]: `holdpoint serve` as a child process;
 //! - [`Reviewer`], [`psql`], [`drivers`]: people and clients.
 //!
@@ -39,6 +40,7 @@ pub mod psql;
 pub mod random;
 pub mod redis;
 pub mod reviewer;
+pub mod slack;
 pub mod small;
 pub mod tap;
 pub mod webhook;
@@ -53,6 +55,7 @@ pub use pg::{Database, PgServer};
 pub use psql::Psql;
 pub use redis::RedisServer;
 pub use reviewer::Reviewer;
+pub use slack::FakeSlack;
 pub use small::SmallDisk;
 pub use tap::Tap;
 pub use webhook::WebhookReceiver;

@@ -18,6 +18,9 @@ pub trait Tokens: Send + Sync {
     /// Who may connect with `token`.
     fn connect<'a>(&'a self, token: &'a [u8], now: Now) -> Later<'a, Result<Principal, Denial>>;
 
+    /// Whether the identity behind an earlier token was revoked since.
+    fn is_revoked(&self, principal: &Principal) -> bool;
+
     /// Lets an identity in no more. An error says that a restart would forget it.
     fn revoke(&self, identity: &Identity) -> Result<(), String>;
 }
@@ -37,6 +40,10 @@ impl Tokens for Authenticator {
                 .await
                 .map_err(|error| error.denial())
         })
+    }
+
+    fn is_revoked(&self, principal: &Principal) -> bool {
+        Authenticator::is_revoked(self, principal)
     }
 
     fn revoke(&self, identity: &Identity) -> Result<(), String> {

@@ -10,14 +10,17 @@ mod approvals;
 mod auth;
 mod events;
 mod integration;
+mod notifications;
 mod problem;
 mod rules;
 mod serve;
 mod sessions;
+mod slack;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -36,6 +39,7 @@ pub use approvals::{Choice, Decided, Decision, Listed, Status};
 pub(crate) use approvals::{approval_id, cast};
 pub use auth::Tokens;
 pub use integration::{AssertedReviewer, Integrations, SignedDecision};
+pub use notifications::Notifications;
 pub use problem::Problem;
 pub use rules::{
     BreakGlassAsked, GlassBroken, Justification, Justified, ReviewClosed, ReviewNote,
@@ -45,6 +49,9 @@ pub use serve::{ServeError, serve};
 pub use sessions::{Killed, Revoke, Revoked, SessionView, Sessions, SessionsListed};
 
 use crate::approvals::{Approvals, Board, Clock};
+use crate::links::Links;
+use crate::notify::Log;
+use crate::notify::slack::Slack;
 
 /// No request has a longer body.
 const MAX_BODY: usize = 64 * 1024;
@@ -57,6 +64,13 @@ pub struct ApiParts {
     pub board: Arc<dyn Board>,
     pub tokens: Arc<dyn Tokens>,
     pub integrations: Integrations,
+    /// By the name in the configuration.
+    pub slack: BTreeMap<String, Arc<Slack>>,
+    pub links: Arc<Links>,
+    /// What became of messages.
+    pub told: Arc<Log>,
+    /// Where browsers find the console.
+    pub public_url: Option<String>,
     pub sessions: Arc<dyn Sessions>,
     pub about: About,
     /// Whether commands can be served; otherwise why not, for the log.
@@ -75,6 +89,11 @@ struct Shared {
     board: Arc<dyn Board>,
     tokens: Arc<dyn Tokens>,
     integrations: Integrations,
+    slack: BTreeMap<String, Arc<Slack>>,
+    links: Arc<Links>,
+    clicks: slack::Clicks,
+    told: Arc<Log>,
+    public_url: Option<String>,
     sessions: Arc<dyn Sessions>,
     about: Arc<About>,
     ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
@@ -111,6 +130,11 @@ pub fn router(parts: ApiParts) -> Router {
         board: parts.board,
         tokens: parts.tokens,
         integrations: parts.integrations,
+        slack: parts.slack,
+        links: parts.links,
+        clicks: slack::Clicks::default(),
+        told: parts.told,
+        public_url: parts.public_url,
         sessions: parts.sessions,
         about: Arc::new(parts.about),
         ready: parts.ready,
@@ -147,6 +171,13 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
             "with the headers of Standard Webhooks over the raw body",
         ))),
     );
+    components.add_security_scheme(
+        "slack",
+        SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
+            "x-slack-signature",
+            "of Slack, over the raw body and `x-slack-request-timestamp`",
+        ))),
+    );
     doc
 }
 
@@ -167,6 +198,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(rules::reviews))
         .routes(routes!(rules::windows))
         .routes(routes!(rules::revoke_window))
+        .routes(routes!(slack::interactions))
+        .routes(routes!(notifications::list))
         .routes(routes!(sessions::list))
         .routes(routes!(sessions::revoke))
         .routes(routes!(sessions::kill))

@@ -8,15 +8,15 @@ use holdpoint_core::config::{Admin, Config, Issuer, SecretRef};
 use holdpoint_core::id::SessionId;
 use holdpoint_core::policy::Judge;
 use holdpoint_core::principal::{Identity, Principal};
-use tokio::sync::mpsc;
 
 use super::Shared;
 use crate::api::{self, About, ApiParts, Integrations, LoginWay, Place, SessionView};
 use crate::approvals::{Approvals, PrincipalView, rfc3339};
 use crate::cluster::Cluster;
 use crate::console::{self, ConsoleParts, Health, PluginInForce, RulesInForce};
+use crate::links::Links;
 use crate::listener::ProtocolCell;
-use crate::notify::{self, Notice, WebhookSender};
+use crate::notify::{self, Channels, Inbox, Log};
 use crate::recorder::State;
 use crate::secrets::{self, Secrets};
 use crate::session::{Rules, Sessions};
@@ -25,24 +25,35 @@ use crate::transport::ServerTls;
 /// Starts the task that tells reviewers of what is held.
 pub(super) fn start_notifying(
     config: &Config,
-    inbox: mpsc::Receiver<Notice>,
-    secrets: &Secrets,
+    inbox: Inbox,
+    channels: &Channels,
     approvals: &Approvals,
 ) -> anyhow::Result<()> {
-    let mut senders = Vec::new();
-    for webhook in &config.review.webhooks {
-        let secret = secrets
-            .webhook(&webhook.name)
-            .with_context(|| format!("webhook `{}` has no secret", webhook.name))?;
-        senders.push(WebhookSender::new(webhook, &secret)?);
+    for (name, slack) in channels.slack() {
+        slack
+            .remember(&config.state)
+            .with_context(|| format!("slack:{name}"))?;
     }
     notify::spawn(
         inbox,
-        senders,
-        config.review.public_url.clone(),
+        channels.all().to_vec(),
+        public_url(config),
         approvals.clone(),
     );
     Ok(())
+}
+
+/// How reviewers are told, and how they answer.
+pub(super) struct Telling {
+    pub(super) channels: Channels,
+    pub(super) log: Arc<Log>,
+}
+
+/// Who stands behind accounts of the channels that take answers.
+fn links(config: &Config) -> anyhow::Result<Links> {
+    let each = config.review.slack.iter();
+    let lasts = each.map(|(name, slack)| (format!("slack:{name}"), slack.link_lasts));
+    Ok(Links::open(&config.state, lasts)?)
 }
 
 /// Serves the admin listener on the control runtime.
@@ -53,6 +64,7 @@ pub(super) async fn start(
     vault: &Secrets,
     shared: &Shared,
     in_force: Serving,
+    telling: Telling,
 ) -> anyhow::Result<()> {
     let tls = match &admin.tls {
         None => None,
@@ -79,7 +91,9 @@ pub(super) async fn start(
         }
     };
     let cluster = shared.cluster.clone();
+    let told = Arc::clone(&telling.log);
     let counters = move || {
+        let (accepted, given_up) = told.totals();
         let (opened, refused) = sessions.totals();
         let health = recorder.health();
         let mut counters = vec![
@@ -87,17 +101,25 @@ pub(super) async fn start(
             ("sessions_refused_total".to_owned(), refused),
             ("journal_records_total".to_owned(), health.records),
             ("journal_syncs_total".to_owned(), health.syncs),
+            ("notifications_delivered_total".to_owned(), accepted),
+            ("notifications_undelivered_total".to_owned(), given_up),
         ];
         counters.extend(cluster.iter().flat_map(Cluster::counters));
         counters
     };
     let tokens: Arc<dyn api::Tokens> = Arc::new(shared.authenticator.clone());
     let live: Arc<dyn api::Sessions> = Arc::new(Live(Arc::clone(&shared.sessions), config.clone()));
+    let links = Arc::new(links(config).context("links of chat accounts")?);
+    let public_url = public_url(config);
     let router = api::router(ApiParts {
         approvals: shared.approvals.clone(),
         board: Arc::clone(&shared.board),
         tokens: Arc::clone(&tokens),
         integrations: integrations(config, vault)?,
+        slack: telling.channels.slack(),
+        links: Arc::clone(&links),
+        told: telling.log,
+        public_url: public_url.clone(),
         sessions: Arc::clone(&live),
         about: about(config, &shared.issuers),
         ready: Arc::new(ready),
@@ -106,12 +128,14 @@ pub(super) async fn start(
     });
     let console = console::router(ConsoleParts {
         approvals: Arc::clone(&shared.board),
+        own: shared.approvals.clone(),
         tokens,
         sessions: live,
         issuers: (shared.issuers.iter())
             .map(|issuer| (issuer.clone(), vault.console(&issuer.name)))
             .collect(),
-        public_url: public_url(admin, config),
+        public_url,
+        links: (!config.review.slack.is_empty()).then_some(links),
         journal: config.journal.dir.clone(),
         health: health(config, shared, in_force),
         clock: Arc::new(move || clock.now()),
@@ -140,11 +164,14 @@ pub(super) struct Serving {
 }
 
 /// Where browsers find the admin listener: where the configuration says, else on this machine.
-fn public_url(admin: &Admin, config: &Config) -> Option<String> {
-    let scheme = if admin.tls.is_some() { "https" } else { "http" };
-    let here = || format!("{scheme}://{}", admin.listen);
+fn public_url(config: &Config) -> Option<String> {
     let set = config.review.public_url.clone();
-    set.or_else(|| admin.listen.ip().is_loopback().then(here))
+    set.or_else(|| {
+        let admin = config.admin.as_ref()?;
+        let scheme = if admin.tls.is_some() { "https" } else { "http" };
+        let here = admin.listen.ip().is_loopback();
+        here.then(|| format!("{scheme}://{}", admin.listen))
+    })
 }
 
 fn health(

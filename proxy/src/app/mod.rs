@@ -19,6 +19,7 @@ mod stop;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -42,6 +43,9 @@ use crate::recorder::{Loss, Recorder};
 use crate::reload::{Candidate, InForce, Reloader};
 use crate::session::{Cancels, Parts, Rules, Sessions};
 use sockets::Sockets;
+
+/// Reviewers are still told how things ended, for so long.
+const LAST_MESSAGES: Duration = Duration::from_secs(3);
 
 /// Makes ring the process's TLS provider. Call it first: whichever library makes
 /// a TLS configuration before would choose for everybody.
@@ -74,6 +78,7 @@ struct Shared {
     authenticator: Authenticator,
     /// Whose tokens are accepted.
     issuers: Vec<Issuer>,
+    told: Arc<notify::Log>,
     /// Answers until it is dropped.
     #[expect(dead_code, reason = "held for its drop")]
     dev_issuer: Option<DevIssuer>,
@@ -132,6 +137,7 @@ impl App {
 
         let (authenticator, issuers, dev_issuer) = control.block_on(identities(&config))?;
         let (notices, inbox) = notify::channel();
+        let told = notices.log();
         let approvals = Approvals::new(
             config.hold.clone(),
             Arc::new(recorder.clone()),
@@ -142,7 +148,7 @@ impl App {
             Lists::new(&config, &candidate.secrets).context("`[review.oncall]`")?,
         ));
         control.block_on(approvals.keep_reviews(recorder.open_reviews().iter().cloned()));
-        admin::start_notifying(&config, inbox, &candidate.secrets, &approvals)?;
+        admin::start_notifying(&config, inbox, &candidate.channels, &approvals)?;
 
         let cluster = match &config.store {
             None => None,
@@ -224,6 +230,7 @@ impl App {
             recorder,
             authenticator,
             issuers,
+            told,
             dev_issuer,
             board,
             cluster,
@@ -252,8 +259,12 @@ impl App {
         // Last, since it says that we are ready: every signal has an ear by now.
         if let Some((admin, socket)) = admin {
             let vault = &candidate.secrets;
+            let telling = admin::Telling {
+                channels: candidate.channels.clone(),
+                log: Arc::clone(&shared.told),
+            };
             control.block_on(admin::start(
-                admin, socket, &config, vault, &shared, serving,
+                admin, socket, &config, vault, &shared, serving, telling,
             ))?;
         }
         drop(inside);
@@ -281,6 +292,7 @@ impl App {
             approvals,
             sessions,
             cluster,
+            told,
             ..
         } = shared;
         server.run(RunArgs {
@@ -289,6 +301,7 @@ impl App {
         control.block_on(async {
             // What is still pending has no owner any more.
             approvals.orphan_all().await;
+            told.idle(LAST_MESSAGES).await;
             if let Some(cluster) = &cluster {
                 cluster.close().await;
             }

@@ -42,7 +42,7 @@ use holdpoint_core::gate::Opened;
 use holdpoint_core::id::{ApprovalId, CommandId, Digest, SessionId};
 use holdpoint_core::principal::Identity;
 use holdpoint_core::record::{Durability, Entry};
-use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, watch};
 
 pub use board::{Board, Cast, Counted, Explained};
 pub use glass::ReviewView;
@@ -58,7 +58,7 @@ pub use view::{
 pub use waiter::Waiter;
 pub use windows::{NoWindow, Surroundings, WindowView};
 
-use crate::notify::{Message, Notice};
+use crate::notify::{Message, Notice, Queue};
 use slot::Slot;
 use table::Table;
 
@@ -87,7 +87,7 @@ struct Inner {
     around: OnceLock<Arc<dyn Surroundings>>,
     /// The soonest deadline moved forward.
     sooner: Notify,
-    notices: Option<mpsc::Sender<Notice>>,
+    notices: Option<Queue>,
     changes: broadcast::Sender<Arc<View>>,
     runtime: tokio::runtime::Handle,
 }
@@ -120,7 +120,7 @@ impl Approvals {
         config: HoldConfig,
         ledger: Arc<dyn Ledger>,
         clock: Clock,
-        notices: Option<mpsc::Sender<Notice>>,
+        notices: Option<Queue>,
     ) -> Self {
         let approvals = Self(Arc::new(Inner {
             config,
@@ -444,9 +444,7 @@ impl Approvals {
             approval: id.clone(),
             session: session.clone(),
         };
-        if notices.try_send(notice).is_err() {
-            tracing::error!(approval.id = %id, "reviewers are not told: too many messages wait");
-        }
+        notices.tell(notice);
     }
 }
 

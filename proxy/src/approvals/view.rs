@@ -161,7 +161,7 @@ pub struct VoteView {
     /// `approve` or `deny`.
     pub decision: String,
     pub reason: Option<String>,
-    /// `api`, `cli`, `console`, `integration:NAME`.
+    /// `api`, `cli`, `console`, `slack:NAME`, `integration:NAME`.
     pub channel: String,
     /// For which step, from 1.
     #[serde(default = "one")]

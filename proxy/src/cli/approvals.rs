@@ -15,7 +15,7 @@ use super::client::{Client, LoginNeeded, ServerArgs};
 use super::login::Purpose;
 use super::rules;
 use super::watch::{Ring, WatchArgs, watch};
-use crate::api::{Choice, Decided, Decision, Listed};
+use crate::api::{Choice, Decided, Decision, Listed, Notifications};
 use crate::approvals::View;
 
 const LOGIN_NEEDED: u8 = 3;
@@ -45,6 +45,8 @@ pub(super) enum ApprovalsCommand {
     Windows(rules::ListArgs),
     /// End such a window
     RevokeWindow(rules::RevokeWindowArgs),
+    /// Show which channels are told, and what did not arrive
+    Deliveries(DeliveriesArgs),
 }
 
 #[derive(Debug, Args)]
@@ -111,6 +113,15 @@ pub(super) struct DenyArgs {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct DeliveriesArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
 impl ApprovalsCommand {
     /// # Errors
     /// The gateway cannot be asked, or refuses.
@@ -152,6 +163,7 @@ impl ApprovalsCommand {
                 Self::Review(args) => rules::review(&args).await,
                 Self::Windows(args) => rules::windows(&args).await,
                 Self::RevokeWindow(args) => rules::revoke_window(&args).await,
+                Self::Deliveries(args) => deliveries(&args).await,
             }
         });
         login_or(done)
@@ -218,6 +230,43 @@ async fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
         writeln!(out)?;
     } else {
         write_view(&mut out, &view)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn deliveries(args: &DeliveriesArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::new(&args.server, Purpose::Review)?;
+    let told: Notifications = client.get("/v1/notifications").await?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &told)?;
+        writeln!(out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if told.channels.is_empty() {
+        eprintln!("no channel is configured: nobody is told of held commands");
+    }
+    for one in &told.channels {
+        writeln!(
+            out,
+            "{}  {} delivered  {} given up  {} under way",
+            safe(&one.channel),
+            one.accepted,
+            one.undelivered,
+            one.under_way
+        )?;
+    }
+    for one in &told.undelivered {
+        writeln!(
+            out,
+            "{}  {}  {}  to {}  after {} attempt(s): {}",
+            one.at,
+            one.approval,
+            one.message,
+            safe(one.channel.as_deref().unwrap_or("no channel")),
+            one.attempts,
+            safe(&one.error)
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }

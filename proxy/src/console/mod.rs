@@ -14,6 +14,7 @@ mod assets;
 mod guard;
 mod health;
 mod html;
+mod link;
 mod one;
 mod page;
 mod rules;
@@ -43,7 +44,8 @@ pub use guard::ConsoleError;
 pub use health::{Health, PluginInForce, RulesInForce};
 
 use crate::api::{Sessions, Tokens};
-use crate::approvals::{Board, Clock};
+use crate::approvals::{Approvals, Board, Clock};
+use crate::links::Links;
 use guard::Origin;
 use page::notice;
 use sign_in::{Begun, SignedIn, Way};
@@ -64,6 +66,8 @@ const MAX_WAITING: usize = 512;
 /// What the console shows.
 pub struct ConsoleParts {
     pub approvals: Arc<dyn Board>,
+    /// Those of this node: the way to its journal.
+    pub own: Approvals,
     pub tokens: Arc<dyn Tokens>,
     pub sessions: Arc<dyn Sessions>,
     /// Those with `login` or `console` offer to sign in. With the secret of a
@@ -71,6 +75,8 @@ pub struct ConsoleParts {
     pub issuers: Vec<(Issuer, Option<Secret>)>,
     /// Where browsers find the admin listener.
     pub public_url: Option<String>,
+    /// Of chat accounts, where there are any.
+    pub links: Option<Arc<Links>>,
     /// The journal's directory.
     pub journal: PathBuf,
     pub health: Arc<dyn Fn() -> Health + Send + Sync>,
@@ -82,10 +88,12 @@ struct Console(Arc<Shared>);
 
 struct Shared {
     approvals: Arc<dyn Board>,
+    own: Approvals,
     tokens: Arc<dyn Tokens>,
     sessions: Arc<dyn Sessions>,
     ways: Vec<Way>,
     origin: Origin,
+    links: Option<Arc<Links>>,
     journal: PathBuf,
     health: Arc<dyn Fn() -> Health + Send + Sync>,
     clock: Clock,
@@ -124,12 +132,14 @@ impl Console {
         let url = parts.public_url.ok_or(ConsoleError::NoAddress)?;
         Ok(Self(Arc::new(Shared {
             approvals: parts.approvals,
+            own: parts.own,
             tokens: parts.tokens,
             sessions: parts.sessions,
             ways: (parts.issuers.into_iter())
                 .filter_map(|(issuer, secret)| Way::of(&issuer, secret))
                 .collect(),
             origin: Origin::of(&url)?,
+            links: parts.links,
             journal: parts.journal,
             health: parts.health,
             clock: parts.clock,
@@ -157,6 +167,7 @@ fn routes(console: Console) -> Router {
         .route("/console/sessions/{id}", get(sessions::one))
         .route("/console/rules", get(rules::show))
         .route("/console/health", get(health::show))
+        .route("/console/link/{token}", get(link::show).post(link::confirm))
         .route("/console/login", get(sign_in::login))
         .route("/console/callback", get(sign_in::callback))
         .route("/console/logout", post(sign_in::logout))

@@ -42,6 +42,10 @@ impl Tokens for Names {
         self.review(token, now)
     }
 
+    fn is_revoked(&self, principal: &Principal) -> bool {
+        principal.label == "revoked"
+    }
+
     fn revoke(&self, _: &Identity) -> Result<(), String> {
         Ok(())
     }
@@ -91,10 +95,12 @@ impl Site {
         };
         let console = Console::new(ConsoleParts {
             approvals: Arc::new(desk.approvals.clone()),
+            own: desk.approvals.clone(),
             tokens: Arc::new(Names),
             sessions: Arc::new(NoSessions),
             issuers: Vec::new(),
             public_url: Some(base.clone()),
+            links: None,
             journal: PathBuf::from("/nonexistent"),
             health: Arc::new(health),
             clock: desk.hands.clock(),

@@ -2,25 +2,42 @@
 //!
 //! A bounded queue carries what happened to one task, which hands it to each
 //! channel. A channel that is slow or down costs its own messages and nothing
-//! else; what became of each is shown with its approval and is in the journal.
+//! else; what became of each is shown with its approval and is in the journal, and what was given
+//! up is listed for operators.
+//!
+//! [`Channel`] is the contract that all of them keep, one battery of tests holds them to it. What
+//! people read is made in [`card`] once; a channel adds its own markup, and escapes what would be
+//! taken for such.
 
+mod card;
+mod channel;
+mod deliver;
+mod email;
+mod log;
+#[cfg(test)]
+mod mail_tests;
+mod pagerduty;
+pub(crate) mod slack;
+mod teams;
 pub(crate) mod webhook;
 
+#[cfg(test)]
+mod battery;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
-use holdpoint_core::id::{ApprovalId, Digest, FieldHasher, SessionId};
-use holdpoint_core::record::{Durability, Entry};
-use tokio::sync::{Semaphore, mpsc};
+use holdpoint_core::id::{ApprovalId, SessionId};
+use tokio::sync::mpsc;
 
-pub use webhook::{WebhookError, WebhookSender};
+pub use channel::{Channel, ChannelError, Channels};
+pub use deliver::spawn;
+pub use log::{ChannelState, Log, Undelivered};
 
-use crate::approvals::{Approvals, Delivery, View};
-use crate::recorder::now;
+use crate::approvals::View;
 
 /// Messages that wait to be handed to channels.
 const QUEUE: usize = 1_024;
@@ -28,6 +45,7 @@ const QUEUE: usize = 1_024;
 /// What is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message {
+    /// Somebody has to decide. The first of an approval.
     Pending,
     /// The next step is asked.
     Step,
@@ -35,6 +53,8 @@ pub enum Message {
     Escalated,
     /// The requester said why: it can be approved now.
     Justified,
+    /// Reviewers' part is over: decided, expired, withdrawn, revoked or orphaned. There may be
+    /// two of an approval: one that was approved can still expire unused.
     Settled,
     /// An alarm: a command goes without its reviewers.
     BrokenGlass,
@@ -74,130 +94,53 @@ pub struct Notice {
     pub view: Arc<View>,
 }
 
+/// Where notices are put. Never waits.
+#[derive(Clone)]
+pub struct Queue {
+    sender: mpsc::Sender<Notice>,
+    log: Arc<Log>,
+}
+
+/// The other end, for [`spawn`].
+pub struct Inbox {
+    receiver: mpsc::Receiver<Notice>,
+    log: Arc<Log>,
+}
+
+impl Queue {
+    /// What does not fit is given up, and listed as that.
+    pub fn tell(&self, notice: Notice) {
+        self.log.queued();
+        if let Err(error) = self.sender.try_send(notice) {
+            self.log.handed();
+            let notice = error.into_inner();
+            tracing::error!(
+                approval.id = %notice.approval,
+                "reviewers are not told: too many messages wait"
+            );
+            self.log.lost(&notice);
+        }
+    }
+
+    pub fn log(&self) -> Arc<Log> {
+        Arc::clone(&self.log)
+    }
+}
+
+#[cfg(test)]
+impl Inbox {
+    pub(crate) fn try_recv(&mut self) -> Result<Notice, mpsc::error::TryRecvError> {
+        self.receiver.try_recv()
+    }
+}
+
 /// The queue between [`crate::approvals::Approvals`] and [`spawn`].
-pub fn channel() -> (mpsc::Sender<Notice>, mpsc::Receiver<Notice>) {
-    mpsc::channel(QUEUE)
-}
-
-/// Attempts at one message, the pauses between them doubling from a second.
-const ATTEMPTS: u32 = 8;
-const MAX_PAUSE: Duration = Duration::from_secs(60);
-
-/// Messages under way to one channel; past it the next ones wait in the queue.
-const PER_CHANNEL: usize = 32;
-
-/// Delivers what comes out of `inbox` until its senders are gone.
-///
-/// `public_url` is the base of the links in messages.
-pub fn spawn(
-    mut inbox: mpsc::Receiver<Notice>,
-    senders: Vec<WebhookSender>,
-    public_url: Option<String>,
-    approvals: Approvals,
-) -> tokio::task::JoinHandle<()> {
-    let channels: Vec<_> = senders
-        .into_iter()
-        .map(|sender| (Arc::new(sender), Arc::new(Semaphore::new(PER_CHANNEL))))
-        .collect();
-    tokio::spawn(async move {
-        while let Some(notice) = inbox.recv().await {
-            let body = match webhook::body(&notice, public_url.as_deref(), now().wall_ns) {
-                Ok(body) => body,
-                Err(error) => {
-                    tracing::error!(approval.id = %notice.approval, %error, "no message made");
-                    continue;
-                }
-            };
-            for (sender, room) in &channels {
-                let sender = Arc::clone(sender);
-                let (room, approvals) = (Arc::clone(room), approvals.clone());
-                let (notice, body) = (notice.clone(), body.clone());
-                // One task a message and channel: bounded by what is pending.
-                tokio::spawn(async move {
-                    let Ok(_turn) = room.acquire_owned().await else {
-                        return;
-                    };
-                    deliver(&sender, &notice, &body, &approvals).await;
-                });
-            }
-        }
-    })
-}
-
-async fn deliver(sender: &WebhookSender, notice: &Notice, body: &Bytes, approvals: &Approvals) {
-    let id = message_id(notice, &sender.name);
-    let mut attempts = 0;
-    let mut pause = Duration::from_secs(1);
-    let error = loop {
-        attempts += 1;
-        let error = match sender.send(&id, body, now().unix()).await {
-            Ok(()) => break None,
-            Err(error) => error,
-        };
-        tracing::warn!(
-            approval.id = %notice.approval, channel = sender.name, attempts, %error,
-            "a message to reviewers was not accepted"
-        );
-        if attempts >= ATTEMPTS || !error.passing() {
-            break Some(error.to_string());
-        }
-        report(
-            approvals,
-            notice,
-            &sender.name,
-            attempts,
-            Some(error.to_string()),
-        )
-        .await;
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(MAX_PAUSE);
-        let decided = approvals
-            .get(&notice.approval)
-            .is_none_or(|view| view.is_decided());
-        if notice.message.asks() && decided {
-            break Some("decided before it could be delivered".to_owned());
-        }
+pub fn channel() -> (Queue, Inbox) {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let log = Arc::new(Log::default());
+    let queue = Queue {
+        sender,
+        log: Arc::clone(&log),
     };
-    let entry = Entry::Notified {
-        approval: notice.approval.clone(),
-        channel: sender.name.clone(),
-        shown: Digest::of(body),
-        accepted: error.is_none(),
-    };
-    let session = Some(notice.session.clone());
-    if let Err(error) = approvals.record(session, entry, Durability::Written).await {
-        tracing::error!(approval.id = %notice.approval, %error, "a delivery is not in the journal");
-    }
-    report(approvals, notice, &sender.name, attempts, error).await;
-}
-
-async fn report(
-    approvals: &Approvals,
-    notice: &Notice,
-    channel: &str,
-    attempts: u32,
-    error: Option<String>,
-) {
-    let delivery = Delivery {
-        channel: channel.to_owned(),
-        message: notice.message.word().to_owned(),
-        attempts,
-        accepted: error.is_none(),
-        error,
-    };
-    approvals.delivered(&notice.approval, delivery).await;
-}
-
-/// One message to one channel, whatever the attempt.
-fn message_id(notice: &Notice, channel: &str) -> String {
-    let mut hasher = FieldHasher::new("holdpoint.message.v1");
-    hasher
-        .field(notice.approval.as_str().as_bytes())
-        .field(notice.message.word().as_bytes())
-        .field(channel.as_bytes());
-    // Each step is asked, and may be widened, once.
-    if matches!(notice.message, Message::Step | Message::Escalated) {
-        hasher.field(&notice.view.step.to_be_bytes());
-    }
-    format!("msg_{}", &hasher.finish().to_string()[..32])
+    (queue, Inbox { receiver, log })
 }

@@ -16,7 +16,9 @@ use serde_json::Value;
 use standardwebhooks::Webhook;
 use tokio::net::TcpListener;
 
+use super::webhook::WebhookSender;
 use super::*;
+use crate::approvals::Approvals;
 use crate::approvals::testing::{Hands, MemoryLedger, config, draft, vote};
 
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -54,14 +56,15 @@ async fn receiver(failing: usize) -> (String, Came) {
     (base, came)
 }
 
-fn sender(url: String) -> WebhookSender {
+fn sender(url: String) -> Channel {
     let config = WebhookOut {
         name: "ops".to_owned(),
         url,
         secret: SecretRef::Env("X".to_owned()),
         ca: None,
     };
-    WebhookSender::new(&config, &SECRET.to_owned().into()).unwrap()
+    let sender = WebhookSender::new(&config, &SECRET.to_owned().into());
+    Channel::Webhook(Arc::new(sender.unwrap()))
 }
 
 fn desk(url: String) -> (Approvals, Arc<MemoryLedger>, Hands) {
@@ -101,6 +104,8 @@ async fn a_receiver_gets_the_whole_command_and_how_to_decide() {
         draft.id
     );
     assert_eq!(body["vote"]["url"], url);
+    let page = format!("https://holdpoint.example/console/approvals/{}", draft.id);
+    assert_eq!(body["link"], page);
     until(|| {
         ledger
             .all()

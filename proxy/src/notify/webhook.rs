@@ -4,83 +4,41 @@
 //! so theirs is a place that reviewers trust. The signature proves to them who
 //! sent it; deciding takes a reviewer's token or an integration's own secret.
 
-use std::path::Path;
-use std::time::Duration;
-
 use bytes::Bytes;
 use holdpoint_core::config::WebhookOut;
 use holdpoint_core::secret::Secret;
-use http::{Method, Request, Uri, header};
+use http::{HeaderMap, HeaderValue, Uri};
 use serde::Serialize;
 use standardwebhooks::{
     HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP, Webhook,
 };
 
-use super::{Message, Notice};
+use super::Message;
+use super::card::link;
+use super::channel::{ChannelError, Letter, Post, SendError};
 use crate::approvals::View;
-use crate::http_client::{HttpClient, HttpError, USER_AGENT, checked};
-
-/// Of one attempt, from dialling to the last byte of the answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Nothing in an answer is of use; this much of it is read.
-const MAX_ANSWER: usize = 64 * 1024;
+use crate::http_client::checked;
 
 /// One receiver.
 pub struct WebhookSender {
     pub(super) name: String,
     url: Uri,
     secret: Webhook,
-    http: HttpClient,
-}
-
-/// A webhook cannot be used as configured.
-#[derive(Debug, thiserror::Error)]
-#[error("webhook `{name}`: {cause}")]
-pub struct WebhookError {
-    name: String,
-    cause: String,
-}
-
-/// Why one attempt failed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SendError {
-    #[error(transparent)]
-    Http(#[from] HttpError),
-    #[error("answered {0}")]
-    Status(http::StatusCode),
-    #[error("the message cannot be made: {0}")]
-    Message(String),
-}
-
-impl SendError {
-    /// Whether trying again may help. A redirect never does: it is not followed.
-    pub(super) fn passing(&self) -> bool {
-        match self {
-            Self::Http(_) => true,
-            Self::Status(status) => {
-                status.is_server_error() || status.as_u16() == 429 || status.as_u16() == 408
-            }
-            Self::Message(_) => false,
-        }
-    }
+    post: Post,
 }
 
 impl WebhookSender {
     /// # Errors
     /// The URL is not `https` (or `http` to this machine), the CA bundle cannot
     /// be read, or the secret is not `whsec_` and base64.
-    pub fn new(config: &WebhookOut, secret: &Secret) -> Result<Self, WebhookError> {
-        let failed = |cause: String| WebhookError {
-            name: config.name.clone(),
-            cause,
-        };
+    pub fn new(config: &WebhookOut, secret: &Secret) -> Result<Self, ChannelError> {
+        let channel = format!("webhook `{}`", config.name);
+        let failed = |cause: String| ChannelError::new(&channel, cause);
         Ok(Self {
             name: config.name.clone(),
             url: checked(&config.url).map_err(|e| failed(e.to_string()))?,
             secret: key(secret).map_err(failed)?,
-            http: HttpClient::new(config.ca.as_deref().map(Path::new), MAX_ANSWER)
-                .map_err(|e| failed(e.to_string()))?,
+            post: Post::new(config.ca.as_deref()).map_err(|e| failed(e.to_string()))?,
         })
     }
 
@@ -93,22 +51,19 @@ impl WebhookSender {
             .secret
             .sign(id, timestamp, body)
             .map_err(|e| broken(&e))?;
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(self.url.clone())
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::USER_AGENT, USER_AGENT)
-            .header(HEADER_WEBHOOK_ID, id)
-            .header(HEADER_WEBHOOK_TIMESTAMP, timestamp)
-            .header(HEADER_WEBHOOK_SIGNATURE, signature)
-            .body(body.clone())
-            .map_err(|e| broken(&e))?;
-        let status = self.http.send(request, TIMEOUT).await?.status;
-        if status.is_success() {
-            Ok(())
-        } else {
-            Err(SendError::Status(status))
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            (HEADER_WEBHOOK_ID, id),
+            (HEADER_WEBHOOK_TIMESTAMP, &timestamp.to_string()),
+            (HEADER_WEBHOOK_SIGNATURE, &signature),
+        ] {
+            let value = HeaderValue::from_str(value).map_err(|e| broken(&e))?;
+            headers.insert(name, value);
         }
+        self.post
+            .json(&self.url, headers, body.clone())
+            .await
+            .map(|_| ())
     }
 }
 
@@ -130,23 +85,22 @@ struct Body<'a> {
     r#type: &'static str,
     timestamp: String,
     approval: &'a View,
+    /// The console's page, for people.
     link: Option<String>,
     vote: HowToVote,
 }
 
 #[derive(Serialize)]
 struct HowToVote {
+    /// The API's, for programs.
     url: Option<String>,
     how: String,
 }
 
-pub(super) fn body(
-    notice: &Notice,
-    public_url: Option<&str>,
-    wall_ns: u64,
-) -> Result<Bytes, serde_json::Error> {
+pub(super) fn body(letter: &Letter<'_>) -> Result<Bytes, SendError> {
+    let notice = letter.notice;
     let id = &notice.view.id;
-    let link = public_url.map(|base| format!("{}/v1/approvals/{id}", base.trim_end_matches('/')));
+    let base = letter.public_url.map(|base| base.trim_end_matches('/'));
     let how = match notice.message {
         Message::Settled | Message::Reviewed => "decided already; nothing to do".to_owned(),
         Message::BrokenGlass => format!(
@@ -162,13 +116,15 @@ pub(super) fn body(
     };
     let body = Body {
         r#type: notice.message.word(),
-        timestamp: crate::approvals::rfc3339(wall_ns),
+        timestamp: crate::approvals::rfc3339(letter.wall_ns),
         approval: &notice.view,
+        link: base.map(|base| link(base, id)),
         vote: HowToVote {
-            url: link.as_ref().map(|link| format!("{link}/decision")),
+            url: base.map(|base| format!("{base}/v1/approvals/{id}/decision")),
             how,
         },
-        link,
     };
-    serde_json::to_vec(&body).map(Bytes::from)
+    serde_json::to_vec(&body)
+        .map(Bytes::from)
+        .map_err(|e| SendError::Message(e.to_string()))
 }

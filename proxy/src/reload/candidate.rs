@@ -10,6 +10,7 @@ use holdpoint_core::policy::Policy;
 use holdpoint_host::Plugin;
 
 use super::read_enforced_rules;
+use crate::notify::Channels;
 use crate::on_call::Lists;
 use crate::plugins::Plugins;
 use crate::secrets::{self, Secrets};
@@ -21,6 +22,8 @@ pub struct Candidate {
     pub policy: Arc<Policy>,
     pub plugins: Plugins,
     pub secrets: Secrets,
+    /// Opened, so that mistakes show; those in use stay until a restart.
+    pub channels: Channels,
     entries: BTreeMap<String, Entry>,
     warnings: Vec<String>,
 }
@@ -48,6 +51,7 @@ impl Candidate {
         }
         // For its checks: bundles and URLs.
         Lists::new(config, &secrets).context("`[review.oncall]`")?;
+        let channels = Channels::open(config, &secrets)?;
         let mut entries = BTreeMap::new();
         for (name, listener) in &config.listeners {
             let target = config
@@ -97,6 +101,7 @@ impl Candidate {
             policy,
             plugins,
             secrets,
+            channels,
             entries,
             warnings,
         })
@@ -119,9 +124,10 @@ fn odd(config: &Config) -> Vec<String> {
             "the development issuer is on: whoever reaches loopback can be anybody".to_owned(),
         );
     }
-    if config.review.webhooks.is_empty() {
+    if !config.review.tells() {
         odd.push(
-            "no `[[review.webhook]]`: nobody is told of held commands, reviewers have to look"
+            "no `[[review.webhook]]` or other channel: nobody is told of held commands, \
+             reviewers have to look"
                 .to_owned(),
         );
     }

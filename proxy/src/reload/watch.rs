@@ -222,8 +222,8 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             "hold limits" => format!("{:?}", config.hold),
             "limits" => format!("{:?}", config.limits),
             "the admin listener" => format!("{:?}", config.admin),
-            "webhooks and integrations" => format!("{:?}", config.review),
             "the store" => format!("{:?}", config.store),
+            "channels and integrations" => format!("{:?}", config.review),
             _ => format!("{:?}", config.journal),
         }
     };
@@ -233,8 +233,8 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         "hold limits",
         "limits",
         "the admin listener",
-        "webhooks and integrations",
         "the store",
+        "channels and integrations",
         "the journal",
     ];
     parts

@@ -65,7 +65,7 @@ pub struct Vote {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub window: Option<Window>,
     pub reviewer: Reviewer,
-    /// `cli`, `api`, `console`, `integration:NAME`.
+    /// `cli`, `api`, `console`, `slack:NAME`, `integration:NAME`.
     pub channel: String,
     /// Names this vote for idempotence, such as a webhook's id.
     #[serde(skip_serializing_if = "Option::is_none", default)]

@@ -1,6 +1,7 @@
 //! The configuration in force, for `holdpoint check`: every default filled in,
 //! secrets as references. It reads back as itself.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -86,6 +87,10 @@ fn root(config: &Config) -> raw::Root {
                 .iter()
                 .map(|(name, list)| (name.clone(), on_call(list)))
                 .collect(),
+            slack: each(&config.review.slack, slack),
+            teams: each(&config.review.teams, teams),
+            email: each(&config.review.email, email),
+            pagerduty: each(&config.review.pagerduty, pagerduty),
         },
         admin: config.admin.as_ref().map(|admin| raw::Admin {
             listen: admin.listen.to_string(),
@@ -254,6 +259,69 @@ fn on_call(list: &OnCall) -> raw::OnCall {
         secret: list.secret.clone().map(raw::Secret),
         ca: list.ca.clone(),
         cache: some(list.cache),
+    }
+}
+
+fn each<T, R>(all: &BTreeMap<String, T>, raw: impl Fn(&T) -> R) -> BTreeMap<String, R> {
+    all.iter()
+        .map(|(name, one)| (name.clone(), raw(one)))
+        .collect()
+}
+
+fn slack(slack: &SlackOut) -> raw::Slack {
+    raw::Slack {
+        token: raw::Secret(slack.token.clone()),
+        signing_secret: raw::Secret(slack.signing_secret.clone()),
+        channel: slack.channel.clone(),
+        buttons: Some(slack.buttons),
+        link_lasts: some(slack.link_lasts),
+        api_url: Some(slack.api_url.clone()),
+        ca: slack.ca.clone(),
+    }
+}
+
+fn teams(teams: &TeamsOut) -> raw::Teams {
+    raw::Teams {
+        workflow_url: raw::Secret(teams.workflow_url.clone()),
+        ca: teams.ca.clone(),
+    }
+}
+
+fn email(email: &EmailOut) -> raw::Email {
+    let server = if email.host.contains(':') {
+        format!("[{}]:{}", email.host, email.port)
+    } else {
+        format!("{}:{}", email.host, email.port)
+    };
+    raw::Email {
+        server,
+        tls: Some(match email.tls {
+            MailTls::Starttls => raw::MailTls::Starttls,
+            MailTls::Implicit => raw::MailTls::Implicit,
+            MailTls::Off => raw::MailTls::Off,
+        }),
+        user: email.login.as_ref().map(|(user, _)| user.clone()),
+        password: email
+            .login
+            .as_ref()
+            .map(|(_, password)| raw::Secret(password.clone())),
+        from: email.from.clone(),
+        to: email.to.clone(),
+        ca: email.ca.clone(),
+    }
+}
+
+fn pagerduty(pagerduty: &PagerDutyOut) -> raw::PagerDuty {
+    raw::PagerDuty {
+        routing_key: raw::Secret(pagerduty.routing_key.clone()),
+        severity: Some(match pagerduty.severity {
+            Severity::Critical => raw::Severity::Critical,
+            Severity::Error => raw::Severity::Error,
+            Severity::Warning => raw::Severity::Warning,
+            Severity::Info => raw::Severity::Info,
+        }),
+        api_url: Some(pagerduty.api_url.clone()),
+        ca: pagerduty.ca.clone(),
     }
 }
 

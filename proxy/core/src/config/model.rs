@@ -224,6 +224,93 @@ pub struct Review {
     pub webhooks: Vec<WebhookOut>,
     pub integrations: BTreeMap<String, Integration>,
     pub on_call: BTreeMap<String, OnCall>,
+    pub slack: BTreeMap<String, SlackOut>,
+    pub teams: BTreeMap<String, TeamsOut>,
+    pub email: BTreeMap<String, EmailOut>,
+    pub pagerduty: BTreeMap<String, PagerDutyOut>,
+}
+
+impl Review {
+    /// Whether anyone is told of held commands.
+    pub fn tells(&self) -> bool {
+        !(self.webhooks.is_empty()
+            && self.slack.is_empty()
+            && self.teams.is_empty()
+            && self.email.is_empty()
+            && self.pagerduty.is_empty())
+    }
+}
+
+/// One channel of Slack, by an app of the operator's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SlackOut {
+    pub token: SecretRef,
+    pub signing_secret: SecretRef,
+    /// An id, not a name: names can be taken over.
+    pub channel: String,
+    /// Whether messages can be decided on where they are.
+    pub buttons: bool,
+    /// How long an account stands for whoever signed in for it.
+    pub link_lasts: Duration,
+    pub api_url: String,
+    pub ca: Option<PathBuf>,
+}
+
+/// A Microsoft Teams workflow that takes cards.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TeamsOut {
+    pub workflow_url: SecretRef,
+    pub ca: Option<PathBuf>,
+}
+
+/// Mail by SMTP.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EmailOut {
+    pub host: String,
+    pub port: u16,
+    pub tls: MailTls,
+    /// Both or none.
+    pub login: Option<(String, SecretRef)>,
+    pub from: String,
+    pub to: Vec<String>,
+    pub ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MailTls {
+    Starttls,
+    Implicit,
+    /// Loopback only.
+    Off,
+}
+
+/// A PagerDuty service (Events API v2).
+#[derive(Debug, Clone, PartialEq)]
+pub struct PagerDutyOut {
+    pub routing_key: SecretRef,
+    pub severity: Severity,
+    pub api_url: String,
+    pub ca: Option<PathBuf>,
+}
+
+/// As PagerDuty names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    Critical,
+    Error,
+    Warning,
+    Info,
+}
+
+impl Severity {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "info",
+        }
+    }
 }
 
 /// Where to ask who is on call.

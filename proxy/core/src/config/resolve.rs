@@ -2,6 +2,7 @@
 //! that needs more than one key. All mistakes are found, not the first alone.
 
 mod identity;
+mod review;
 mod store;
 
 use std::collections::BTreeMap;
@@ -11,14 +12,10 @@ use std::time::Duration;
 
 use super::model::*;
 use super::raw;
-use crate::decision::Reviewers;
-use crate::policy;
 use crate::source::{At, Problem, Problems, Size, Source, Span};
 
 /// One plugin instance, thread and socket set per listener: past this it is a mistake.
 const MAX_LISTENERS: usize = 32;
-
-const MAX_ON_CALL_CACHE: Duration = Duration::from_secs(600);
 
 pub(super) fn resolve(raw: raw::Root, source: &Source<'_>, dir: &Path) -> Result<Config, Problems> {
     let mut resolver = Resolver {
@@ -46,8 +43,8 @@ pub(super) fn resolve(raw: raw::Root, source: &Source<'_>, dir: &Path) -> Result
     let plugins = resolver.plugins(raw.plugin);
     let policies = resolver.policies(raw.policy);
     let hold = resolver.hold(&raw.hold);
-    let review = resolver.review(raw.review);
     let admin = raw.admin.and_then(|admin| resolver.admin(admin));
+    let review = resolver.review(raw.review, admin.as_ref());
     let journal = resolver.journal(raw.journal, &state);
     let limits = resolver.limits(&raw.limits);
     let store = raw
@@ -382,75 +379,6 @@ impl Resolver<'_> {
             ),
             max_pending: self.count(&at.key("max_pending"), raw.max_pending, 10_000),
         }
-    }
-
-    fn review(&mut self, raw: raw::Review) -> Review {
-        let at = At::root().key("review");
-        if let Some(url) = &raw.public_url {
-            self.url(&at.key("public_url"), url, "reviewers' tokens");
-        }
-        let mut webhooks: Vec<WebhookOut> = Vec::new();
-        for (n, webhook) in raw.webhook.into_iter().enumerate() {
-            let here = at.key("webhook").index(n);
-            if webhooks.iter().any(|other| other.name == webhook.name) {
-                self.fault(
-                    &here.key("name"),
-                    format!("there are two webhooks `{}`", webhook.name),
-                );
-            }
-            self.url(&here.key("url"), &webhook.url, "held commands");
-            webhooks.push(WebhookOut {
-                name: webhook.name,
-                url: webhook.url,
-                secret: self.secret(webhook.secret),
-                ca: webhook.ca.map(|ca| self.path(&ca)),
-            });
-        }
-        let mut integrations = BTreeMap::new();
-        for (name, raw) in raw.integration {
-            let here = at.key("integration").key(&name).key("reviewers");
-            if raw.reviewers.is_empty() {
-                self.fault(&here, "it may speak for nobody: name a group or a person");
-            }
-            let reviewers = self.deciders(&here, &raw.reviewers);
-            let secret = self.secret(raw.secret);
-            integrations.insert(name, Integration { secret, reviewers });
-        }
-        let mut on_call = BTreeMap::new();
-        for (name, raw) in raw.oncall {
-            let at = at.key("oncall").key(&name);
-            self.name(&at, &name);
-            self.url(&at.key("url"), &raw.url, "who may decide");
-            let cache = self.span(&at.key("cache"), raw.cache, 30);
-            if cache > MAX_ON_CALL_CACHE {
-                let message = "must be at most 10m: whoever left would decide that long";
-                self.fault(&at.key("cache"), message);
-            }
-            let list = OnCall {
-                url: raw.url,
-                secret: raw.secret.map(|secret| self.secret(secret)),
-                ca: raw.ca.map(|ca| self.path(&ca)),
-                cache,
-            };
-            on_call.insert(name, list);
-        }
-        Review {
-            public_url: raw.public_url,
-            webhooks,
-            integrations,
-            on_call,
-        }
-    }
-
-    fn deciders(&mut self, at: &At, texts: &[String]) -> Vec<Reviewers> {
-        let mut all = Vec::new();
-        for (n, text) in texts.iter().enumerate() {
-            match policy::reviewers(text, &self.issuers) {
-                Ok(one) => all.push(one),
-                Err(message) => self.fault(&at.index(n), message),
-            }
-        }
-        all
     }
 
     fn admin(&mut self, raw: raw::Admin) -> Option<Admin> {

@@ -93,6 +93,10 @@ fn an_unknown_key_is_refused_in_every_table() {
                                     | "plugin"
                                     | "integration"
                                     | "settings"
+                                    | "slack"
+                                    | "teams"
+                                    | "email"
+                                    | "pagerduty"
                             )
                         });
                         // A choice between tables: a second one is refused, in serde's words.

@@ -169,6 +169,15 @@ pub enum Entry {
         about: String,
         message: String,
     },
+    /// From now on an account of a chat system stands for a reviewer, with these groups.
+    Linked {
+        /// Such as `slack:NAME`.
+        channel: String,
+        account: String,
+        by: Identity,
+        groups: Vec<String>,
+        until_unix: u64,
+    },
 }
 
 impl Entry {

@@ -20,7 +20,16 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Keys whose values are secrets or references to them.
-const SECRET_KEYS: [&str; 4] = ["password", "secret", "cluster_secret", "sentinel_password"];
+const SECRET_KEYS: [&str; 8] = [
+    "password",
+    "secret",
+    "cluster_secret",
+    "sentinel_password",
+    "token",
+    "signing_secret",
+    "routing_key",
+    "workflow_url",
+];
 
 /// A way into a document: `target.shop.tls`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,0 +1,249 @@
+//! Which person stands behind an account of a chat system.
+//!
+//! An account counts for nothing by itself. Whoever clicks with one that is not linked gets an
+//! invitation; the console asks its bearer to sign in at their issuer and to confirm, and from then on,
+//! for a bounded time, the account stands for that principal, with the groups proved at that moment.
+//! A person has one account at each channel: linking another one ends the first.
+//!
+//! Links lie in `links.json` of the state directory (0600), so that a restart ends none. Invitations
+//! are signed by this process and end with it.
+//!
+//! Limits: for as long as a link lasts, groups that somebody has left still count, unless the identity
+//! is revoked. Whoever holds an account can decide as its person.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use holdpoint_core::principal::Principal;
+use holdpoint_core::secret::Secret;
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+
+use crate::secrets::{SecretError, check_file};
+
+const FILE: &str = "links.json";
+
+/// An invitation is good for so long.
+const INVITED: u64 = 600;
+
+/// More people than that do not review at one gateway.
+const MAX_LINKS: usize = 10_000;
+
+const MAX_FILE: u64 = 64 << 20;
+
+const MAC: usize = 32;
+
+/// Of a chat system, as it names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Account {
+    /// `slack:NAME`: a link at one channel says nothing at another.
+    pub channel: String,
+    pub team: String,
+    pub user: String,
+}
+
+impl Account {
+    /// For the journal.
+    pub fn text(&self) -> String {
+        format!("{} of {}", self.user, self.team)
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Link {
+    account: Account,
+    principal: Principal,
+    until_unix: u64,
+}
+
+/// What an invitation says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invitation {
+    pub account: Account,
+    /// What the account calls itself.
+    pub label: String,
+    until_unix: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("cannot use `{}`: {cause}", path.display())]
+    File { path: PathBuf, cause: io::Error },
+    #[error(transparent)]
+    Unsafe(#[from] SecretError),
+    #[error("`{}` is not as holdpoint wrote it: {cause}; without it everybody links their account again", path.display())]
+    Content { path: PathBuf, cause: String },
+    #[error("no randomness: {0}")]
+    Random(getrandom::Error),
+    #[error("too many accounts are linked")]
+    Full,
+    #[error("this channel takes no answers")]
+    Channel,
+}
+
+pub struct Links {
+    path: PathBuf,
+    /// By channel.
+    lasts: HashMap<String, Duration>,
+    key: Secret,
+    links: Mutex<BTreeMap<Account, Link>>,
+}
+
+impl Links {
+    /// `lasts` says for each channel that takes answers how long a link is good there.
+    ///
+    /// # Errors
+    /// The file is not ours alone, or not as we wrote it.
+    pub fn open(
+        state: &Path,
+        lasts: impl IntoIterator<Item = (String, Duration)>,
+    ) -> Result<Self, LinkError> {
+        let mut key = vec![0; 32];
+        getrandom::fill(&mut key).map_err(LinkError::Random)?;
+        let path = state.join(FILE);
+        let links = read(&path)?;
+        Ok(Self {
+            path,
+            lasts: lasts.into_iter().collect(),
+            key: Secret::new(key),
+            links: Mutex::new(links),
+        })
+    }
+
+    /// What proves that this account asked to be linked, in hex.
+    pub fn invite(&self, account: Account, label: &str, unix: u64) -> Option<String> {
+        let invitation = Invitation {
+            account,
+            label: label.to_owned(),
+            until_unix: unix.saturating_add(INVITED),
+        };
+        let text = serde_json::to_vec(&invitation).ok()?;
+        let mut token = self.mac(&text)?.finalize().into_bytes().to_vec();
+        token.extend(text);
+        Some(hex::encode(token))
+    }
+
+    /// The reverse of [`Links::invite`], within its time.
+    pub fn invited(&self, token: &str, unix: u64) -> Option<Invitation> {
+        let bytes = hex::decode(token).ok()?;
+        let (mac, text) = bytes.split_at_checked(MAC)?;
+        self.mac(text)?.verify_slice(mac).ok()?;
+        let invitation: Invitation = serde_json::from_slice(text).ok()?;
+        (unix < invitation.until_unix).then_some(invitation)
+    }
+
+    /// How long a link at this channel is good.
+    pub fn lasts(&self, channel: &str) -> Option<Duration> {
+        self.lasts.get(channel).copied()
+    }
+
+    /// From now on `account` stands for `principal`. Gives until when, in Unix seconds.
+    ///
+    /// # Errors
+    /// It could not be written down: the link is not there.
+    pub fn link(
+        &self,
+        account: &Account,
+        principal: Principal,
+        unix: u64,
+    ) -> Result<u64, LinkError> {
+        let lasts = self.lasts(&account.channel).ok_or(LinkError::Channel)?;
+        let until_unix = unix.saturating_add(lasts.as_secs());
+        let mut links = self.links();
+        let mut next = links.clone();
+        next.retain(|have, link| {
+            let same =
+                have.channel == account.channel && link.principal.identity == principal.identity;
+            link.until_unix > unix && !same
+        });
+        if next.len() >= MAX_LINKS {
+            return Err(LinkError::Full);
+        }
+        let link = Link {
+            account: account.clone(),
+            principal,
+            until_unix,
+        };
+        next.insert(account.clone(), link);
+        self.write(&next)?;
+        *links = next;
+        Ok(until_unix)
+    }
+
+    /// Who stands behind `account` now.
+    pub fn who(&self, account: &Account, unix: u64) -> Option<Principal> {
+        let links = self.links();
+        let link = links.get(account)?;
+        (unix < link.until_unix).then(|| link.principal.clone())
+    }
+
+    fn mac(&self, text: &[u8]) -> Option<Hmac<Sha256>> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.key.expose()).ok()?;
+        mac.update(b"holdpoint.invitation.v1\0");
+        mac.update(text);
+        Some(mac)
+    }
+
+    /// Whole and beside the old one first, so that no crash leaves half of it.
+    fn write(&self, links: &BTreeMap<Account, Link>) -> Result<(), LinkError> {
+        let failed = |cause| LinkError::File {
+            path: self.path.clone(),
+            cause,
+        };
+        let all: Vec<_> = links.values().collect();
+        let text = serde_json::to_vec_pretty(&all).map_err(|e| failed(e.into()))?;
+        let beside = self.path.with_extension("json.new");
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)
+            .map_err(failed)?;
+        file.write_all(&text)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| std::fs::rename(&beside, &self.path))
+            .map_err(failed)
+    }
+
+    fn links(&self) -> MutexGuard<'_, BTreeMap<Account, Link>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read(path: &Path) -> Result<BTreeMap<Account, Link>, LinkError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(cause) => {
+            return Err(LinkError::File {
+                path: path.to_owned(),
+                cause,
+            });
+        }
+    };
+    // Whoever could write it could be anybody.
+    check_file(&file, path)?;
+    let mut text = Vec::new();
+    file.take(MAX_FILE)
+        .read_to_end(&mut text)
+        .map_err(|cause| LinkError::File {
+            path: path.to_owned(),
+            cause,
+        })?;
+    let links: Vec<Link> = serde_json::from_slice(&text).map_err(|e| LinkError::Content {
+        path: path.to_owned(),
+        cause: e.to_string(),
+    })?;
+    let keyed = links.into_iter().map(|link| (link.account.clone(), link));
+    Ok(keyed.collect())
+}
