@@ -463,7 +463,7 @@ async fn check_opens_channels_and_sends_nothing() {
     let Some(desk) = Desk::start().await else {
         return;
     };
-    let done = desk.gateway.holdpoint(&["check"]);
+    let done = desk.gateway.holdpoint(&["check", "--offline"]);
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     let errors = String::from_utf8_lossy(&done.stderr).into_owned();
     assert!(done.status.success(), "{errors}");
@@ -472,7 +472,7 @@ async fn check_opens_channels_and_sends_nothing() {
     assert!(!said.contains(&desk.slack.token));
     assert_eq!(desk.slack.messages().len(), 0);
     desk.gateway.rewrite("slack-token", "xoxp-someones-own");
-    let done = desk.gateway.holdpoint(&["check"]);
+    let done = desk.gateway.holdpoint(&["check", "--offline"]);
     let errors = String::from_utf8_lossy(&done.stderr).into_owned();
     assert!(!done.status.success());
     assert!(

@@ -33,7 +33,8 @@ fn says(findings: &[String], start: &str, part: &str) {
 
 fn as_superuser(database: &Database, sql: &str) {
     let psql = database.server.superuser(&database.name);
-    psql.run(&sql.replace("USER", &database.user)).unwrap_done();
+    psql.run(&sql.replace("{role}", &database.user))
+        .unwrap_done();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,27 +76,27 @@ async fn an_account_that_may_too_much_is_named_with_what_it_may() {
 
     for (grant, undo, part) in [
         (
-            "ALTER ROLE USER SUPERUSER",
-            "ALTER ROLE USER NOSUPERUSER",
+            "ALTER ROLE {role} SUPERUSER",
+            "ALTER ROLE {role} NOSUPERUSER",
             "is a superuser",
         ),
         (
-            "ALTER ROLE USER CREATEROLE BYPASSRLS",
-            "ALTER ROLE USER NOCREATEROLE NOBYPASSRLS",
+            "ALTER ROLE {role} CREATEROLE BYPASSRLS",
+            "ALTER ROLE {role} NOCREATEROLE NOBYPASSRLS",
             "agents do not need: CREATEROLE, BYPASSRLS",
         ),
         (
-            "GRANT pg_write_server_files TO USER",
-            "REVOKE pg_write_server_files FROM USER",
+            "GRANT pg_write_server_files TO {role}",
+            "REVOKE pg_write_server_files FROM {role}",
             "roles of the server itself: pg_write_server_files",
         ),
         (
-            "GRANT CREATE ON SCHEMA public TO USER",
-            "REVOKE CREATE ON SCHEMA public FROM USER",
+            "GRANT CREATE ON SCHEMA public TO {role}",
+            "REVOKE CREATE ON SCHEMA public FROM {role}",
             "may create functions and operators where others look them up by name: public",
         ),
         (
-            "CREATE SCHEMA mine AUTHORIZATION USER",
+            "CREATE SCHEMA mine AUTHORIZATION {role}",
             "DROP SCHEMA mine",
             "owns schemas: mine",
         ),
@@ -116,7 +117,7 @@ async fn an_account_that_may_too_much_is_named_with_what_it_may() {
         as_superuser(&database, undo);
     }
 
-    as_superuser(&database, "ALTER ROLE USER SUPERUSER");
+    as_superuser(&database, "ALTER ROLE {role} SUPERUSER");
     let checked = |more: &[&str]| {
         let done = gateway.holdpoint(&[&["check"], more].concat());
         assert!(done.status.success());

@@ -10,7 +10,7 @@ use holdpoint_core::record::Entry;
 use super::testing::{KINDS, Kind, Trouble, Vendor, channel as at};
 use super::{Channel, Log, Message, Notice, Queue};
 use crate::approvals::testing::{Hands, MemoryLedger, config, draft, identity, vote};
-use crate::approvals::{Approvals, Waiter};
+use crate::approvals::{Approvals, GlassView, IdentityView, View, Waiter};
 
 struct Desk {
     kind: Kind,
@@ -376,8 +376,29 @@ async fn further_people_are_asked_and_an_alarm_is_no_end() {
         let second = desk.came(count).await.remove(count - 1);
         assert!(second.asks, "{kind:?}: {second:?}");
         assert_eq!(second.thread, first.thread, "{kind:?}");
-        tell(Message::BrokenGlass);
+        let mut view = View::clone(&desk.approvals.get(&draft.id).unwrap());
+        view.glass = Some(GlassView {
+            by: IdentityView {
+                issuer: "https://issuer.example".to_owned(),
+                subject: "00uS".to_owned(),
+            },
+            label: "sam".to_owned(),
+            reason: "checkout is down".to_owned(),
+            at: "2026-01-01T00:00:00Z".to_owned(),
+            reviewed_by: None,
+        });
+        desk.queue.tell(Notice {
+            message: Message::BrokenGlass,
+            approval: draft.id.clone(),
+            session: draft.session.clone(),
+            view: Arc::new(view),
+        });
         let alarm = desk.came(count + 1).await.remove(count);
+        let whole = String::from_utf8_lossy(&alarm.raw);
+        assert!(
+            whole.contains("checkout is down") && whole.contains("sam"),
+            "{kind:?}: who and why: {whole}"
+        );
         let said = alarm.headline.to_lowercase();
         assert!(
             kind == Kind::Webhook || said.contains("alarm"),

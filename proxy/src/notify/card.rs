@@ -86,6 +86,21 @@ impl<'a> Card<'a> {
         if let Some(reason) = &view.reason {
             facts.push(("Reason", reason.clone()));
         }
+        if let Some(glass) = &view.glass {
+            facts.push(("Let go by", glass.label.clone()));
+            facts.push(("In their words", glass.reason.clone()));
+        }
+        match &view.justification {
+            Some(why) => facts.push(("The requester says", why.clone())),
+            None if view.justify && self.message.asks() => {
+                let text = "nothing yet: it cannot be approved before that";
+                facts.push(("The requester says", text.to_owned()));
+            }
+            None => {}
+        }
+        if view.steps.len() > 1 && self.message.asks() {
+            facts.push(("Step", format!("{} of {}", view.step, view.steps.len())));
+        }
         if self.message.asks() {
             facts.push(("Reviewers", view.reviewers.join(", ")));
             facts.push(("Expires", view.expires_at.clone()));
