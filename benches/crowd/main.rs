@@ -258,9 +258,11 @@ impl Crowd {
             .issuer
             .claims("ada", "holdpoint.connect", &["agents"], 7200);
         let token = gateway.issuer.sign(&claims);
-        let reviewer = gateway
+        let mut reviewer = gateway
             .issuer
             .claims("rita", "holdpoint.review", &["reviewers"], 7200);
+        // A client that is its own subject would be a service, which does not review.
+        reviewer["client_id"] = json!("reviewer-cli");
         let http = Reviewer {
             base: format!("http://{}", gateway.admin),
             token: gateway.issuer.sign(&reviewer),
