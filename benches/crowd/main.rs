@@ -328,13 +328,15 @@ impl Crowd {
         Ok(list["approvals"].as_array().cloned().unwrap_or_default())
     }
 
-    /// KiB.
+    /// KiB that are the gateway's alone or its part of what is shared (`Pss`): the
+    /// sessions of a plugin share the pages of its image, which `VmRSS` counts for each.
     fn resident(&self) -> anyhow::Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.gateway.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let path = format!("/proc/{}/smaps_rollup", self.gateway.pid());
+        let rollup = std::fs::read_to_string(path)?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
         let kib = line
             .and_then(|line| line.trim().strip_suffix(" kB"))
-            .context("no VmRSS")?;
+            .context("no Pss")?;
         Ok(kib.trim().parse()?)
     }
 
