@@ -4,6 +4,8 @@
 //! lose the caret, or accept unknown keys in silence. The comments
 //! here are the descriptions in `docs/holdpoint.schema.json`.
 
+mod channels;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,6 +17,8 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::model::SecretRef;
 use crate::source::{Size, Span};
+
+pub(super) use channels::{Email, MailTls, PagerDuty, Severity, Slack, Teams};
 
 /// The configuration of holdpoint.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -374,98 +378,6 @@ pub(super) struct Review {
     /// PagerDuty services, by a name of yours.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) pagerduty: BTreeMap<String, PagerDuty>,
-}
-
-/// A Slack app of yours that posts to one channel.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Slack {
-    /// The bot token, `xoxb-…`.
-    pub(super) token: Secret,
-    /// The app's signing secret: proves that a click comes from Slack.
-    pub(super) signing_secret: Secret,
-    /// The channel's id, such as `C0123456789`.
-    pub(super) channel: String,
-    /// Whether messages have buttons to decide; true unless set. Without them there is a link.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) buttons: Option<bool>,
-    /// How long a Slack account stands for the person who signed in for it; `12h` unless set, at most `7d`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) link_lasts: Option<Span>,
-    /// `https://slack.com/api` unless set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) api_url: Option<String>,
-    /// PEM bundle; the system's roots otherwise.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) ca: Option<PathBuf>,
-}
-
-/// A Teams channel with the workflow "Post to a channel when a webhook request is received".
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Teams {
-    /// The workflow's URL. Whoever has it can post, so it is a secret.
-    pub(super) workflow_url: Secret,
-    /// PEM bundle; the system's roots otherwise.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) ca: Option<PathBuf>,
-}
-
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Email {
-    /// `HOST:PORT` of the mail server.
-    pub(super) server: String,
-    /// `starttls` unless set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) tls: Option<MailTls>,
-    /// Name to log in with.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) user: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) password: Option<Secret>,
-    /// The sender, such as `holdpoint@acme.example`.
-    pub(super) from: String,
-    pub(super) to: Vec<String>,
-    /// PEM bundle; the system's roots otherwise.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) ca: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum MailTls {
-    /// Required, by STARTTLS; port 587 as a rule.
-    Starttls,
-    /// From the first byte; port 465 as a rule.
-    Implicit,
-    /// In clear: loopback only.
-    Off,
-}
-
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PagerDuty {
-    /// The integration key of an "Events API v2" integration.
-    pub(super) routing_key: Secret,
-    /// `warning` unless set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) severity: Option<Severity>,
-    /// `https://events.pagerduty.com` unless set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) api_url: Option<String>,
-    /// PEM bundle; the system's roots otherwise.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) ca: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Severity {
-    Critical,
-    Error,
-    Warning,
-    Info,
 }
 
 /// Where to ask who is on call. The answer is `{"people": [{"issuer": "NAME", "subject": "…"}]}`.

@@ -1,0 +1,101 @@
+//! The tables of channels to reviewers, as they are written.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Secret;
+use crate::source::Span;
+
+/// A Slack app of yours that posts to one channel.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Slack {
+    /// The bot token, `xoxb-…`.
+    pub(in crate::config) token: Secret,
+    /// The app's signing secret: proves that a click comes from Slack.
+    pub(in crate::config) signing_secret: Secret,
+    /// The channel's id, such as `C0123456789`.
+    pub(in crate::config) channel: String,
+    /// Whether messages have buttons to decide; true unless set. Without them there is a link.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) buttons: Option<bool>,
+    /// How long a Slack account stands for the person who signed in for it; `12h` unless set, at most `7d`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) link_lasts: Option<Span>,
+    /// `https://slack.com/api` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) api_url: Option<String>,
+    /// PEM bundle; the system's roots otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) ca: Option<PathBuf>,
+}
+
+/// A Teams channel with the workflow "Post to a channel when a webhook request is received".
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Teams {
+    /// The workflow's URL. Whoever has it can post, so it is a secret.
+    pub(in crate::config) workflow_url: Secret,
+    /// PEM bundle; the system's roots otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Email {
+    /// `HOST:PORT` of the mail server.
+    pub(in crate::config) server: String,
+    /// `starttls` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) tls: Option<MailTls>,
+    /// Name to log in with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) password: Option<Secret>,
+    /// The sender, such as `holdpoint@acme.example`.
+    pub(in crate::config) from: String,
+    pub(in crate::config) to: Vec<String>,
+    /// PEM bundle; the system's roots otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum MailTls {
+    /// Required, by STARTTLS; port 587 as a rule.
+    Starttls,
+    /// From the first byte; port 465 as a rule.
+    Implicit,
+    /// In clear: loopback only.
+    Off,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct PagerDuty {
+    /// The integration key of an "Events API v2" integration.
+    pub(in crate::config) routing_key: Secret,
+    /// `warning` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) severity: Option<Severity>,
+    /// `https://events.pagerduty.com` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) api_url: Option<String>,
+    /// PEM bundle; the system's roots otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::config) ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum Severity {
+    Critical,
+    Error,
+    Warning,
+    Info,
+}
