@@ -129,7 +129,12 @@ impl DevIssuer {
 
     /// The `iss` of its tokens.
     pub fn issuer(&self) -> String {
-        format!("http://{}", self.listen)
+        Self::issuer_at(self.listen)
+    }
+
+    /// As [`DevIssuer::issuer`], of one that listens there.
+    pub fn issuer_at(address: SocketAddr) -> String {
+        format!("http://{address}/dev")
     }
 }
 

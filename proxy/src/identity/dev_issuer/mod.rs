@@ -107,7 +107,7 @@ impl DevIssuer {
         };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let shared = Arc::new(Shared::new(config, format!("http://{address}/dev"))?);
+        let shared = Arc::new(Shared::new(config, config::DevIssuer::issuer_at(address))?);
         let app = routes::router(Arc::clone(&shared));
         let server = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, app).await {
