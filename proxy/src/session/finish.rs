@@ -33,6 +33,8 @@ impl Session {
             self.author_client(bytes);
         }
         self.commit();
+        // Before anything is waited for: the process may not live to the end of it.
+        self.journal.hand_over(&*self.parts.ledger);
         if end.is_ours() && timeout(PATIENCE, self.cancel_at_target()).await.is_err() {
             tracing::warn!("the cancel did not reach the target in time");
         }
