@@ -301,10 +301,10 @@ impl App {
         control.block_on(async {
             // What is still pending has no owner any more.
             approvals.orphan_all().await;
-            told.idle(LAST_MESSAGES).await;
             if let Some(cluster) = &cluster {
                 cluster.close().await;
             }
+            told.idle(LAST_MESSAGES).await;
             recorder
                 .close()
                 .await
