@@ -6,6 +6,10 @@ use holdpoint_tests::{Browser, Gateway, PgServer, Settings, need};
 
 /// A gateway with the development issuer, and its people.
 pub(crate) async fn gateway() -> Option<(Gateway, String)> {
+    gateway_with(holdpoint_tests::RULES).await
+}
+
+async fn gateway_with(rules: &str) -> Option<(Gateway, String)> {
     let server = need!(PgServer::shared(), "postgresql")?;
     let [issuer] = free_ports();
     let known = format!(
@@ -26,6 +30,7 @@ scopes = ["holdpoint.review"]
     );
     let settings = Settings {
         known: Some(known),
+        rules: rules.to_owned(),
         ..Settings::default()
     };
     let database = server.database();
@@ -90,6 +95,30 @@ impl Reviewer {
         }
         panic!("nothing with {text:?} waits in the console");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_names_people_of_the_development_issuer_by_its_name() {
+    let rules = r#"[[rule]]
+name = "all"
+match = { confidence = "proven" }
+hold = { reviewers = ["person:dev|rita"] }
+"#;
+    let Some((gateway, issuer)) = gateway_with(rules).await else {
+        return;
+    };
+    let token = agents_token(&gateway, &issuer).await;
+    let psql = gateway
+        .psql_as(&token)
+        .start(&["CREATE TABLE named_by_person (a int)"]);
+    let (mut rita, _) = Reviewer::sign_in(&gateway, "rita", "/console").await;
+    let page = rita.held("CREATE TABLE named_by_person").await;
+    let page = rita.browser.open(&page.link("Approve…")).await;
+    let page = rita.browser.submit_to(&page, "/decision", &[]).await;
+    assert_eq!(page.status, 200, "{}", page.body);
+    let done = psql.wait();
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(gateway.database.has_table("named_by_person"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
