@@ -103,6 +103,12 @@ async fn a_vote_is_submitted_until_its_owner_answers_and_then_the_command_runs_o
     let agent = tokio::task::spawn_blocking(move || psql.run("DROP TABLE victims"));
     let view = reviewer.pending("DROP TABLE victims").await;
     assert_eq!(view["node"], "a");
+    // What is no vote is taken by the owner alone, and whoever asks elsewhere is told where.
+    let path = format!("/v1/approvals/{}/break-glass", view["id"].as_str().unwrap());
+    let body = serde_json::json!({ "digest": view["digest"], "reason": "an emergency" });
+    let (status, said) = reviewer.call(Method::POST, &path, Some(body)).await;
+    assert_eq!(status.as_u16(), 404, "{said}");
+    assert!(said["hint"].as_str().unwrap().contains("`a`"), "{said}");
     // The owner cannot answer now; so nothing is final.
     a.signal("STOP");
     let (status, said) = reviewer.approve(&view).await;

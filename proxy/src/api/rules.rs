@@ -4,15 +4,16 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use holdpoint_core::approval::BreakGlass;
+use holdpoint_core::id::ApprovalId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::approvals::{approval_id, channel, digest};
 use super::auth::voter;
 use super::{Api, Problem};
-use crate::approvals::{ReviewView, WindowView};
+use crate::approvals::{ReviewView, View, WindowView};
 
 /// Why a held command is to run.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -50,9 +51,16 @@ pub(super) async fn justify(
     let id = approval_id(&id)?;
     let said: Justification = body(&raw, "a justification")?;
     let approvals = &api.0.approvals;
-    approvals
+    let who = by.identity.clone();
+    if let Err(refused) = approvals
         .justify(&id, by.identity, said.text, api.now())
-        .await?;
+        .await
+    {
+        let own = |view: &View| {
+            view.principal.issuer == who.issuer && view.principal.subject == who.subject
+        };
+        return Err(where_it_is(&api, &id, refused.into(), own));
+    }
     Ok(Json(Justified { id: id.to_string() }))
 }
 
@@ -104,10 +112,13 @@ pub(super) async fn break_glass(
         channel: channel(&headers).to_owned(),
         at: api.now().unix(),
     };
-    let id = glass.approval.to_string();
-    let state = api.0.approvals.break_glass(glass, api.now()).await?;
-    let state = state.word().to_owned();
-    Ok(Json(GlassBroken { id, state }))
+    let id = glass.approval.clone();
+    let broken = api.0.approvals.break_glass(glass, api.now()).await;
+    let state = broken.map_err(|refused| where_it_is(&api, &id, refused.into(), |_| true))?;
+    Ok(Json(GlassBroken {
+        id: id.to_string(),
+        state: state.word().to_owned(),
+    }))
 }
 
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -150,7 +161,8 @@ pub(super) async fn review(
     } else {
         body(&raw, "a note")?
     };
-    api.0.approvals.review(&id, voter(by), said.note).await?;
+    let reviewed = api.0.approvals.review(&id, voter(by), said.note).await;
+    reviewed.map_err(|refused| where_it_is(&api, &id, refused.into(), |_| true))?;
     Ok(Json(ReviewClosed { id: id.to_string() }))
 }
 
@@ -218,6 +230,24 @@ pub(super) async fn revoke_window(
     let ended = api.0.approvals.revoke_window(&id, by.identity).await;
     ended.map_err(|_| Problem::not_found("window"))?;
     Ok(Json(WindowClosed { id: id.to_string() }))
+}
+
+/// What is no vote does not travel: a node that does not hold the approval says which does,
+/// to those who may know of it.
+fn where_it_is(
+    api: &Api,
+    id: &ApprovalId,
+    problem: Problem,
+    may_know: impl Fn(&View) -> bool,
+) -> Problem {
+    if problem.status != StatusCode::NOT_FOUND {
+        return problem;
+    }
+    let view = api.0.board.get(id).filter(|view| may_know(view));
+    match view.and_then(|view| view.node.clone()) {
+        Some(node) => problem.hint(format!("node `{node}` holds it: ask there")),
+        None => problem,
+    }
 }
 
 fn body<T: for<'de> Deserialize<'de>>(raw: &[u8], what: &str) -> Result<T, Problem> {
