@@ -2,6 +2,7 @@
 
 use holdpoint_tests::browser::Page;
 use holdpoint_tests::gateway::free_ports;
+use holdpoint_tests::psql::Running;
 use holdpoint_tests::slack::{Posted, button};
 use holdpoint_tests::{Browser, FakeSlack, Gateway, PgServer, Settings, need, reviewer};
 use hyper::Method;
@@ -127,6 +128,13 @@ api_url = "{}"
         self.slack.message(text, asks).await
     }
 
+    /// An agent's `DROP TABLE orders` that waits, and the message about it.
+    async fn drop_is_held(&self) -> (Running, Posted) {
+        let token = self.agent().await;
+        let psql = self.gateway.psql_as(&token).start(&["DROP TABLE orders"]);
+        (psql, self.held("DROP TABLE orders").await)
+    }
+
     /// The same message, once it has no buttons.
     async fn settled(&self, message: &Posted) -> Posted {
         let over = |one: &Posted| one.ts == message.ts && button(&one.blocks, DENY).is_none();
@@ -241,9 +249,7 @@ async fn a_denial_asks_for_its_reason_and_the_agent_is_told() {
     let Some(desk) = Desk::start().await else {
         return;
     };
-    let token = desk.agent().await;
-    let psql = desk.gateway.psql_as(&token).start(&["DROP TABLE orders"]);
-    let message = desk.held("DROP TABLE orders").await;
+    let (psql, message) = desk.drop_is_held().await;
     desk.linked(&message, "U1", "rita").await;
     desk.press(&message, DENY, "U1").await;
     let modal = desk.slack.modal().await;
@@ -269,9 +275,7 @@ async fn what_slack_did_not_sign_just_now_is_refused() {
     let Some(desk) = Desk::start().await else {
         return;
     };
-    let token = desk.agent().await;
-    let psql = desk.gateway.psql_as(&token).start(&["DROP TABLE orders"]);
-    let message = desk.held("DROP TABLE orders").await;
+    let (psql, message) = desk.drop_is_held().await;
     desk.linked(&message, "U1", "rita").await;
     let (form, headers) = desk
         .slack
@@ -343,9 +347,7 @@ async fn slack_gives_nobody_a_vote_that_they_do_not_have() {
     let Some(desk) = Desk::start().await else {
         return;
     };
-    let token = desk.agent().await;
-    let psql = desk.gateway.psql_as(&token).start(&["DROP TABLE orders"]);
-    let message = desk.held("DROP TABLE orders").await;
+    let (psql, message) = desk.drop_is_held().await;
     // She answers for the agent; he is in no group that may decide.
     for (user, person) in [("U1", "olivia"), ("U2", "nora")] {
         desk.linked(&message, user, person).await;
@@ -373,6 +375,7 @@ async fn slack_gives_nobody_a_vote_that_they_do_not_have() {
     assert_ne!(psql.wait().code, Some(0));
 
     // Whose identity is revoked, their account is worth nothing.
+    let token = desk.agent().await;
     let psql = desk.gateway.psql_as(&token).start(&["DROP TABLE visits"]);
     let message = desk.held("DROP TABLE visits").await;
     let other = desk.reviewer("nora").await;
@@ -425,9 +428,7 @@ async fn after_a_crash_old_messages_are_closed_and_a_click_on_one_settles_nothin
     let Some(desk) = Desk::start().await else {
         return;
     };
-    let token = desk.agent().await;
-    let psql = desk.gateway.psql_as(&token).start(&["DROP TABLE orders"]);
-    let message = desk.held("DROP TABLE orders").await;
+    let (psql, message) = desk.drop_is_held().await;
     desk.linked(&message, "U1", "rita").await;
     desk.gateway.kill();
     drop(psql);
@@ -448,9 +449,7 @@ async fn a_stop_is_told_where_it_was_told_that_a_command_waits() {
     let Some(desk) = Desk::start().await else {
         return;
     };
-    let token = desk.agent().await;
-    let psql = desk.gateway.psql_as(&token).start(&["DROP TABLE orders"]);
-    let message = desk.held("DROP TABLE orders").await;
+    let (psql, message) = desk.drop_is_held().await;
     assert!(desk.gateway.stop().success());
     let over = desk.settled(&message).await;
     let text = over.blocks.to_string();
