@@ -474,7 +474,11 @@ pub(super) fn write_view(out: &mut impl io::Write, view: &View) -> io::Result<()
     )?;
     writeln!(out, "digest      {}", safe(&view.digest))?;
     let (lines, bytes) = (shown.text.lines().count(), shown.text.len());
-    writeln!(out, "command     {lines} lines, {bytes} bytes, all of it:")?;
+    let s = if lines == 1 { "" } else { "s" };
+    writeln!(
+        out,
+        "command     {lines} line{s}, {bytes} bytes, all of it:"
+    )?;
     for line in shown.text.split('\n') {
         writeln!(out, "  | {}", terminal(line))?;
     }
