@@ -14,6 +14,7 @@ mod toolchain;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest as _, Sha256};
 use wit_component::ComponentEncoder;
@@ -114,12 +115,18 @@ pub fn componentize(module: &Path) -> Result<Vec<u8>, BuildError> {
 }
 
 /// Leaves an equal file alone, so that nothing which depends on it is stale, and
-/// shows no half-written one.
+/// shows no half-written one. Several processes, and threads of one, may write
+/// the same path at once: each has a part of its own.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
+    static PARTS: AtomicU64 = AtomicU64::new(0);
     if std::fs::read(path).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
-    let part = path.with_extension(format!("part-{}", std::process::id()));
+    let part = path.with_extension(format!(
+        "part-{}-{}",
+        std::process::id(),
+        PARTS.fetch_add(1, Ordering::Relaxed)
+    ));
     std::fs::write(&part, bytes)
         .and_then(|()| std::fs::rename(&part, path))
         .map_err(BuildError::file(path))
@@ -135,6 +142,24 @@ fn digest(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_that_write_one_component_at_once_all_succeed() {
+        let dir = std::env::temp_dir().join(format!("holdpoint-build-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("plugin.wasm");
+        for round in 0..50_u8 {
+            let _ = std::fs::remove_file(&path);
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| write(&path, &[round; 4096]).unwrap());
+                }
+            });
+            assert_eq!(std::fs::read(&path).unwrap(), [round; 4096]);
+        }
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1, "no part stays");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 
     /// Takes minutes the first time: the standard library is built along.
     #[test]
