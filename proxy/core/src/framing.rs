@@ -68,9 +68,11 @@ pub struct Rule {
 /// What to do with each kind of frame of one side.
 #[derive(Debug, Clone)]
 pub struct Subscription {
-    by_kind: Box<[Rule; 256]>,
-    /// Frames that have no kind.
-    kindless: Rule,
+    /// Which of the rules is for which kind. There are two such tables for each
+    /// session, so they are small.
+    by_kind: Box<[u16; 256]>,
+    /// The first is for all others, and for frames that have no kind.
+    rules: Box<[Rule]>,
 }
 
 #[derive(Debug, Clone)]
@@ -91,7 +93,12 @@ impl Subscription {
             judged: false,
             max_frame: limit,
         };
-        let mut by_kind = Box::new([rest; 256]);
+        let mut by_kind = Box::new([0; 256]);
+        let refused = Rule {
+            delivery: Delivery::Reject,
+            ..rest
+        };
+        let mut rules = vec![rest, refused];
         for filter in filters {
             let max_frame = if filter.max_frame == 0 {
                 limit
@@ -103,18 +110,26 @@ impl Subscription {
                 judged: filter.judged,
                 max_frame,
             };
+            let at = rules.iter().position(|one| *one == rule);
+            let at = at.unwrap_or_else(|| {
+                rules.push(rule);
+                rules.len() - 1
+            });
+            // More rules than there are kinds: none of these is let through.
+            let at = u16::try_from(at).unwrap_or(1);
             for kind in &filter.kinds {
-                by_kind[usize::from(*kind)] = rule;
+                by_kind[usize::from(*kind)] = at;
             }
         }
         Self {
             by_kind,
-            kindless: rest,
+            rules: rules.into(),
         }
     }
 
     pub fn rule(&self, kind: Option<u8>) -> Rule {
-        kind.map_or(self.kindless, |kind| self.by_kind[usize::from(kind)])
+        let at = kind.map_or(0, |kind| self.by_kind[usize::from(kind)]);
+        self.rules[usize::from(at)]
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use holdpoint_core::plugin::{self as core, UpstreamAuth};
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime::{Store, StoreLimits, StoreLimitsBuilder};
+use zeroize::Zeroizing;
 
 use crate::bindings::{StreamPlugin, framing, host, types, upstream_auth};
 use crate::engine::{Budget, Engine, on_tick};
@@ -22,9 +23,27 @@ pub(crate) struct Guest {
     plugin: Arc<str>,
     limits: StoreLimits,
     table: ResourceTable,
-    auth: Box<dyn UpstreamAuth>,
+    login: Login,
+    answers: Answers,
     exchanges: u32,
     lines: u32,
+    /// The instance only repeats itself.
+    silent: bool,
+}
+
+/// Who answers when the plugin logs in at the target.
+pub(crate) enum Login {
+    Live(Box<dyn UpstreamAuth>),
+    /// As it was answered to an earlier instance of the session: how many of those
+    /// answers were given again.
+    Recalled(usize),
+}
+
+/// What a session's instance heard of the login, for one that is made again.
+#[derive(Default)]
+pub(crate) struct Answers {
+    username: String,
+    steps: Vec<Result<Zeroizing<Vec<u8>>, core::AuthError>>,
 }
 
 /// One login at the target. A constructor cannot fail in WIT, so a mechanism
@@ -40,7 +59,7 @@ impl Guest {
     pub(crate) fn store(
         engine: &Engine,
         plugin: &Arc<str>,
-        auth: Box<dyn UpstreamAuth>,
+        (login, answers): (Login, Answers),
     ) -> Store<Self> {
         let limits = StoreLimitsBuilder::new()
             .memory_size(engine.limits.memory)
@@ -54,7 +73,9 @@ impl Guest {
             plugin: Arc::clone(plugin),
             limits,
             table: ResourceTable::new(),
-            auth,
+            silent: matches!(login, Login::Recalled(_)),
+            login,
+            answers,
             exchanges: 0,
             lines: 0,
         };
@@ -63,6 +84,29 @@ impl Guest {
         store.set_hostcall_fuel(engine.limits.data);
         store.epoch_deadline_callback(on_tick);
         store
+    }
+
+    /// The login of a new session.
+    pub(crate) fn live(auth: Box<dyn UpstreamAuth>) -> (Login, Answers) {
+        let answers = Answers {
+            username: auth.username(),
+            steps: Vec::new(),
+        };
+        (Login::Live(auth), answers)
+    }
+
+    /// The login of an instance that is made again.
+    pub(crate) fn recalling(answers: Answers) -> (Login, Answers) {
+        (Login::Recalled(0), answers)
+    }
+
+    pub(crate) fn into_answers(self) -> Answers {
+        self.answers
+    }
+
+    /// It has caught up with what its session was.
+    pub(crate) fn speak(&mut self) {
+        self.silent = false;
     }
 }
 
@@ -76,7 +120,7 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Guest
 impl host::Host for Guest {
     fn log(&mut self, level: host::Level, message: String) -> wasmtime::Result<()> {
         self.lines = self.lines.saturating_add(1);
-        if self.lines > MAX_LINES {
+        if self.silent || self.lines > MAX_LINES {
             return Ok(());
         }
         let plain = |c: char| if c.is_control() { ' ' } else { c };
@@ -103,7 +147,7 @@ impl framing::Host for Guest {}
 
 impl upstream_auth::Host for Guest {
     fn username(&mut self) -> wasmtime::Result<String> {
-        Ok(self.auth.username())
+        Ok(self.answers.username.clone())
     }
 }
 
@@ -113,7 +157,11 @@ impl upstream_auth::HostExchange for Guest {
         if self.exchanges > MAX_EXCHANGES {
             return Err(wasmtime::Error::msg("too many logins in one session"));
         }
-        let exchange = Exchange(self.auth.start(&mechanism));
+        let exchange = Exchange(match &mut self.login {
+            Login::Live(auth) => auth.start(&mechanism),
+            // Not asked: the answers are there.
+            Login::Recalled(_) => Err(core::AuthError::NoCredential),
+        });
         Ok(self.table.push(exchange)?)
     }
 
@@ -122,9 +170,27 @@ impl upstream_auth::HostExchange for Guest {
         exchange: Resource<Exchange>,
         challenge: Vec<u8>,
     ) -> wasmtime::Result<Result<Vec<u8>, upstream_auth::AuthError>> {
-        let answer = match &mut self.table.get_mut(&exchange)?.0 {
-            Ok(exchange) => exchange.step(&challenge),
-            Err(error) => Err(*error),
+        let exchange = &mut self.table.get_mut(&exchange)?.0;
+        let answer = match &mut self.login {
+            Login::Recalled(given) => {
+                *given += 1;
+                let answer = self.answers.steps.get(*given - 1);
+                answer.map_or(Err(core::AuthError::NoCredential), |answer| match answer {
+                    Ok(bytes) => Ok(bytes.to_vec()),
+                    Err(error) => Err(*error),
+                })
+            }
+            Login::Live(_) => {
+                let answer = match exchange {
+                    Ok(exchange) => exchange.step(&challenge),
+                    Err(error) => Err(*error),
+                };
+                self.answers.steps.push(match &answer {
+                    Ok(bytes) => Ok(Zeroizing::new(bytes.clone())),
+                    Err(error) => Err(*error),
+                });
+                answer
+            }
         };
         Ok(answer.map_err(|error| match error {
             core::AuthError::UnknownMechanism => upstream_auth::AuthError::UnknownMechanism,

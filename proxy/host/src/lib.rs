@@ -19,6 +19,7 @@ mod engine;
 mod faults;
 mod guest;
 mod load;
+mod memo;
 mod plugin;
 mod session;
 

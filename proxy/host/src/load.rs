@@ -83,7 +83,7 @@ impl Engine {
             .map_err(wrong)?;
 
         let unnamed: Arc<str> = Arc::from("(unnamed)");
-        let mut store = Guest::store(self, &unnamed, Box::new(NoAuth));
+        let mut store = Guest::store(self, &unnamed, Guest::live(Box::new(NoAuth)));
         let described = bounded(self, &unnamed, &mut store, self.limits.load, |store| {
             let plugin = pre.instantiate(&mut *store)?;
             plugin

@@ -14,8 +14,8 @@ use crate::classifier::Classifier;
 use crate::convert;
 use crate::engine::{Budget, Engine};
 use crate::faults::Faults;
-use crate::guest::{Guest, NoAuth};
-use crate::session::Session;
+use crate::guest::{Answers, Guest, Login, NoAuth};
+use crate::session::{Instance, Session};
 
 /// A loaded plugin. Cheap to clone; sessions keep the code they began with when
 /// a newer version is loaded beside it.
@@ -84,15 +84,28 @@ impl Plugin {
         setup: Setup,
         auth: Box<dyn UpstreamAuth>,
     ) -> Result<Session, PluginError> {
-        let mut store = self.store(auth);
+        let instance = self.instance(setup.clone(), Guest::live(auth))?;
+        Ok(Session::new(self.clone(), setup, instance))
+    }
+
+    pub(crate) fn instance(
+        &self,
+        setup: Setup,
+        login: (Login, Answers),
+    ) -> Result<Instance, PluginError> {
+        let mut store = self.store(login);
         let setup = convert::setup(setup);
-        let (plugin, resource) = self.call(&mut store, |store| {
+        let (plugin, session) = self.call(&mut store, |store| {
             let plugin = self.inner.pre.instantiate(&mut *store)?;
-            let session = plugin.holdpoint_plugin_stream_protocol().session();
-            let resource = session.call_constructor(store, &setup)?;
-            Ok((plugin, resource))
+            let guest = plugin.holdpoint_plugin_stream_protocol().session();
+            let session = guest.call_constructor(store, &setup)?;
+            Ok((plugin, session))
         })?;
-        Ok(Session::new(self.clone(), store, plugin, resource))
+        Ok(Instance {
+            store,
+            plugin,
+            session,
+        })
     }
 
     /// What a command given as fields is, as a session would submit it. Each call
@@ -102,7 +115,7 @@ impl Plugin {
     /// `Fault` where the plugin does not understand the fields; otherwise as for
     /// a session.
     pub fn classify(&self, input: &[(String, Vec<u8>)]) -> Result<Command, PluginError> {
-        let mut store = self.store(Box::new(NoAuth));
+        let mut store = self.store(Guest::live(Box::new(NoAuth)));
         let answer = self.call(&mut store, |store| {
             let plugin = self.inner.pre.instantiate(&mut *store)?;
             plugin
@@ -123,7 +136,7 @@ impl Plugin {
 
     /// A fresh instance.
     pub(crate) fn instantiate(&self) -> Result<(Store<Guest>, StreamPlugin), PluginError> {
-        let mut store = self.store(Box::new(NoAuth));
+        let mut store = self.store(Guest::live(Box::new(NoAuth)));
         let bindings = self.call(&mut store, |store| self.inner.pre.instantiate(store))?;
         Ok((store, bindings))
     }
@@ -143,8 +156,8 @@ impl Plugin {
         Ok(())
     }
 
-    fn store(&self, auth: Box<dyn UpstreamAuth>) -> Store<Guest> {
-        Guest::store(&self.inner.engine, &self.inner.name, auth)
+    fn store(&self, login: (Login, Answers)) -> Store<Guest> {
+        Guest::store(&self.inner.engine, &self.inner.name, login)
     }
 
     /// A bounded call.

@@ -4,32 +4,34 @@
 //! repeats it. So that the client still hears why, the words for the end are
 //! asked for right after `open`, while all is well.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use holdpoint_core::denial::{Denial, Kind};
 use holdpoint_core::framing::Side;
 use holdpoint_core::id::Digest;
-use holdpoint_core::plugin::{Action, Frame, IdentityOutcome, PluginError, Verdict};
+use holdpoint_core::plugin::{Action, Frame, IdentityOutcome, PluginError, Setup, Verdict};
 use wasmtime::Store;
 use wasmtime::component::ResourceAny;
 
-use crate::bindings::protocol::{self, GuestSession};
-use crate::bindings::{StreamPlugin, types};
+use crate::bindings::StreamPlugin;
 use crate::convert::{self, Shown};
-use crate::guest::Guest;
+use crate::guest::{Answers, Guest};
+use crate::memo::{Call, Memo, Reply};
 use crate::plugin::Plugin;
 
 /// Bytes of a client's commands past which a spent CPU budget says something of
 /// them and nothing of the plugin.
 const LARGE: usize = 64 << 10;
 
-/// What a plugin may answer to an event.
-type Answer = Result<Vec<protocol::Action>, types::Fault>;
-
 pub struct Session {
     plugin: Plugin,
-    /// Absent once its memory cannot be trusted.
+    /// Absent once its memory cannot be trusted, and while it rests.
     instance: Option<Instance>,
+    /// How to make the instance again. Absent once that would take too much.
+    memo: Option<Memo>,
+    /// What the target's login answered to the instance that rests.
+    resting: Option<Answers>,
     /// Why nothing but the end is left.
     over: Option<PluginError>,
     /// Whose session it is, once that is known.
@@ -41,26 +43,19 @@ pub struct Session {
     farewell: Vec<u8>,
 }
 
-struct Instance {
-    store: Store<Guest>,
-    plugin: StreamPlugin,
-    session: ResourceAny,
+pub(crate) struct Instance {
+    pub(crate) store: Store<Guest>,
+    pub(crate) plugin: StreamPlugin,
+    pub(crate) session: ResourceAny,
 }
 
 impl Session {
-    pub(crate) fn new(
-        plugin: Plugin,
-        store: Store<Guest>,
-        bindings: StreamPlugin,
-        session: ResourceAny,
-    ) -> Self {
+    pub(crate) fn new(plugin: Plugin, setup: Setup, instance: Instance) -> Self {
         Self {
             plugin,
-            instance: Some(Instance {
-                store,
-                plugin: bindings,
-                session,
-            }),
+            instance: Some(instance),
+            memo: Some(Memo::new(setup)),
+            resting: None,
             over: None,
             who: None,
             input: 0,
@@ -75,16 +70,14 @@ impl Session {
     /// As all calls here: the plugin gave up, failed or broke the interface. The
     /// session is over, and [`Session::terminate`] has its last bytes.
     pub fn open(&mut self) -> Result<Vec<Action>, PluginError> {
-        let actions = self.event(|session, store, handle| session.call_open(store, handle))?;
+        let actions = self.event(&Call::Open)?;
         let denial = Denial::new(
             Kind::Unavailable,
             "HP-PLUGIN",
             "the gateway's protocol plugin failed; the session is over",
         )
         .hint("the operator's log and journal say more; connect again");
-        let denial = convert::refusal(&denial);
-        self.farewell =
-            self.call(|session, store, handle| session.call_terminate(store, handle, &denial))?;
+        self.farewell = self.bytes(&Call::Terminate(Cow::Borrowed(&denial)))?;
         Ok(actions)
     }
 
@@ -93,8 +86,7 @@ impl Session {
     /// # Errors
     /// See [`Session::open`].
     pub fn on_tls(&mut self, origin: Side) -> Result<Vec<Action>, PluginError> {
-        let origin = convert::side_out(origin);
-        self.event(|session, store, handle| session.call_on_tls(store, handle, origin))
+        self.event(&Call::Tls(origin))
     }
 
     /// Says whose session it is, before the plugin hears of it. `who` is the same
@@ -122,14 +114,12 @@ impl Session {
             let bytes = frames.iter().map(|frame| frame.body.len()).sum();
             self.input = self.input.saturating_add(bytes);
         }
-        let origin = convert::side_out(origin);
         self.shown.frames = self.shown.frames.saturating_add(frames.len());
         self.shown.last = frames
             .iter()
             .map(|frame| frame.seq)
             .fold(self.shown.last, u64::max);
-        let frames: Vec<protocol::Frame> = frames.iter().map(convert::frame).collect();
-        self.event(|session, store, handle| session.call_on_frames(store, handle, origin, &frames))
+        self.event(&Call::Frames(origin, Cow::Borrowed(frames)))
     }
 
     /// What came of the token.
@@ -137,8 +127,7 @@ impl Session {
     /// # Errors
     /// See [`Session::open`].
     pub fn on_identity(&mut self, outcome: &IdentityOutcome) -> Result<Vec<Action>, PluginError> {
-        let outcome = convert::identity(outcome);
-        self.event(|session, store, handle| session.call_on_identity(store, handle, &outcome))
+        self.event(&Call::Identity(Cow::Borrowed(outcome)))
     }
 
     /// The decision on the outstanding submission.
@@ -147,8 +136,7 @@ impl Session {
     /// See [`Session::open`].
     pub fn on_verdict(&mut self, verdict: &Verdict) -> Result<Vec<Action>, PluginError> {
         self.input = 0;
-        let verdict = convert::verdict(verdict);
-        self.event(|session, store, handle| session.call_on_verdict(store, handle, &verdict))
+        self.event(&Call::Verdict(Cow::Borrowed(verdict)))
     }
 
     /// Bytes that tell the client `text` while its command is held.
@@ -157,15 +145,14 @@ impl Session {
     /// See [`Session::open`].
     pub fn notice(&mut self, text: &str) -> Result<Vec<u8>, PluginError> {
         self.alive()?;
-        self.call(|session, store, handle| session.call_notice(store, handle, text))
+        self.bytes(&Call::Notice(Cow::Borrowed(text)))
     }
 
     /// Bytes that end the session. Never fails: where the plugin cannot put this
     /// refusal into words any more, the prepared ones are given, and nothing where
     /// it failed before it could prepare any.
     pub fn terminate(&mut self, denial: &Denial) -> Vec<u8> {
-        let denial = convert::refusal(denial);
-        self.call(|session, store, handle| session.call_terminate(store, handle, &denial))
+        self.bytes(&Call::Terminate(Cow::Borrowed(denial)))
             .unwrap_or_else(|_| self.farewell.clone())
     }
 
@@ -178,15 +165,29 @@ impl Session {
         self.over.clone().map_or(Ok(()), Err)
     }
 
-    fn event(
-        &mut self,
-        call: impl FnOnce(&GuestSession<'_>, &mut Store<Guest>, ResourceAny) -> wasmtime::Result<Answer>,
-    ) -> Result<Vec<Action>, PluginError> {
+    /// Gives the instance's memory back until the next call, which makes it again
+    /// (a fraction of a millisecond). For a session that is going to wait.
+    pub fn rest(&mut self) {
+        let Some(memo) = self.memo.as_mut().filter(|_| self.over.is_none()) else {
+            return;
+        };
+        if let Some(instance) = self.instance.take() {
+            self.resting = Some(instance.store.into_data().into_answers());
+            memo.rest();
+        }
+    }
+
+    /// Whether its instance has memory.
+    pub fn is_awake(&self) -> bool {
+        self.instance.is_some()
+    }
+
+    fn event(&mut self, call: &Call<'_>) -> Result<Vec<Action>, PluginError> {
         self.alive()?;
         match self.call(call)? {
-            Ok(actions) => convert::actions(actions, self.shown)
+            Reply::Event(Ok(actions)) => convert::actions(actions, self.shown)
                 .map_err(|wrong| self.give_up(self.plugin.misbehaved(wrong))),
-            Err(fault) => {
+            Reply::Event(Err(fault)) => {
                 // An orderly end: the plugin can still say goodbye.
                 let plugin = self.plugin.name().to_owned();
                 let error = PluginError::Fault {
@@ -196,13 +197,21 @@ impl Session {
                 self.over = Some(error.clone());
                 Err(error)
             }
+            Reply::Bytes(_) => Ok(Vec::new()),
         }
     }
 
-    fn call<T>(
-        &mut self,
-        call: impl FnOnce(&GuestSession<'_>, &mut Store<Guest>, ResourceAny) -> wasmtime::Result<T>,
-    ) -> Result<T, PluginError> {
+    fn bytes(&mut self, call: &Call<'_>) -> Result<Vec<u8>, PluginError> {
+        match self.call(call)? {
+            Reply::Bytes(bytes) => Ok(bytes),
+            Reply::Event(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn call(&mut self, call: &Call<'_>) -> Result<Reply, PluginError> {
+        if let Some(answers) = self.resting.take() {
+            self.wake(answers)?;
+        }
         let Some(instance) = &mut self.instance else {
             let plugin = self.plugin.name().to_owned();
             let message = "its instance is gone".to_owned();
@@ -211,16 +220,39 @@ impl Session {
                 .clone()
                 .unwrap_or(PluginError::Misbehaved { plugin, message }));
         };
-        let Instance {
-            store,
-            plugin,
-            session,
-        } = instance;
-        let guest = plugin.holdpoint_plugin_stream_protocol().session();
-        let handle = *session;
-        self.plugin
-            .call(store, |store| call(&guest, store, handle))
+        if let Some(memo) = &mut self.memo
+            && !memo.note(call)
+        {
+            self.memo = None;
+        }
+        instance
+            .tell(&self.plugin, call)
             .map_err(|error| self.give_up(error))
+    }
+
+    /// Makes the instance again. What it answers now was carried out back then.
+    fn wake(&mut self, answers: Answers) -> Result<(), PluginError> {
+        let Some(memo) = &self.memo else {
+            return Ok(());
+        };
+        let setup = memo.setup.clone();
+        let made = self
+            .plugin
+            .instance(setup, Guest::recalling(answers))
+            .and_then(|mut instance| {
+                for call in &memo.calls {
+                    instance.tell(&self.plugin, call)?;
+                }
+                instance.store.data_mut().speak();
+                Ok(instance)
+            });
+        match made {
+            Ok(instance) => {
+                self.instance = Some(instance);
+                Ok(())
+            }
+            Err(error) => Err(self.give_up(error)),
+        }
     }
 
     fn give_up(&mut self, error: PluginError) -> PluginError {
@@ -231,6 +263,14 @@ impl Session {
         self.instance = None;
         self.over = Some(error.clone());
         error
+    }
+}
+
+impl Instance {
+    fn tell(&mut self, plugin: &Plugin, call: &Call<'_>) -> Result<Reply, PluginError> {
+        let guest = self.plugin.holdpoint_plugin_stream_protocol().session();
+        let session = self.session;
+        plugin.call(&mut self.store, |store| call.make(&guest, store, session))
     }
 }
 

@@ -5,7 +5,8 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -263,6 +264,139 @@ fn a_login_at_the_target_runs_in_the_host() {
         panic!("{actions:?}")
     };
     assert_eq!(bytes, "app proof of salt");
+}
+
+/// A whole session of the teaching plugin, and all that it answered.
+fn conversation(plugin: &Plugin, mut between: impl FnMut(&mut Session)) -> Vec<String> {
+    let setup = Setup {
+        settings: Vec::new(),
+        client_tls: true,
+        entropy: [7; 32],
+    };
+    let identity = IdentityOutcome::Accepted {
+        subject: "agent".to_owned(),
+        label: "a".to_owned(),
+        groups: Vec::new(),
+    };
+    let mut session = plugin.session(setup, Box::new(Account)).unwrap();
+    let mut said = Vec::new();
+    type Step<'a> = &'a dyn Fn(&mut Session) -> String;
+    let steps: [Step<'_>; 8] = [
+        &|session| format!("{:?}", session.open()),
+        &|session| format!("{:?}", session.on_identity(&identity)),
+        &|session| {
+            format!(
+                "{:?}",
+                session.on_frames(Side::Upstream, &frame(1, b"ok\n"))
+            )
+        },
+        &|session| {
+            format!(
+                "{:?}",
+                session.on_frames(Side::Client, &frame(2, b"write x\n"))
+            )
+        },
+        &|session| format!("{:?}", session.notice("wait")),
+        &|session| format!("{:?}", session.on_verdict(&Verdict::Refused(denial()))),
+        &|session| {
+            format!(
+                "{:?}",
+                session.on_frames(Side::Client, &frame(3, b"read y\n"))
+            )
+        },
+        &|session| format!("{:?}", session.terminate(&denial())),
+    ];
+    for step in steps {
+        said.push(step(&mut session));
+        between(&mut session);
+    }
+    said
+}
+
+#[test]
+fn a_session_that_rests_anywhere_says_what_it_would_have_said() {
+    let plugin = ENGINE.load(&ECHO, None).unwrap();
+    let awake = conversation(&plugin, |_| {});
+    assert!(awake[6].contains("Submit"), "{awake:?}");
+    assert_eq!(conversation(&plugin, Session::rest), awake);
+    for rests in 0..8 {
+        let mut step = 0;
+        let rested = conversation(&plugin, |session| {
+            if step == rests {
+                assert!(session.is_awake());
+                session.rest();
+                assert!(!session.is_awake());
+            }
+            step += 1;
+        });
+        assert_eq!(rested, awake, "after a rest behind step {rests}");
+    }
+}
+
+/// Counts its logins.
+struct Counting(Arc<AtomicUsize>);
+
+impl UpstreamAuth for Counting {
+    fn username(&self) -> String {
+        Account.username()
+    }
+
+    fn start(&mut self, mechanism: &str) -> Result<Box<dyn Exchange>, AuthError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Account.start(mechanism)
+    }
+}
+
+#[test]
+fn who_wakes_does_not_log_in_again_and_never_can() {
+    let logins = Arc::new(AtomicUsize::new(0));
+    let setup = Setup {
+        settings: vec![("do".to_owned(), "login".to_owned())],
+        client_tls: true,
+        entropy: [7; 32],
+    };
+    let auth = Box::new(Counting(Arc::clone(&logins)));
+    let mut session = hostile().session(setup, auth).unwrap();
+    session.open().unwrap();
+    let go = |session: &mut Session, seq| {
+        let actions = session.on_frames(Side::Client, &frame(seq, b"go"));
+        format!("{actions:?}")
+    };
+    let first = go(&mut session, 1);
+    assert!(first.contains("app proof of salt"), "{first}");
+    session.rest();
+    // It is told all it knew, and its login is answered as it was.
+    assert_eq!(session.notice("x").map(|_| ()).map_err(|_| ()), Ok(()));
+    assert_eq!(logins.load(Ordering::SeqCst), 1);
+    let again = go(&mut session, 2);
+    assert!(!again.contains("proof"), "{again}");
+    assert_eq!(logins.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn who_has_said_too_much_stays_awake() {
+    let plugin = ENGINE.load(&ECHO, None).unwrap();
+    let mut session = start(&plugin, "").unwrap();
+    session.rest();
+    assert!(!session.is_awake());
+    for seq in 1..40 {
+        let _ = session.on_frames(Side::Upstream, &frame(seq, &[b'x'; 1024]));
+    }
+    session.rest();
+    assert!(session.is_awake());
+}
+
+#[test]
+fn a_session_that_is_over_stays_over() {
+    let mut session = start(&hostile(), "trap").unwrap();
+    let error = session
+        .on_frames(Side::Client, &frame(1, b"go"))
+        .unwrap_err();
+    session.rest();
+    let again = session
+        .on_frames(Side::Client, &frame(2, b"go"))
+        .unwrap_err();
+    assert_eq!(error.to_string(), again.to_string());
 }
 
 #[test]

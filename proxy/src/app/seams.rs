@@ -184,6 +184,10 @@ impl Instance for holdpoint_host::Session {
     fn terminate(&mut self, denial: &Denial) -> Vec<u8> {
         self.terminate(denial)
     }
+
+    fn rest(&mut self) {
+        self.rest();
+    }
 }
 
 /// For the listeners.

@@ -56,10 +56,12 @@ impl Session {
             Action::Subscribe(subscribe) => self.subscribe(&subscribe),
             Action::Reframe(side, layout) => self.reframe(side, layout),
             Action::Rows(rule) => self.rows(rule),
-            Action::StartTls(Side::Client) => self.start_client_tls().await,
-            Action::StartTls(Side::Upstream) => self.start_upstream_tls().await,
+            // What happens once a session is boxed, so that it does not add to the size
+            // of every session for good.
+            Action::StartTls(Side::Client) => Box::pin(self.start_client_tls()).await,
+            Action::StartTls(Side::Upstream) => Box::pin(self.start_upstream_tls()).await,
             Action::TakeCredential(slot) => self.expect_credential(slot),
-            Action::Connect => self.connect().await,
+            Action::Connect => Box::pin(self.connect()).await,
             Action::GiveCredential(frame) => self.give_credential(&frame),
             Action::Ready => self.get_ready(),
             Action::RegisterCancel { key, packet } => self.register_cancel(key, packet.into()),

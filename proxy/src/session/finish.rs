@@ -21,7 +21,7 @@ use super::journal::After;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Session {
-    pub(super) async fn finish(mut self, end: End) {
+    pub(super) async fn finish(mut self: Box<Self>, end: End) {
         self.log_end(&end);
         self.todo.clear();
         self.withdraw(&end);

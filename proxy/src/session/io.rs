@@ -36,7 +36,18 @@ impl Session {
     pub(super) async fn next(&mut self) -> Event {
         self.set_timer();
         self.journal.hand_over(&*self.parts.ledger);
+        if self.waiter.is_some() {
+            self.rest();
+        }
         poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Thousands of commands may be held at once, each for minutes.
+    fn rest(&mut self) {
+        self.plugin.rest();
+        self.journal.rest();
+        self.todo.shrink_to_fit();
+        self.desk.shrink_to_fit();
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {

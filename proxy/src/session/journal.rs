@@ -87,6 +87,14 @@ impl Journal {
         });
     }
 
+    /// Gives memory back that it has no use for while nothing happens.
+    pub(super) fn rest(&mut self) {
+        self.asked.shrink_to_fit();
+        self.pending.shrink_to_fit();
+        self.outgoing.shrink_to_fit();
+        self.deferred.shrink_to_fit();
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.pending.is_empty()
     }

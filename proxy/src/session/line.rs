@@ -13,6 +13,9 @@ use holdpoint_core::plugin::Frame;
 
 use super::wire::Burst;
 
+/// A command shorter than this is taken out of its read buffer.
+const COPIED: usize = 4 * 1024;
+
 /// Bytes of a burst.
 #[derive(Debug, Clone)]
 pub(super) struct Chunk {
@@ -210,6 +213,10 @@ impl Line {
         }
         match (copied, whole) {
             (Some(bytes), _) => Ok(bytes.freeze()),
+            // A command may be held for long, and its read buffer with it.
+            (None, Some(chunk)) if chunk.len() < COPIED => {
+                Ok(Bytes::copy_from_slice(&chunk.bytes()))
+            }
             (None, Some(chunk)) => Ok(chunk.bytes()),
             (None, None) => Err(LineError::Unknown(first)),
         }

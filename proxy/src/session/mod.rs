@@ -135,7 +135,7 @@ pub async fn serve(
     protocol: Arc<dyn Protocol>,
     accepted: Accepted,
 ) {
-    match Session::start(parts, route, protocol, accepted).await {
+    match Box::pin(Session::start(parts, route, protocol, accepted)).await {
         Ok(session) => session.run().await,
         Err(end) => tracing::info!(reason = end.reason(), cause = %end, "no session"),
     }
@@ -147,7 +147,7 @@ impl Session {
         route: Arc<Route>,
         protocol: Arc<dyn Protocol>,
         accepted: Accepted,
-    ) -> Result<Self, End> {
+    ) -> Result<Box<Self>, End> {
         let Accepted {
             mut io,
             source,
@@ -202,7 +202,7 @@ impl Session {
             };
             wire.subscribe(&subscription.filters, subscription.otherwise);
         }
-        Ok(Self {
+        Ok(Box::new(Self {
             rules,
             protected,
             parts,
@@ -239,15 +239,15 @@ impl Session {
             handshake_by,
             over_by: None,
             timer: Box::pin(sleep_until(handshake_by)),
-        })
+        }))
     }
 
-    async fn run(mut self) {
+    async fn run(mut self: Box<Self>) {
         let end = match self.converse().await {
             Ok(never) => match never {},
             Err(end) => end,
         };
-        self.finish(end).await;
+        Box::pin(self.finish(end)).await;
     }
 
     /// Goes on until there is a reason to end.

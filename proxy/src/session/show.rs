@@ -43,7 +43,7 @@ impl Session {
 
     async fn show_client(&mut self) -> Result<bool, End> {
         if self.slot.is_some() {
-            return self.take_credential().await;
+            return Box::pin(self.take_credential()).await;
         }
         if !self.shows_client() || self.client_wire.len() == 0 {
             return Ok(false);
