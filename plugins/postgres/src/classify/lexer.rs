@@ -108,21 +108,31 @@ pub(crate) enum LexError {
     AdjacentStrings,
     #[error("an operator that is too long")]
     LongOperator,
+    #[error("more words and signs than the limit")]
+    TooMany,
 }
 
 /// Cuts `text` into tokens. Linear in its length.
 pub(crate) fn lex(text: &str) -> Result<Vec<Token>, LexError> {
+    lex_within(text, usize::MAX)
+}
+
+/// The same, of at most `most` tokens.
+pub(crate) fn lex_within(text: &str, most: usize) -> Result<Vec<Token>, LexError> {
     let mut lexer = Lexer {
         bytes: text.as_bytes(),
         at: 0,
     };
-    let mut tokens: Vec<Token> = Vec::with_capacity(text.len() / 4 + 4);
+    let mut tokens: Vec<Token> = Vec::with_capacity(most.min(text.len() / 4 + 4));
     loop {
         let spaced = lexer.trivia()?;
         let start = lexer.at;
         let Some(byte) = lexer.peek(0) else {
             return Ok(tokens);
         };
+        if tokens.len() == most {
+            return Err(LexError::TooMany);
+        }
         let (kind, continued) = lexer.token(text, byte)?;
         // The grammar never puts two string constants side by side; a lexer
         // that saw two where the server sees one would be caught here.
