@@ -74,6 +74,8 @@ const CASES: &[(&str, &str)] = &[
     (AT_PARSE, "q BEGIN | q BAD | p c COMMIT / b p c / d Pp / e p / S / q SELECT 1"),
     (AT_PARSE, "p c COMMIT / S | q BEGIN | q BAD | b . c / e . / S | q BEGIN | q BAD | b . c / e . / S | q SELECT 1"),
     (AT_PARSE, "p c COMMIT / S | q BEGIN | q BAD | p c COMMIT / b . c / e . / S | q SELECT 1 | q COMMIT | q SELECT 1"),
+    (AT_PARSE, "q BEGIN | q BAD | p c COMMIT / S | b . c / d P / e . / S | q SELECT 1"),
+    (AT_PARSE, "q BEGIN | q BAD | p c COMMIT / d Sc / S | p . SELECT 1 / S | b . c / e . / S | q SELECT 1"),
     (AT_PARSE, "q BEGIN | run SELECT 1 / H | run BAD / S | q COMMIT | q SELECT 1"),
     (AT_PARSE, "q BEGIN | q BAD | q COMMIT | q BEGIN | q BAD | q ROLLBACK | q BEGIN | q BAD | q COMMIT | q SELECT 1"),
     // One group of the extended protocol.

@@ -341,12 +341,18 @@ impl Typed {
                 self.copy = Copying::No;
                 out.push(Action::Subscribe(frame::client_commands(false)));
             }
+        } else if !self.unit.is_empty() {
+            // What it is data for may not be sent yet.
+            self.queue.push_front(frame);
+            self.ending = Some(Ending::Full);
         } else if self.pending.is_empty() {
             out.push(Action::Drop(frame.seq));
         } else {
-            // A COPY may be about to ask for it.
+            // A COPY may be about to ask for it, and does so without a Sync.
             self.queue.push_front(frame);
-            self.wait = Wait::Drain;
+            if self.pending.may_take_data() || self.drain(out) {
+                self.wait = Wait::Drain;
+            }
         }
     }
 
@@ -533,6 +539,8 @@ impl Typed {
         if self.failed_here
             && let Some(first) = plan.first
             && first != First::Exit
+            // A server prepares in a failed transaction what could end it.
+            && (runs || first != First::Commit)
         {
             let commit =
                 alone.filter(|_| self.may_undo && !self.group.open && undo::commits(&plan));
