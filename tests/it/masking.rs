@@ -297,7 +297,7 @@ async fn a_reload_in_the_midst_of_a_masked_result_unmasks_nothing() {
         return;
     };
     let fill = format!(
-        "INSERT INTO customers SELECT n, '{CANARY}' || n, n, repeat('y', 200) FROM generate_series(10, 60009) n"
+        "INSERT INTO customers SELECT n, '{CANARY}' || n, n, repeat('y', 2000) FROM generate_series(10, 6009) n"
     );
     gateway.database.direct().run(&fill).unwrap_done();
     let token = gateway.agent("agent-1");
@@ -323,11 +323,7 @@ async fn a_reload_in_the_midst_of_a_masked_result_unmasks_nothing() {
         tokio::time::sleep(Duration::from_millis(700)).await;
         let (kinds, text) = send(&mut stream, &query(b"SELECT 1")).await;
         assert!(!text.contains("canary"), "rules {number}");
-        assert!(
-            kinds.len() > 58_000,
-            "{number}: {} {text:.200}",
-            kinds.len()
-        );
+        assert!(kinds.len() > 4_000, "{number}: {} {text:.200}", kinds.len());
         // The session's plugin knows the old columns only.
         let (_, text) = send(&mut stream, b"").await;
         assert!(!text.contains("canary"), "{number}: {text}");

@@ -136,7 +136,7 @@ impl Default for Limits {
             max_parsed: 64 << 10,
             max_statements: 1000,
             max_depth: shape::MAX_DEPTH,
-            max_tokens: 400_000,
+            max_tokens: 1 << 20,
         }
     }
 }
