@@ -42,6 +42,7 @@
 //!         upstream_layout: Layout::Delimited(b"\n".to_vec()),
 //!         subscriptions: Vec::new(),
 //!         classes: Vec::new(),
+//!         undo: None,
 //!     }
 //! }
 //!

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use holdpoint_core::config::{self, Config};
 use holdpoint_core::id::Digest;
+use holdpoint_core::plugin::{PluginError, Setup};
 use holdpoint_core::record::PluginUsed;
 use holdpoint_host::{Engine, EngineError, Limits, LoadError, Plugin};
 
@@ -36,6 +37,12 @@ pub enum PluginsError {
     Load { name: String, cause: LoadError },
     #[error("plugin `{name}` calls itself `{said}`: name its settings and targets so")]
     Name { name: String, said: String },
+    #[error("`[target.{target}.settings]`: plugin `{plugin}` does not take them: {cause}")]
+    Settings {
+        target: String,
+        plugin: String,
+        cause: String,
+    },
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
@@ -59,11 +66,40 @@ impl Plugins {
         let cache = config.state.join(CACHE);
         let mut loaded = BTreeMap::new();
         for name in names {
-            let plugin = load(name, config.plugins.get(name), Some(&cache))?;
+            let plugin = load(name, config.plugins.get(name), Some(&cache), data(config))?;
             tracing::info!(plugin = %name, digest = %plugin.digest(), version = %plugin.descriptor().version, "plugin loaded");
             loaded.insert(name.clone(), plugin);
         }
-        Ok(Self(loaded))
+        let loaded = Self(loaded);
+        for (name, target) in &config.targets {
+            loaded.takes_settings(name, target)?;
+        }
+        Ok(loaded)
+    }
+
+    /// A session that is opened and thrown away: the plugin says what it makes of
+    /// a target's settings.
+    fn takes_settings(&self, name: &str, target: &config::Target) -> Result<(), PluginsError> {
+        let Some(plugin) = self.get(&target.protocol) else {
+            return Ok(());
+        };
+        let settings = &target.settings;
+        let setup = Setup {
+            settings: settings
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+            client_tls: true,
+            entropy: [0; 32],
+        };
+        plugin.tries(setup).map_err(|error| PluginsError::Settings {
+            target: name.to_owned(),
+            plugin: target.protocol.clone(),
+            cause: match error {
+                PluginError::Fault { message, .. } => message,
+                other => other.to_string(),
+            },
+        })
     }
 
     pub fn get(&self, name: &str) -> Option<&Plugin> {
@@ -99,18 +135,25 @@ pub fn used(plugin: &Plugin) -> PluginUsed {
 /// # Errors
 /// There is none of that name.
 pub fn shipped(name: &str) -> Result<Plugin, PluginsError> {
-    load(name, None, user_cache().as_deref())
+    load(
+        name,
+        None,
+        user_cache().as_deref(),
+        4 * Limits::default().data,
+    )
 }
 
 fn load(
     name: &str,
     wanted: Option<&config::Plugin>,
     cache: Option<&Path>,
+    data: usize,
 ) -> Result<Plugin, PluginsError> {
     let wanted = wanted.cloned().unwrap_or_default();
     let limits = Limits {
         call: wanted.cpu_budget,
         memory: usize::try_from(wanted.memory).unwrap_or(usize::MAX),
+        data,
         ..Limits::default()
     };
     let wrong = |_| PluginsError::Pin {
@@ -148,6 +191,14 @@ fn load(
         });
     }
     Ok(plugin)
+}
+
+/// What one answer of a plugin may hold: the largest command, of which text, values
+/// and what the digest covers may each be given once, and its facts.
+fn data(config: &Config) -> usize {
+    let most = usize::try_from(config.limits.max_command).unwrap_or(usize::MAX);
+    most.saturating_mul(3)
+        .saturating_add(Limits::default().data)
 }
 
 fn missing(name: &str) -> PluginsError {

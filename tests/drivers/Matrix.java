@@ -94,7 +94,11 @@ public class Matrix {
         connection.setAutoCommit(false);
         say("denied inside", failing(() -> update("DELETE FROM victims")));
         connection.rollback();
+        update("INSERT INTO scratch VALUES (?)", 3);
+        failing(() -> update("DELETE FROM victims"));
+        connection.commit();
         connection.setAutoCommit(true);
+        say("given up", value("SELECT count(*) FROM scratch"));
         say("usable", value("SELECT 7"));
         try (var statement = connection.prepareStatement("SELECT ?::bytea, ?::int8")) {
             statement.setBytes(1, HexFormat.of().parseHex("00ff7f"));

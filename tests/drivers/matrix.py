@@ -1,7 +1,7 @@
 """What a Python program does in a day, through one connection.
 
-Usage: matrix.py psycopg|pipeline|asyncpg|sqlalchemy. What each line must say is in
-tests/it/drivers.rs; the last one only sets up as an ORM does and reads its tables.
+Usage: matrix.py psycopg|pipeline|asyncpg|sqlalchemy|django. What each line must say is in
+tests/it/drivers.rs; the last two only set up as an ORM does and read its tables.
 """
 
 import asyncio
@@ -62,6 +62,14 @@ def psycopg_session():
                 connection.execute(DENIED)
         except psycopg.Error as error:
             print("denied inside", error.sqlstate)
+        connection.autocommit = False
+        connection.execute("INSERT INTO scratch VALUES (3)")
+        try:
+            connection.execute(DENIED)
+        except psycopg.Error:
+            connection.commit()
+        connection.autocommit = True
+        print("given up", value("SELECT count(*) FROM scratch"))
         print("usable", value("SELECT 7"))
         cursor = connection.cursor(binary=True)
         data, number = cursor.execute("SELECT %b::bytea, %b::int8", BINARY).fetchone()
@@ -109,6 +117,15 @@ def pipeline_session():
                 connection.execute(DENIED)
         except psycopg.Error as error:
             print("denied inside", error.sqlstate)
+        connection.execute("BEGIN")
+        connection.execute("INSERT INTO scratch VALUES (3)")
+        try:
+            with connection.pipeline():
+                connection.execute(DENIED)
+        except psycopg.Error:
+            connection.execute("COMMIT")
+        count = connection.execute("SELECT count(*) FROM scratch").fetchone()[0]
+        print("given up", count)
         print("usable", connection.execute("SELECT 7").fetchone()[0])
         with connection.pipeline():
             cursor = connection.cursor(binary=True)
@@ -158,6 +175,14 @@ async def asyncpg_session():
             await connection.execute(DENIED)
     except asyncpg.PostgresError as error:
         print("denied inside", error.sqlstate)
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute("INSERT INTO scratch VALUES ($1)", 3)
+    try:
+        await connection.execute(DENIED)
+    except asyncpg.PostgresError:
+        await transaction.commit()
+    print("given up", await connection.fetchval("SELECT count(*) FROM scratch"))
     print("usable", await connection.fetchval("SELECT 7"))
     data, number = await connection.fetchrow("SELECT $1::bytea, $2::int8", *BINARY)
     print("binary", data.hex(), number)
@@ -186,11 +211,92 @@ def sqlalchemy_session():
     engine.dispose()
 
 
+def django_session():
+    import django
+    from django.conf import settings
+
+    settings.configure(
+        DATABASES={
+            "default": {
+                "ENGINE": "django.db.backends.postgresql",
+                "HOST": HOST,
+                "PORT": PORT,
+                "USER": "agent",
+                "NAME": "shop",
+                "PASSWORD": PASSWORD,
+                "CONN_HEALTH_CHECKS": True,
+                "OPTIONS": {"sslmode": "verify-full", "sslrootcert": CA},
+            }
+        },
+        TIME_ZONE="Europe/Vienna",
+        USE_TZ=True,
+    )
+    django.setup()
+    from django.db import close_old_connections, connection, models, transaction
+
+    class Invoice(models.Model):
+        customer = models.TextField()
+
+        class Meta:
+            app_label = "shop"
+            db_table = "invoices"
+            managed = False
+
+    introspection = connection.introspection
+    print("tables", *sorted(introspection.table_names()))
+    with connection.cursor() as cursor:
+        columns = introspection.get_table_description(cursor, "invoices")
+        print("columns", *(column.name for column in columns))
+        print("key", introspection.get_primary_key_column(cursor, "invoices"))
+        introspection.get_constraints(cursor, "invoices")
+        introspection.get_relations(cursor, "invoices")
+        introspection.get_sequences(cursor, "invoices")
+    print("rows", Invoice.objects.count())
+    close_old_connections()
+    with transaction.atomic(), transaction.atomic():
+        # By way of a server-side cursor.
+        print("rows", len(list(Invoice.objects.iterator(chunk_size=2))))
+    connection.close()
+
+
+def large_session():
+    """Commands near the gateway's limit of 16 MiB; see tests/it/large.rs."""
+    import psycopg
+
+    size = (16 << 20) - 4096
+    stored = "SELECT count(*), sum(length(x)), sum(length(b)) FROM large"
+    with psycopg_connection() as connection:
+        insert = "INSERT INTO large (x) VALUES (%s)"
+        connection.execute(insert, ("t" * size,))
+        connection.execute("INSERT INTO large (b) VALUES (%b)", (b"\0" * size,))
+        print("parameters", *connection.execute(stored).fetchone())
+        with connection.cursor() as cursor:
+            with cursor.copy("COPY large (x) FROM STDIN") as copy:
+                for _ in range(3):
+                    copy.write_row(("c" * size,))
+            with cursor.copy("COPY (SELECT x FROM large) TO STDOUT") as copy:
+                print("copied", sum(len(part) for part in copy) > 4 * size)
+        # In a text of its own, by way of the simple protocol.
+        simple = psycopg.ClientCursor(connection)
+        try:
+            simple.execute(insert, ("l" * size,))
+            print("literal", simple.rowcount)
+        except psycopg.Error as error:
+            print("literal", error.sqlstate, error.diag.message_detail)
+        print("usable", connection.execute("SELECT 7").fetchone()[0])
+        try:
+            connection.execute(insert, ("t" * (17 << 20),))
+        except psycopg.Error as error:
+            print("too large", error.sqlstate, connection.broken)
+
+
 SESSIONS = {
     "psycopg": psycopg_session,
     "pipeline": pipeline_session,
     "asyncpg": lambda: asyncio.run(asyncpg_session()),
     "sqlalchemy": sqlalchemy_session,
+    "django": django_session,
+    "large": large_session,
 }
 
 if __name__ == "__main__":

@@ -24,5 +24,10 @@ BEGIN;
 DELETE FROM victims;
 \echo denied inside :LAST_ERROR_SQLSTATE
 ROLLBACK;
+BEGIN;
+INSERT INTO scratch VALUES (3);
+DELETE FROM victims;
+COMMIT;
+SELECT 'given up ' || count(*) FROM scratch;
 SELECT 'usable ' || 7;
 SELECT 'binary ' || encode('\x00ff7f'::bytea, 'hex') || ' ' || 9007199254740993;

@@ -42,6 +42,7 @@ large 5000000
 held 1
 denied 42501
 denied inside 42501
+given up 1
 usable 7
 binary 00ff7f 9007199254740993
 ";
@@ -248,12 +249,26 @@ async fn tokio_postgres_works() {
     let denied = transaction.execute("DELETE FROM victims", &[]).await;
     assert_eq!(denied.unwrap_err().code().unwrap().code(), "42501");
     drop(transaction);
+    let transaction = client.transaction().await.unwrap();
+    transaction.execute(insert, &[&3i32]).await.unwrap();
+    let denied = transaction.execute("DELETE FROM victims", &[]).await;
+    assert!(denied.is_err());
+    transaction.commit().await.unwrap();
+    let row = client.query_one("SELECT count(*) FROM scratch", &[]).await;
+    assert_eq!(row.unwrap().get::<_, i64>(0), 1, "given up");
     let values: (&[u8], i64) = (b"\0\xff\x7f", 9_007_199_254_740_993);
     let row = client
         .query_one("SELECT $1::bytea, $2::int8", &[&values.0, &values.1])
         .await
         .unwrap();
     assert_eq!((row.get::<_, &[u8]>(0), row.get::<_, i64>(1)), values);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlx_works() {
+    if let Some(program) = need!(needs::sqlx_driver(), "the program with sqlx") {
+        works("sqlx", Command::new(program)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -265,6 +280,7 @@ async fn what_an_orm_does_to_set_up_is_never_held() {
         "tables invoices scratch victims\ncolumns id customer amount\nkey id\nrows 3\nrows 3\n";
     let programs = [
         ("sqlalchemy", python("sqlalchemy")),
+        ("django", python("django")),
         ("sequelize", node("sequelize")),
     ];
     for (orm, command) in programs {

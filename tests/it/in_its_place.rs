@@ -63,6 +63,21 @@ const CASES: &[(&str, &str)] = &[
     (AT_PARSE, "q BEGIN | q BAD | q SELECT 1; ROLLBACK | q ROLLBACK"),
     (AT_PARSE, "q BEGIN | q BAD | q BEGIN | q SHOW work_mem | q DEALLOCATE ALL | q ROLLBACK | q ROLLBACK"),
     (AT_PARSE, "q BEGIN | q BAD | q | q -- nothing | q ROLLBACK"),
+    // COMMIT where a command was refused: the transaction is rolled back.
+    (AT_PARSE, "q BEGIN | q BAD | q COMMIT | q SELECT 1 | q ROLLBACK | q SELECT 1"),
+    (AT_PARSE, "q BEGIN / q BAD / q COMMIT / q BEGIN / q SELECT 1 / q COMMIT"),
+    (AT_PARSE, "q BEGIN | q SAVEPOINT a | q BAD | q END WORK | q SELECT 1"),
+    (AT_PARSE, "q BEGIN | q BAD | q PREPARE TRANSACTION 'x' | q SELECT 1"),
+    (AT_PARSE, "q BEGIN | q BAD | run COMMIT / S | run SELECT 1 / S | q COMMIT"),
+    (AT_PARSE, "q BEGIN / q BAD / run COMMIT / S / run SELECT 1 / S"),
+    (AT_PARSE, "q BEGIN | q BAD | p c COMMIT / b . c / e . / S | b . c / e . / S | q SELECT 1"),
+    (AT_PARSE, "q BEGIN | q BAD | p c COMMIT / b p c / d Pp / e p / S / q SELECT 1"),
+    (AT_PARSE, "p c COMMIT / S | q BEGIN | q BAD | b . c / e . / S | q BEGIN | q BAD | b . c / e . / S | q SELECT 1"),
+    (AT_PARSE, "p c COMMIT / S | q BEGIN | q BAD | p c COMMIT / b . c / e . / S | q SELECT 1 | q COMMIT | q SELECT 1"),
+    (AT_PARSE, "q BEGIN | q BAD | p c COMMIT / S | b . c / d P / e . / S | q SELECT 1"),
+    (AT_PARSE, "q BEGIN | q BAD | p c COMMIT / d Sc / S | p . SELECT 1 / S | b . c / e . / S | q SELECT 1"),
+    (AT_PARSE, "q BEGIN | run SELECT 1 / H | run BAD / S | q COMMIT | q SELECT 1"),
+    (AT_PARSE, "q BEGIN | q BAD | q COMMIT | q BEGIN | q BAD | q ROLLBACK | q BEGIN | q BAD | q COMMIT | q SELECT 1"),
     // One group of the extended protocol.
     (AT_PARSE, "run BAD / S | q SELECT 1"),
     (AT_PARSE, "run ok / run BAD / S | run SELECT 1 / S"),
@@ -131,17 +146,11 @@ const CASES: &[(&str, &str)] = &[
 /// Where the gateway answers otherwise, and how. All of it is an error to the client.
 #[rustfmt::skip]
 const MEANT: &[(&str, &str)] = &[
-    // The server answers COMMIT with ROLLBACK. That would be a lie as long as the target's
-    // transaction is open, and a plugin can send the target nothing of its own; to pass the
-    // COMMIT would commit what a server had rolled back. So it is refused like any other
-    // command in a failed transaction, until the client says ROLLBACK.
+    // A COMMIT that is not alone, or begins anew, is refused like any other command in a
+    // failed transaction: only what is declared may go to the target in a client's place.
     (
-        "q BEGIN | q BAD | q COMMIT | q SELECT 1 | q ROLLBACK | q SELECT 1",
-        "C:BEGIN ZT | E ZE | E25 ZE | E25 ZE | C:ROLLBACK ZI | T D C:SELECT 1 ZI",
-    ),
-    (
-        "q BEGIN | q BAD | run COMMIT / S | q PREPARE TRANSACTION 'x' | run ROLLBACK / S | q SELECT 1",
-        "C:BEGIN ZT | E ZE | E25 ZE | E25 ZE | 1 2 n C:ROLLBACK ZI | T D C:SELECT 1 ZI",
+        "q BEGIN | q BAD | q COMMIT AND CHAIN | q COMMIT; SELECT 1 | run COMMIT / run SELECT 1 / S | q ROLLBACK | q SELECT 1",
+        "C:BEGIN ZT | E ZE | E25 ZE | E25 ZE | E25 ZE | C:ROLLBACK ZI | T D C:SELECT 1 ZI",
     ),
     // The server looks for the name before it looks at the transaction.
     ("q BEGIN | q BAD | d Sx / S | e x / S | q ROLLBACK", "C:BEGIN ZT | E ZE | E25 ZE | E25 ZE | C:ROLLBACK ZI"),

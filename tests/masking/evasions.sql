@@ -159,3 +159,120 @@ UPDATE customers SET id = NULL
 DELETE FROM customers WHERE ssn = 'x'
 DELETE FROM customers WHERE id < 0 RETURNING customers
 MERGE INTO orders o USING customers c ON o.id = c.id WHEN MATCHED THEN UPDATE SET note = c.ssn
+SELECT ('x' || ssn)::int FROM customers
+SELECT CAST(ssn AS int) FROM customers
+SELECT id FROM customers WHERE ('x' || ssn)::int > 0
+SELECT id FROM customers WHERE ssn::date < now()
+SELECT 1 / (ssn - 777001) FROM customers
+SELECT pg_notify('c', ssn) FROM customers
+SELECT set_config('a.b', ssn, false) FROM customers
+SELECT lo_from_bytea(0, ssn::bytea) FROM customers
+SELECT lo_put(1, 0, ssn::bytea) FROM customers
+SELECT setval('s', ssn) FROM customers
+SELECT currval(ssn) FROM customers
+SELECT current_setting(ssn) FROM customers
+SELECT to_regclass(ssn) FROM customers
+SELECT pg_sleep(ssn) FROM customers
+SELECT pg_advisory_lock(ssn) FROM customers
+SELECT pg_logical_emit_message(false, 'c', ssn) FROM customers
+SELECT dblink('', 'SELECT ssn FROM customers')
+SELECT ts_stat('SELECT ssn::tsvector FROM customers')
+SELECT ts_rewrite('a', 'SELECT ssn::tsquery, ssn::tsquery FROM customers')
+SELECT cursor_to_xml('k', 1, true, false, '') FROM customers
+SELECT query_to_xmlschema('SELECT ssn FROM customers', true, false, '')
+SELECT has_table_privilege(ssn, 'select') FROM customers
+SELECT regexp_matches(ssn, '.*') FROM customers
+SELECT x.* FROM customers, regexp_split_to_table(ssn, '-') x
+SELECT x.* FROM customers, generate_series(1, ssn) x
+SELECT * FROM customers, json_to_record(to_json(customers)) AS x(ssn text)
+SELECT * FROM ROWS FROM (unnest((SELECT array_agg(ssn) FROM customers))) AS x
+SELECT * FROM JSON_TABLE((SELECT to_jsonb(c) FROM customers c LIMIT 1), '$' COLUMNS (x text PATH '$.ssn')) j
+SELECT * FROM XMLTABLE('/r' PASSING (SELECT xmlforest(ssn) FROM customers LIMIT 1) COLUMNS x text PATH 's') j
+SELECT id FROM customers LIMIT (SELECT ssn FROM customers LIMIT 1)
+SELECT id FROM customers OFFSET (SELECT length(ssn) FROM customers LIMIT 1)
+SELECT id FROM customers FETCH FIRST (SELECT ssn FROM customers LIMIT 1) ROWS ONLY
+SELECT id FROM customers TABLESAMPLE system ((SELECT ssn FROM customers LIMIT 1))
+SELECT sum(ssn) OVER (ORDER BY id ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) FROM customers
+SELECT id FROM customers GROUP BY id, GROUPING SETS ((ssn), ())
+SELECT grouping(ssn) FROM customers GROUP BY ssn
+SELECT (array_agg(c))[1] FROM customers c
+SELECT (array_agg(c ORDER BY c.id))[1].ssn FROM customers c
+SELECT (SELECT c) FROM customers c
+SELECT (SELECT c.*) FROM customers c
+SELECT c IS NULL, c = c, c > ROW(1, 'canary', 1, 'a') FROM customers c
+SELECT ROW(c.*) < ROW(2, 'x', 1, 'y') FROM customers c
+SELECT count(DISTINCT ssn) FROM customers
+SELECT count(ssn) FROM customers
+SELECT min(ssn), max(ssn) FROM customers
+SELECT every(ssn LIKE 'canary%') FROM customers
+SELECT ssn LIKE 'canary%' FROM customers
+SELECT ssn ~ '^c' AS x FROM customers
+SELECT starts_with(ssn, 'c') FROM customers
+SELECT ssn BETWEEN 'a' AND 'd' FROM customers
+SELECT ssn = ANY (ARRAY['x']) FROM customers
+SELECT (ssn, ssn) OVERLAPS (ssn, ssn) FROM customers
+SELECT extract(epoch FROM ssn::timestamp) FROM customers
+SELECT position('c' IN ssn) FROM customers
+SELECT overlay(ssn PLACING '' FROM 1 FOR 0) FROM customers
+SELECT trim(ssn) FROM customers
+SELECT nullif(ssn, '') FROM customers
+SELECT greatest(ssn, '') FROM customers
+SELECT ssn AT TIME ZONE 'utc' FROM customers
+SELECT ssn IS DOCUMENT FROM customers
+SELECT xmlserialize(CONTENT ssn AS text) FROM customers
+SELECT json_object('a': ssn) FROM customers
+SELECT json_array(ssn) FROM customers
+SELECT 'x' AS a, ssn OPERATOR(pg_catalog.||) '' FROM customers
+WITH q AS MATERIALIZED (SELECT ssn s FROM customers) TABLE q
+WITH q AS (VALUES ((SELECT ssn FROM customers LIMIT 1))) SELECT * FROM q
+WITH q AS (INSERT INTO orders (note) SELECT ssn FROM customers RETURNING note) SELECT * FROM q
+WITH q AS (UPDATE customers SET id = id RETURNING *) SELECT * FROM q
+WITH RECURSIVE t(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM t, customers WHERE ssn > 'a' AND n < 3) SELECT n FROM t
+SELECT ssn FROM ONLY customers UNION DISTINCT TABLE orders
+(TABLE customers)
+VALUES (1), ((SELECT ssn FROM customers LIMIT 1))
+EXPLAIN (ANALYZE, VERBOSE, FORMAT json) SELECT id FROM customers WHERE ssn > 'a'
+EXPLAIN (ANALYZE) SELECT * FROM customers ORDER BY ssn
+EXPLAIN EXECUTE p
+EXECUTE p
+FETCH ALL FROM k
+MOVE ALL FROM k
+DECLARE k SCROLL CURSOR FOR TABLE customers
+DECLARE k BINARY CURSOR FOR SELECT * FROM customers
+COPY customers (ssn) TO STDOUT WITH (FORMAT binary)
+COPY (TABLE customers) TO STDOUT
+COPY (SELECT c FROM customers c) TO STDOUT
+COPY (DELETE FROM customers RETURNING *) TO STDOUT
+COPY customers TO PROGRAM 'cat'
+COPY customers FROM STDIN WHERE ssn > 'a'
+INSERT INTO orders TABLE customers
+INSERT INTO orders (note) VALUES ((SELECT ssn FROM customers LIMIT 1))
+INSERT INTO customers (id) VALUES (9) RETURNING customers
+INSERT INTO customers SELECT * FROM customers
+INSERT INTO customers (id) VALUES (1) ON CONFLICT (ssn) DO NOTHING
+UPDATE customers SET name = ssn
+UPDATE customers SET (name, id) = (SELECT ssn, id FROM customers c WHERE c.id = customers.id)
+UPDATE orders SET id = 1 WHERE note IN (SELECT ssn FROM customers)
+DELETE FROM orders USING customers WHERE note = ssn RETURNING ssn
+MERGE INTO customers c USING orders o ON c.id = o.id WHEN MATCHED AND c.ssn > 'a' THEN DELETE
+CREATE TEMP TABLE customers (ssn text)
+CREATE TEMP VIEW customers AS SELECT 1
+CREATE RULE r AS ON INSERT TO orders DO ALSO SELECT ssn FROM customers
+CREATE TRIGGER t BEFORE UPDATE ON customers FOR EACH ROW EXECUTE FUNCTION f()
+CREATE INDEX i ON customers ((ssn::int))
+CREATE STATISTICS s ON ssn, ssn FROM customers
+CREATE PUBLICATION p FOR TABLE customers
+ALTER TABLE customers ALTER COLUMN ssn TYPE int USING ssn::int
+ALTER TABLE customers ADD CONSTRAINT c CHECK (ssn < 'a')
+ALTER TABLE customers ADD UNIQUE (ssn)
+ALTER TABLE customers INHERIT orders
+ALTER TABLE customers SET SCHEMA other
+ALTER VIEW customers RENAME COLUMN ssn TO harmless
+ANALYZE VERBOSE customers (ssn)
+VACUUM (VERBOSE) customers
+COMMENT ON COLUMN customers.ssn IS 'x'
+SELECT histogram_bounds FROM pg_stats_ext_exprs
+SELECT * FROM pg_prepared_statements
+SELECT * FROM pg_cursors
+SELECT * FROM pg_catalog.pg_largeobject
+SELECT pg_get_expr(adbin, adrelid), c.ssn || '' FROM pg_attrdef, customers c

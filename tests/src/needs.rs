@@ -56,6 +56,12 @@ pub fn node_drivers() -> Option<(PathBuf, PathBuf)> {
         .then_some((program("node")?, modules))
 }
 
+/// The program with sqlx that `scripts/setup` built.
+pub fn sqlx_driver() -> Option<PathBuf> {
+    let path = workspace().join("target/sqlx-driver/debug/holdpoint-test-sqlx");
+    path.is_file().then_some(path)
+}
+
 /// Node, the packages that drive a browser, and Chromium, as `scripts/setup` installed them.
 pub fn browser() -> Option<(PathBuf, PathBuf, PathBuf)> {
     let modules = workspace().join("target/node-browser/node_modules");

@@ -44,6 +44,7 @@ fn describe() -> Descriptor {
             .to_vec(),
         // From harmless to worst: rules may say "at most `read`".
         classes: ["read", "write", "unknown"].map(str::to_owned).to_vec(),
+        undo: None,
     }
 }
 

@@ -243,6 +243,7 @@ impl EchoSession {
                 command: classify::command(line),
                 // We count what is on its way, so forwards matter too.
                 notify: true,
+                undo: false,
             }));
         }
     }

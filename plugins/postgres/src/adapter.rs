@@ -153,11 +153,11 @@ fn used(
 ) {
     // `PREPARE s …; EXECUTE s` in one text.
     let found = match defined(before, name, space) {
-        Defined::Here(at) => {
+        Defined::Here(at) if is_whole(name) => {
             operations.push(operation(at));
             return;
         }
-        Defined::Gone => None,
+        Defined::Here(_) | Defined::Gone => None,
         Defined::Elsewhere => lookup(space, name.as_bytes()),
     };
     let found = match found {
@@ -195,6 +195,15 @@ fn used(
         ),
     }
 }
+
+/// Whether a name was surely not cut: where characters of several bytes are, servers
+/// of other encodings cut elsewhere, and two names that are one here are two there.
+fn is_whole(name: &str) -> bool {
+    name.is_ascii() || name.len() < SURELY_WHOLE
+}
+
+/// A name of fewer bytes is not one that was cut at 63: a character has 4 at most.
+const SURELY_WHOLE: usize = 60;
 
 enum Defined<'a> {
     Here(&'a Statement),

@@ -4,10 +4,24 @@ use holdpoint_plugin::{Descriptor, Side};
 
 use crate::classify::Class;
 use crate::frame;
+use crate::reply;
 
 const PORT: u16 = 5432;
 /// What libpq 17 and later offer with `sslnegotiation=direct`.
 const ALPN: &str = "postgresql";
+
+/// The text that gives up a transaction of which a command was refused here.
+pub(crate) const UNDO: &str = "ROLLBACK";
+
+/// As a simple Query.
+fn undo() -> Vec<u8> {
+    let mut out = Vec::new();
+    reply::message(&mut out, b'Q', |body| {
+        body.extend_from_slice(UNDO.as_bytes());
+        body.push(0);
+    });
+    out
+}
 
 /// Both sides start in the login, in which every message counts.
 pub fn describe() -> Descriptor {
@@ -26,5 +40,6 @@ pub fn describe() -> Descriptor {
             .iter()
             .map(|class| class.word().to_owned())
             .collect(),
+        undo: Some(undo()),
     }
 }

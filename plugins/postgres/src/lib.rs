@@ -14,6 +14,7 @@ mod describe;
 mod extended;
 mod frame;
 mod login;
+mod options;
 mod outside;
 mod reply;
 mod session;

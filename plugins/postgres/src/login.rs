@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 use holdpoint_plugin::auth::{self, Exchange};
 use holdpoint_plugin::{
     Action, CancelKey, CredentialFrame, CredentialSlot, Fault, Frame, IdentityOutcome, Layout,
-    Refusal, RefusalKind, RowPlan, Setup, Side,
+    Refusal, RefusalKind, RowPlan, Side,
 };
 
-use crate::classify::{PROTECTED, Protected, gives_meaning};
+use crate::classify::{Limits, Protected, gives_meaning};
 use crate::frame::{self, Reader};
+use crate::options::Options;
 use crate::reply::{self, ServerError, Severity};
 use crate::session::rows::ROW;
 use crate::startup::{self, Packet, Startup};
@@ -33,22 +34,19 @@ pub(crate) struct Established {
     /// What the target reported about itself and the session.
     pub(crate) reported: BTreeMap<String, String>,
     pub(crate) status: u8,
+    pub(crate) limits: Limits,
     /// Columns whose values nobody is shown.
     pub(crate) protected: Option<Protected>,
 }
 
 pub(crate) struct Login {
-    upstream_tls: bool,
-    /// Whether the target's password may cross a connection without TLS.
-    clear_password: bool,
-    database: Option<String>,
+    options: Options,
     entropy: Vec<u8>,
     tls: bool,
     gss_refused: bool,
     startup: Startup,
     user: String,
     reported: BTreeMap<String, String>,
-    protected: Option<Protected>,
     state: State,
 }
 
@@ -91,27 +89,11 @@ fn unavailable(message: &str, hint: &str) -> Refusal {
 const TELL_OPERATOR: &str = "tell the operator of this gateway; nothing is wrong on your side";
 
 impl Login {
-    pub(crate) fn new(setup: Setup) -> Self {
-        let setting = |name: &str| {
-            setup
-                .settings
-                .iter()
-                .find(|(key, _)| key == name)
-                .map(|(_, value)| value.as_str())
-        };
+    pub(crate) fn new(options: Options, client_tls: bool, entropy: Vec<u8>) -> Self {
         Self {
-            // Only a plain `off` takes TLS away.
-            upstream_tls: setting("upstream_tls") != Some("off"),
-            clear_password: setting("upstream_clear_password") == Some("on"),
-            database: setting("database")
-                .filter(|name| !name.is_empty())
-                .map(str::to_owned),
-            protected: Protected::new(
-                setting(PROTECTED).unwrap_or_default(),
-                setting("protected_set").unwrap_or_default(),
-            ),
-            tls: setup.client_tls,
-            entropy: setup.entropy,
+            options,
+            tls: client_tls,
+            entropy,
             gss_refused: false,
             startup: Startup::default(),
             user: String::new(),
@@ -232,7 +214,7 @@ impl Login {
         }
         out.push(Action::Connect);
         out.push(Action::Subscribe(frame::show_all(Side::Upstream)));
-        if self.upstream_tls {
+        if self.options.upstream_tls {
             out.push(Action::Reframe((Side::Upstream, Layout::Raw)));
             out.push(Action::ToUpstream(SSL_REQUEST.to_vec()));
             self.state = State::TlsAnswer;
@@ -267,7 +249,8 @@ impl Login {
     /// The operator's choice, then the client's, then what the server would take
     /// where none is named: the name of the user the client gave.
     fn target_database(&self) -> Option<&str> {
-        self.database
+        self.options
+            .database
             .as_deref()
             .or(self.startup.database.as_deref())
             .or(Some(self.startup.user.as_str()))
@@ -359,7 +342,7 @@ impl Login {
                 self.state = State::Settling;
                 return Ok(());
             }
-            (3, Proof::Unasked) if self.upstream_tls || self.clear_password => {
+            (3, Proof::Unasked) if self.options.upstream_tls || self.options.clear_password => {
                 out.push(Action::GiveCredential(CredentialFrame {
                     // The length counts itself and the NUL; the host adds the password.
                     before: vec![b'p', 0, 0, 0, 5],
@@ -440,7 +423,7 @@ impl Login {
                 return Err(fault("the target does not report how it reads text"));
             }
         }
-        let protects = self.protected.is_some();
+        let protects = self.options.protected.is_some();
         if protects {
             out.push(Action::Rows((ROW, RowPlan::Refuse)));
         }
@@ -462,7 +445,8 @@ impl Login {
                 .filter(|(name, _)| gives_meaning(name))
                 .collect(),
             reported: std::mem::take(&mut self.reported),
-            protected: self.protected.take(),
+            limits: self.options.limits,
+            protected: self.options.protected.take(),
             status,
         })
     }

@@ -7,16 +7,19 @@ use holdpoint_plugin::Command;
 
 use crate::adapter;
 use crate::classify::{Limits, Protected, Settings, classify_protecting as judge, is_utf8};
+use crate::options::cap;
 
 /// Fields: `sql`, `mode` (`simple` or `extended`), and `settings.NAME` for the
 /// session's `client_encoding` and `standard_conforming_strings`; `protected` and
-/// `protected_set`, as a session has them. Others are ignored.
+/// `protected_set`, as a session has them, and `settings.max_statement` and the other
+/// caps of a target. Others are ignored.
 ///
 /// # Errors
-/// There is no `sql`, or `mode` is neither of the two.
+/// There is no `sql`, `mode` is neither of the two, or a cap makes no sense.
 pub fn classify(input: Vec<(String, Vec<u8>)>) -> Result<Command, String> {
     let mut sql = None;
     let mut settings = Settings::default();
+    let mut limits = Limits::default();
     let mut context = Vec::new();
     let (mut protected, mut set) = (String::new(), String::new());
     for (name, value) in input {
@@ -38,14 +41,16 @@ pub fn classify(input: Vec<(String, Vec<u8>)>) -> Result<Command, String> {
         }
         if let Some(setting) = name.strip_prefix("settings.") {
             let text = String::from_utf8_lossy(&value).into_owned();
-            context.push((setting.to_owned(), text));
+            if !cap(&mut limits, setting, &text)? {
+                context.push((setting.to_owned(), text));
+            }
         }
     }
     let Some(text) = sql else {
         return Err("`sql` is missing".to_owned());
     };
     let protected = Protected::new(&protected, &set);
-    let analysis = judge(&text, &settings, &Limits::default(), protected.as_ref());
+    let analysis = judge(&text, &settings, &limits, protected.as_ref());
     let mut command = adapter::blank(context, false);
     command.secrets = adapter::spans(&analysis);
     command.reject.clone_from(&analysis.reject);

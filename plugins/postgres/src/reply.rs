@@ -138,6 +138,16 @@ pub(crate) fn notice(text: &str) -> Vec<u8> {
     out
 }
 
+/// BindComplete.
+pub(crate) fn bind_complete(out: &mut Vec<u8>) {
+    message(out, b'2', |_| {});
+}
+
+/// NoData: a statement without rows was described.
+pub(crate) fn no_data(out: &mut Vec<u8>) {
+    message(out, b'n', |_| {});
+}
+
 /// ReadyForQuery with the transaction status `I`, `T` or `E`.
 pub(crate) fn ready(out: &mut Vec<u8>, status: u8) {
     message(out, b'Z', |body| body.push(status));
@@ -197,6 +207,11 @@ impl ServerError {
             }
         }
         error
+    }
+
+    /// Whether the server closes the connection behind it.
+    pub(crate) fn ends_session(&self) -> bool {
+        matches!(self.severity.as_str(), "FATAL" | "PANIC")
     }
 
     /// For the record: no message, since it may quote a value.

@@ -132,6 +132,65 @@ fn limits_on_size_and_count_hold() {
     assert_eq!(class("SELECT 1;".repeat(1001)), "unknown");
 }
 
+/// `settings` of a line of `holdpoint classify`.
+#[test]
+fn caps_are_settings_and_hold_at_their_edges() {
+    let class = |cap: &str, value: &str, text: String| {
+        let fields = vec![
+            (format!("settings.{cap}"), value.as_bytes().to_vec()),
+            ("sql".to_owned(), text.into_bytes()),
+        ];
+        classify(fields).map(|command| command.operations.last().unwrap().class.clone())
+    };
+    let literal = |size: usize| format!("SELECT '{}'", "x".repeat(size - 9));
+    let ones = |count: usize| format!("SELECT 1{}", ", 1".repeat(count - 1));
+    for (cap, value, within, past) in [
+        ("max_statement", "4KiB", literal(4096), literal(4097)),
+        (
+            "max_statements",
+            "3",
+            "SELECT 1;".repeat(3),
+            "SELECT 1;".repeat(4),
+        ),
+        ("max_tokens", "100", ones(50), ones(51)),
+        (
+            "max_parsed",
+            "14",
+            "SELECT a, b, c".to_owned(),
+            "SELECT a, b, cd".to_owned(),
+        ),
+        (
+            "max_nesting",
+            "20",
+            "SELECT ((1))".to_owned(),
+            format!("SELECT {}1{}", "(".repeat(21), ")".repeat(21)),
+        ),
+    ] {
+        assert_eq!(class(cap, value, within), Ok("read".to_owned()), "{cap}");
+        assert_eq!(class(cap, value, past), Ok("unknown".to_owned()), "{cap}");
+        let wrong = class(cap, "many", "SELECT 1".to_owned()).unwrap_err();
+        assert!(wrong.contains(cap), "{wrong}");
+    }
+}
+
+/// A server's lexer takes the signs behind each comment for an operator first: 200 KB
+/// of this keep it busy for a minute.
+#[test]
+fn what_a_server_reads_over_and_over_is_unknown() {
+    for (text, class_of) in [
+        (format!("SELECT 1{}", "/**/".repeat(200)), "read"),
+        (format!("SELECT 1{}", "/**/".repeat(300)), "unknown"),
+        (format!("SELECT 1{}", " /**/".repeat(10_000)), "read"),
+        (format!("SELECT 1 {}", "/*".repeat(501)), "unknown"),
+        (format!("SELECT 1 +{}1", "/**/+".repeat(300)), "unknown"),
+        (format!("/*{}*/ SELECT 1", "*".repeat(900)), "read"),
+        (format!("SELECT '{}'", "/*".repeat(5000)), "read"),
+        (format!("--{}\nSELECT 1", "-".repeat(5000)), "read"),
+    ] {
+        assert_eq!(class(text.clone()), class_of, "{text:.40}");
+    }
+}
+
 #[test]
 fn a_bulk_insert_is_a_write_however_many_rows_it_has() {
     let rows = "(1, 'x', NULL), ".repeat(60_000);

@@ -20,6 +20,8 @@ pub struct Descriptor {
     pub subscriptions: Vec<Subscribe>,
     /// Harmless first.
     pub classes: Vec<String>,
+    /// The one message that may go to a target in the place of a client's, see the WIT.
+    pub undo: Option<Bytes>,
 }
 
 #[derive(Debug, Clone)]
@@ -52,6 +54,8 @@ pub struct Submission {
     pub command: Command,
     /// Report the verdict also when the command goes forward.
     pub notify: bool,
+    /// What is sent is the descriptor's `undo`, in the place of the frames.
+    pub undo: bool,
 }
 
 /// Where the agent's token sits in the next client frame.

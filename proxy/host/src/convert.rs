@@ -22,6 +22,8 @@ const ACTIONS_PER_FRAME: usize = 4;
 const MAX_CLASSES: usize = 256;
 const MAX_NAME: usize = 64;
 const MAX_CANCEL: usize = 1024;
+/// Long enough to give something up, and for little else.
+const MAX_UNDO: usize = 64;
 
 /// What is wrong with a value, in words for the operator.
 pub(crate) type Wrong = String;
@@ -121,6 +123,13 @@ pub(crate) fn descriptor(from: protocol::Descriptor) -> Result<Descriptor, Wrong
     {
         return Err("its ALPN name is not 1 to 255 bytes".to_owned());
     }
+    if from
+        .undo
+        .as_ref()
+        .is_some_and(|undo| undo.is_empty() || undo.len() > MAX_UNDO)
+    {
+        return Err(format!("its `undo` is not 1 to {MAX_UNDO} bytes"));
+    }
     let unique: std::collections::BTreeSet<&String> = from.classes.iter().collect();
     if unique.len() != from.classes.len()
         || from.classes.len() > MAX_CLASSES
@@ -139,6 +148,7 @@ pub(crate) fn descriptor(from: protocol::Descriptor) -> Result<Descriptor, Wrong
         upstream_layout: layout(from.upstream_layout)?,
         subscriptions: from.subscriptions.into_iter().map(subscribe).collect(),
         classes: from.classes,
+        undo: from.undo.map(Bytes::from),
     })
 }
 
@@ -212,6 +222,7 @@ fn action(from: protocol::Action, shown: Shown) -> Result<Action, Wrong> {
                 last,
                 command: command(submission.command)?,
                 notify: submission.notify,
+                undo: submission.undo,
             }))
         }
         From::Completed(done) => Action::Completed(Completion {
@@ -402,6 +413,7 @@ mod tests {
             last: 6,
             command: text(b"", &[]),
             notify: false,
+            undo: false,
         };
         assert!(action(protocol::Action::Submit(backwards), SHOWN).is_err());
     }

@@ -108,6 +108,14 @@ impl Plugin {
         })
     }
 
+    /// Whether a session can begin with these settings.
+    ///
+    /// # Errors
+    /// `Fault` where the plugin does not take them; otherwise as for a session.
+    pub fn tries(&self, setup: Setup) -> Result<(), PluginError> {
+        self.session(setup, Box::new(NoAuth))?.open().map(drop)
+    }
+
     /// What a command given as fields is, as a session would submit it. Each call
     /// has an instance of its own, so answers do not depend on earlier questions.
     ///

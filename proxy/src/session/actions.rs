@@ -146,8 +146,12 @@ impl Session {
             last,
             mut command,
             notify,
+            undo,
         } = submission;
         command.wire = self.client_line.take(first, last)?;
+        if undo {
+            command.wire = self.undo()?;
+        }
         let limit = self.parts.limits.max_command;
         if command.wire.len() > limit as usize {
             return Err(End::TooLarge(limit));
@@ -160,6 +164,21 @@ impl Session {
             command: Box::new(command),
             random,
         })
+    }
+
+    /// What the plugin declared before any client came, and only where it has something
+    /// to make good: a client is told that its transaction is over.
+    fn undo(&mut self) -> Result<Bytes, End> {
+        let declared = self.protocol.descriptor().undo.clone();
+        match declared.filter(|_| self.refused) {
+            Some(undo) => {
+                self.refused = false;
+                Ok(undo)
+            }
+            None => Err(End::misbehaved(
+                "it gave up a transaction in which nothing was refused",
+            )),
+        }
     }
 
     fn subscribe(&mut self, subscribe: &Subscribe) -> Result<(), End> {

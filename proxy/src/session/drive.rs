@@ -159,6 +159,7 @@ impl Session {
             Action::Refuse(command, denial) => {
                 tracing::info!(command = command.0, code = denial.code, "refused");
                 self.undecided = None;
+                self.refused = true;
                 let actions = self.plugin.on_verdict(&Verdict::Refused(denial))?;
                 self.todo.push_back(actions);
             }

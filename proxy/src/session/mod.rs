@@ -113,6 +113,8 @@ struct Session {
     protected: Protected,
     /// A command is undecided; true where the plugin wants to hear that it went forward.
     undecided: Option<bool>,
+    /// A command was refused and nothing was given up since.
+    refused: bool,
     desk: VecDeque<Later<Answer>>,
     waiter: Option<Waiter>,
     /// Digest and command of the newest approval that was asked for.
@@ -229,6 +231,7 @@ impl Session {
             principal: None,
             gate: None,
             undecided: None,
+            refused: false,
             desk: VecDeque::new(),
             waiter: None,
             asked: None,

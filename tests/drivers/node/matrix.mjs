@@ -44,6 +44,11 @@ async function pg() {
   await client.query("BEGIN");
   say("denied inside", await failing("DELETE FROM victims"));
   await client.query("ROLLBACK");
+  await client.query("BEGIN");
+  await client.query("INSERT INTO scratch VALUES ($1)", [3]);
+  await failing("DELETE FROM victims");
+  await client.query("COMMIT");
+  say("given up", await value({ text: "SELECT count(*) FROM scratch" }));
   say("usable", await value({ text: "SELECT 7" }));
   // It reads binary results by way of UTF-8, so bytes are asked for as text.
   const data = await value({ text: "SELECT $1::bytea", values: [Buffer.from("00ff7f", "hex")] });

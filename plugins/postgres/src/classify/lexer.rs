@@ -108,21 +108,37 @@ pub(crate) enum LexError {
     AdjacentStrings,
     #[error("an operator that is too long")]
     LongOperator,
+    #[error("a run of signs that the server would read over and over")]
+    LongRun,
+    #[error("more words and signs than the limit")]
+    TooMany,
 }
+
+/// Longest run of signs in which an operator or a comment may begin: a line of stars,
+/// but not a text of them.
+const MAX_RUN: usize = 1000;
 
 /// Cuts `text` into tokens. Linear in its length.
 pub(crate) fn lex(text: &str) -> Result<Vec<Token>, LexError> {
+    lex_within(text, usize::MAX)
+}
+
+/// The same, of at most `most` tokens.
+pub(crate) fn lex_within(text: &str, most: usize) -> Result<Vec<Token>, LexError> {
     let mut lexer = Lexer {
         bytes: text.as_bytes(),
         at: 0,
     };
-    let mut tokens: Vec<Token> = Vec::with_capacity(text.len() / 4 + 4);
+    let mut tokens: Vec<Token> = Vec::with_capacity(most.min(text.len() / 4 + 4));
     loop {
         let spaced = lexer.trivia()?;
         let start = lexer.at;
         let Some(byte) = lexer.peek(0) else {
             return Ok(tokens);
         };
+        if tokens.len() == most {
+            return Err(LexError::TooMany);
+        }
         let (kind, continued) = lexer.token(text, byte)?;
         // The grammar never puts two string constants side by side; a lexer
         // that saw two where the server sees one would be caught here.
@@ -175,6 +191,7 @@ impl Lexer<'_> {
         loop {
             match (self.peek(0), self.peek(1)) {
                 (Some(b'/'), Some(b'*')) => {
+                    self.bounded_run()?;
                     depth += 1;
                     self.at += 2;
                 }
@@ -188,6 +205,18 @@ impl Lexer<'_> {
                 (Some(_), _) => self.at += 1,
                 (None, _) => return Err(LexError::Unterminated),
             }
+        }
+    }
+
+    /// The server's lexer takes all the signs from here on for one operator, finds the
+    /// comment in them and begins anew behind it: its time grows with the square of the
+    /// run, and no cancel reaches it meanwhile.
+    fn bounded_run(&self) -> Result<(), LexError> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let run = rest.iter().take(MAX_RUN + 1);
+        match run.take_while(|byte| operator_byte(**byte)).count() {
+            0..=MAX_RUN => Ok(()),
+            _ => Err(LexError::LongRun),
         }
     }
 
@@ -225,7 +254,10 @@ impl Lexer<'_> {
             b')' => self.take(1, Kind::RParen),
             b'[' => self.take(1, Kind::LBracket),
             b']' => self.take(1, Kind::RBracket),
-            _ if operator_byte(byte) => self.operator().map(|()| (Kind::Op, false)),
+            _ if operator_byte(byte) => self
+                .bounded_run()
+                .and_then(|()| self.operator())
+                .map(|()| (Kind::Op, false)),
             _ => Err(LexError::Stray),
         }
     }

@@ -114,6 +114,19 @@ pub(crate) struct Limits {
     pub(crate) max_statements: usize,
     /// Deepest nesting, as `shape.rs` counts it.
     pub(crate) max_depth: u32,
+    /// Words, constants and signs in all. Each takes memory and time whatever it is.
+    pub(crate) max_tokens: usize,
+}
+
+impl Limits {
+    /// What an operator may raise them to. The depth is the stack's.
+    pub(crate) const MOST: Self = Self {
+        max_text: 64 << 20,
+        max_parsed: 16 << 20,
+        max_statements: 100_000,
+        max_depth: shape::MAX_DEPTH,
+        max_tokens: 16 << 20,
+    };
 }
 
 impl Default for Limits {
@@ -123,6 +136,7 @@ impl Default for Limits {
             max_parsed: 64 << 10,
             max_statements: 1000,
             max_depth: shape::MAX_DEPTH,
+            max_tokens: 1 << 20,
         }
     }
 }
@@ -282,13 +296,15 @@ pub(crate) fn classify_protecting(
 pub(crate) struct Classifier {
     texts: Cache<Analysis>,
     statements: Cache<Statement>,
+    limits: Limits,
     protected: Option<Protected>,
 }
 
 impl Classifier {
-    /// Says of each statement also what it shows of these columns.
-    pub(crate) fn protecting(protected: Option<Protected>) -> Self {
+    /// Within these limits, and says of each statement also what it shows of `protected`.
+    pub(crate) fn new(limits: Limits, protected: Option<Protected>) -> Self {
         Self {
+            limits,
             protected,
             ..Self::default()
         }
@@ -303,7 +319,7 @@ impl Classifier {
         match admit(text, &Settings::default()) {
             Ok(text) => self.texts.get_or(text, |text| {
                 let cache = Some(&mut self.statements);
-                run(text, &Limits::default(), cache, self.protected.as_ref())
+                run(text, &self.limits, cache, self.protected.as_ref())
             }),
             Err(refused) => Rc::new(Analysis {
                 secrets: secrets::unread(text),
@@ -341,7 +357,7 @@ fn run(
     }
     // The server lexes all of a text before it runs the first statement, so a
     // text with one bad token is bad as a whole.
-    let tokens = match lexer::lex(text) {
+    let tokens = match lexer::lex_within(text, limits.max_tokens) {
         Ok(tokens) => tokens,
         Err(error) => return unread(&error.to_string()),
     };

@@ -7,6 +7,7 @@ mod plan;
 mod refuse;
 pub(crate) mod rows;
 pub(crate) mod typed;
+mod undo;
 pub(crate) mod upstream;
 
 #[cfg(test)]
@@ -17,11 +18,14 @@ use holdpoint_plugin::{
 };
 
 use crate::login::Login;
+use crate::options::Options;
 use crate::reply::{self, Severity};
 use typed::Typed;
 
 pub struct PostgresSession {
     phase: Phase,
+    /// What is wrong with the operator's settings.
+    wrong: Option<String>,
 }
 
 enum Phase {
@@ -31,8 +35,22 @@ enum Phase {
 
 impl Session for PostgresSession {
     fn new(setup: Setup) -> Self {
+        let (options, wrong) = match Options::read(&setup.settings) {
+            Ok(options) => (options, None),
+            Err(wrong) => (Options::default(), Some(wrong)),
+        };
+        let login = Login::new(options, setup.client_tls, setup.entropy);
         Self {
-            phase: Phase::Login(Box::new(Login::new(setup))),
+            phase: Phase::Login(Box::new(login)),
+            wrong,
+        }
+    }
+
+    /// The server speaks second; this is where the settings are found wanting.
+    fn open(&mut self) -> Result<Vec<Action>, Fault> {
+        match self.wrong.take() {
+            Some(message) => Err(Fault { message }),
+            None => Ok(Vec::new()),
         }
     }
 

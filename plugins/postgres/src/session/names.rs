@@ -157,11 +157,27 @@ pub(crate) fn changes(
 /// The names as the server has confirmed them.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
+    /// The server keeps names as they are sent, in UTF-8.
+    utf8: bool,
     statements: BTreeMap<Vec<u8>, Rc<Prepared>>,
     portals: BTreeMap<Vec<u8>, Rc<Portal>>,
 }
 
 impl Names {
+    /// `utf8`: that is the encoding of the database.
+    pub(crate) fn new(utf8: bool) -> Self {
+        Self {
+            utf8,
+            ..Self::default()
+        }
+    }
+
+    /// Whether two names are one to the server exactly where they are here. In another
+    /// encoding it may cut them elsewhere, and characters that differ may become one.
+    pub(crate) fn tells_apart(&self, name: &[u8]) -> bool {
+        self.utf8 || name.is_ascii()
+    }
+
     pub(crate) fn get(&self, space: Space, name: &[u8]) -> Option<Definition> {
         match space {
             Space::Statement => self

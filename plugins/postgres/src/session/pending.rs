@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use super::names::{Change, Definition, Portal, Prepared, changes};
 use crate::adapter;
-use crate::classify::{Act, Analysis, Statement};
+use crate::classify::{Act, Analysis, Class, Statement};
 use crate::frame::Space;
 
 /// A message that was sent on, or is about to be.
@@ -46,6 +46,18 @@ pub(crate) struct End {
     pub(crate) untold: Option<Vec<u8>>,
     /// Sent before the data of a COPY, so that the server may have skipped it.
     pub(crate) swallowed: bool,
+    /// The group gives a transaction up in the place of the client's COMMIT.
+    pub(crate) undo: Option<Undo>,
+}
+
+/// What the client is to hear of a `COMMIT` that it sent in a failed transaction,
+/// beside what the target says of the `ROLLBACK` that it was sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Undo {
+    /// Answers that come before the tag.
+    pub(crate) before: Vec<u8>,
+    /// The client's own Sync follows, and its ReadyForQuery is the one that is shown.
+    pub(crate) synced: bool,
 }
 
 impl Item {
@@ -111,6 +123,22 @@ impl Item {
             })
     }
 
+    /// Whether a `COPY … FROM STDIN` may be in it, done or not.
+    fn may_take_data(&self) -> bool {
+        let takes = |statement: &Rc<Statement>| {
+            statement.class == Class::CopyIn || statement.act == Act::Unreadable
+        };
+        match self {
+            Self::Query { analysis, .. } => analysis.statements.iter().any(takes),
+            Self::Run(Some(portal)) => match &portal.statement {
+                Some(run) => run.statements().iter().any(takes),
+                None => true,
+            },
+            Self::Run(None) => true,
+            _ => false,
+        }
+    }
+
     /// Whether the server's answer to it is one that is always shown.
     fn answered_visibly(&self) -> bool {
         matches!(self, Self::Parse(..) | Self::Run(_) | Self::Query { .. })
@@ -131,6 +159,8 @@ pub(crate) enum Outlook {
 pub(crate) struct Pending {
     items: VecDeque<Item>,
     ends: usize,
+    /// Items in which a COPY may ask for data: it takes whatever comes next for that.
+    copies: usize,
 }
 
 impl Pending {
@@ -149,26 +179,33 @@ impl Pending {
 
     pub(crate) fn push(&mut self, item: Item) {
         self.ends += usize::from(matches!(item, Item::End(_)));
+        self.copies += usize::from(item.may_take_data());
         self.items.push_back(item);
     }
 
-    /// Takes back the last `count` items: they were never sent.
-    pub(crate) fn retract(&mut self, count: usize) {
-        for _ in 0..count {
-            self.pop_back();
-        }
-    }
-
-    fn pop_back(&mut self) {
-        if let Some(Item::End(_)) = self.items.pop_back() {
-            self.ends -= 1;
-        }
+    /// Takes back the last `count` items, which were never sent; false where they were
+    /// not there any more.
+    pub(crate) fn retract(&mut self, count: usize) -> bool {
+        (0..count).all(|_| {
+            let item = self.items.pop_back();
+            self.gone(item).is_some()
+        })
     }
 
     pub(crate) fn pop(&mut self) -> Option<Item> {
         let item = self.items.pop_front();
+        self.gone(item)
+    }
+
+    fn gone(&mut self, item: Option<Item>) -> Option<Item> {
         self.ends -= usize::from(matches!(item, Some(Item::End(_))));
+        self.copies -= usize::from(item.as_ref().is_some_and(Item::may_take_data));
         item
+    }
+
+    /// Whether the target may take what is sent next for the data of a COPY.
+    pub(crate) fn may_take_data(&self) -> bool {
+        self.copies > 0
     }
 
     pub(crate) fn front_mut(&mut self) -> Option<&mut Item> {
@@ -191,6 +228,24 @@ impl Pending {
             }
         }
         None
+    }
+
+    /// The last group, which has just ended, gives a transaction up.
+    pub(crate) fn undoes(&mut self, undo: Undo) {
+        if let Some(Item::End(end)) = self.items.back_mut() {
+            end.undo = Some(undo);
+        }
+    }
+
+    /// What the client hears before the tag of the statement that runs now.
+    pub(crate) fn before_tag(&mut self) -> Option<Vec<u8>> {
+        match (self.items.front(), self.items.get(1)) {
+            (Some(Item::Query { .. }), Some(Item::End(end))) => {
+                end.undo.as_ref().map(|undo| undo.before.clone())
+            }
+            _ => None,
+        }
+        .filter(|before| !before.is_empty())
     }
 
     /// The first end that follows, marked as possibly skipped by the server.

@@ -113,7 +113,7 @@ struct Host {
     upstream_subscription: Subscription,
     /// Client messages that came while a verdict was outstanding.
     hidden: Vec<Message>,
-    outstanding: Option<(u64, u64, bool)>,
+    outstanding: Option<(u64, u64, bool, bool)>,
     forwarded: u32,
     ready: bool,
     closed: bool,
@@ -384,7 +384,7 @@ impl Host {
                     self.submitted.push(submission.command.clone());
                     let (first, last) = (submission.first, submission.last);
                     assert!(self.outstanding.is_none(), "two submissions at once");
-                    self.outstanding = Some((first, last, submission.notify));
+                    self.outstanding = Some((first, last, submission.notify, submission.undo));
                     if text.contains("DROP") || command.reject.is_some() {
                         // Later actions of this list come first, as in the host.
                         self.hidden.insert(0, (None, b"refuse".to_vec()));
@@ -452,13 +452,17 @@ impl Host {
     }
 
     fn verdict(&mut self, verdict: Verdict) {
-        let (first, last, notify) = self.outstanding.take().expect("a submission");
+        let (first, last, notify, undo) = self.outstanding.take().expect("a submission");
         let forwarded = matches!(verdict, Verdict::Forwarded);
+        if undo && forwarded {
+            let declared = crate::describe().undo.unwrap();
+            writeln!(self.log, "undo {}", show_all(&declared).join("; ")).unwrap();
+        }
         let mut rest = VecDeque::new();
         for held in std::mem::take(&mut self.client) {
             match held.seq {
                 Some(seq) if (first..=last).contains(&seq) => {
-                    if forwarded {
+                    if forwarded && !undo {
                         self.send(Side::Client, &held);
                     }
                 }

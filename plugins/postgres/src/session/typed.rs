@@ -17,8 +17,9 @@ use super::context::Context;
 use super::names::{Definition, Names};
 use super::pending::{End, Item, Outlook, Pending};
 use super::plan::{First, Plan, plan};
+use super::undo;
 use crate::adapter;
-use crate::classify::{Act, Classifier, Field, Statement};
+use crate::classify::{Act, Classifier, Field, Statement, is_utf8};
 use crate::extended::{self, Message};
 use crate::frame::{self, Malformed, Space};
 use crate::login::Established;
@@ -42,6 +43,8 @@ pub(crate) struct Typed {
     /// A command was refused inside a transaction that the target holds for
     /// healthy. The client sees a failed one until it rolls back.
     pub(super) failed_here: bool,
+    /// The host refused a command and has sent no undo since: it sends one then.
+    pub(super) may_undo: bool,
     pub(super) group: Group,
     /// The refusal of the group, to be told at its end.
     pub(super) untold: Option<Vec<u8>>,
@@ -61,7 +64,7 @@ pub(crate) struct Typed {
     pub(super) unit_bytes: usize,
     /// The unit is complete and is to be decided next.
     ending: Option<Ending>,
-    nothing: Rc<[u8]>,
+    pub(super) nothing: Rc<[u8]>,
 }
 
 /// What was sent since the last Sync.
@@ -75,7 +78,7 @@ pub(super) struct Group {
     /// Something in it changes more than the session.
     pub(super) effects: bool,
     pub(super) denied: bool,
-    exits: bool,
+    pub(super) exits: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,9 +144,11 @@ pub(super) fn protocol(message: &str) -> Refusal {
 impl Typed {
     pub(crate) fn new(established: Established, entropy: &[u8]) -> Self {
         let protects = established.protected.is_some();
+        let encoding = established.reported.get("server_encoding");
+        let utf8 = encoding.is_some_and(|name| is_utf8(name));
         Self {
-            classifier: Classifier::protecting(established.protected),
-            names: Names::default(),
+            classifier: Classifier::new(established.limits, established.protected),
+            names: Names::new(utf8),
             context: Context::new(
                 established.database,
                 established.user,
@@ -155,6 +160,7 @@ impl Typed {
             identity_asked: false,
             status: established.status,
             failed_here: false,
+            may_undo: false,
             group: Group::default(),
             untold: None,
             copy: Copying::No,
@@ -199,7 +205,8 @@ impl Typed {
                 }
             }
             Verdict::Refused(refusal) => {
-                self.pending.retract(proposed.items);
+                self.may_undo = true;
+                self.take_back(&proposed);
                 self.group = proposed.before;
                 if self.copy != Copying::No {
                     // The server would have ended the COPY with an error; nothing here can.
@@ -211,6 +218,14 @@ impl Typed {
         }
         self.advance(out);
         Ok(())
+    }
+
+    /// What was proposed was never sent. The target may have failed what came before it.
+    fn take_back(&mut self, proposed: &Proposed) {
+        let taken = self.pending.retract(proposed.items);
+        if !taken && proposed.ending == Ending::Query {
+            self.outcome.skipped = self.outcome.skipped.saturating_sub(1);
+        }
     }
 
     /// Decides frames until there are none, or until something must come first.
@@ -279,6 +294,10 @@ impl Typed {
         }
         match kind {
             b'Q' => self.query(frame, out)?,
+            b'S' | b'H' if !frame.body.is_empty() => {
+                // The server fails it and skips, at a place that no answer tells.
+                return Err(Malformed("bytes where none belong"));
+            }
             b'S' | b'H' if self.copy != Copying::No && self.unit.is_empty() => {
                 // The server ignores both while it takes data.
                 out.push(Action::Pass(frame.seq));
@@ -322,12 +341,18 @@ impl Typed {
                 self.copy = Copying::No;
                 out.push(Action::Subscribe(frame::client_commands(false)));
             }
+        } else if !self.unit.is_empty() {
+            // What it is data for may not be sent yet.
+            self.queue.push_front(frame);
+            self.ending = Some(Ending::Full);
         } else if self.pending.is_empty() {
             out.push(Action::Drop(frame.seq));
         } else {
-            // A COPY may be about to ask for it.
+            // A COPY may be about to ask for it, and does so without a Sync.
             self.queue.push_front(frame);
-            self.wait = Wait::Drain;
+            if self.pending.may_take_data() || self.drain(out) {
+                self.wait = Wait::Drain;
+            }
         }
     }
 
@@ -337,7 +362,10 @@ impl Typed {
             self.ending = Some(Ending::BeforeQuery);
             return Ok(());
         }
-        if self.failed_here && !self.pending.is_empty() {
+        if self.copy != Copying::No {
+            return Err(Malformed("a new command inside the data of a COPY"));
+        }
+        if self.failed_here && !self.pending.is_empty() || self.pending.may_take_data() {
             self.queue.push_front(frame);
             if self.drain(out) {
                 self.wait = Wait::Drain;
@@ -360,6 +388,10 @@ impl Typed {
         let first = analysis.statements.first().map(|statement| &statement.act);
         let exits = matches!(first, Some(Act::Rollback { .. } | Act::RollbackTo));
         if self.failed_here && !exits {
+            if self.may_undo && !self.group.open && undo::ends(&analysis) {
+                self.give_up((seq, seq), None, Vec::new(), Ending::Query, out);
+                return Ok(());
+            }
             let mut answer = Vec::new();
             if analysis.statements.is_empty() && analysis.reject.is_none() {
                 // The server has nothing against nothing; pools ask so if it is alive.
@@ -417,6 +449,9 @@ impl Typed {
 
     /// A name's meaning at the end of `local`, which stands for the unit so far.
     fn find(&self, local: &[Item], space: Space, name: &[u8]) -> Option<Definition> {
+        if !self.names.tells_apart(name) {
+            return None;
+        }
         for item in local.iter().rev() {
             let mut said = None;
             item.changes(|change| {
@@ -479,7 +514,13 @@ impl Typed {
             }
             return;
         }
-        if self.failed_here && !self.pending.is_empty() {
+        let takes_data = !self.unit.is_empty() && self.pending.may_take_data();
+        if takes_data && self.copy != Copying::No {
+            let refusal = protocol("a new command inside the data of a COPY");
+            self.fatal(&refusal, out);
+            return;
+        }
+        if self.failed_here && !self.pending.is_empty() || takes_data {
             if self.drain(out) {
                 (self.wait, self.ending) = (Wait::Drain, Some(ending));
             }
@@ -493,11 +534,20 @@ impl Typed {
         self.unit_bytes = 0;
         let runs = unit.iter().any(|(_, message)| message.runs());
         let seqs: Vec<u64> = unit.iter().map(|(seq, _)| *seq).collect();
+        let alone = undo::alone(&unit);
         let plan = plan(unit, |local, space, name| self.find(local, space, name));
         if self.failed_here
             && let Some(first) = plan.first
             && first != First::Exit
+            // A server prepares in a failed transaction what could end it.
+            && (runs || first != First::Commit)
         {
+            let commit =
+                alone.filter(|_| self.may_undo && !self.group.open && undo::commits(&plan));
+            if let (Some(alone), Ending::Sync(sync)) = (commit, ending) {
+                self.give_up_unit(&seqs, sync, alone, plan, out);
+                return;
+            }
             self.answer_aborted(&seqs, ending, first == First::Commit, out);
             return;
         }
@@ -577,6 +627,30 @@ impl Typed {
         command: Command,
         out: &mut Vec<Action>,
     ) {
+        self.propose_for(
+            before,
+            items,
+            ending,
+            sync,
+            (first, last),
+            command,
+            false,
+            out,
+        );
+    }
+
+    #[allow(clippy::too_many_arguments)] // as above
+    pub(super) fn propose_for(
+        &mut self,
+        before: Group,
+        items: usize,
+        ending: Ending,
+        sync: Option<u64>,
+        (first, last): (u64, u64),
+        command: Command,
+        undo: bool,
+        out: &mut Vec<Action>,
+    ) {
         let skip = self.pending.len().saturating_sub(items);
         let pending = &self.pending;
         self.identity_asked |= pending.iter().skip(skip).any(Item::may_change_identity);
@@ -593,11 +667,12 @@ impl Typed {
             last,
             command,
             notify,
+            undo,
         }));
     }
 
     /// Closes the group with `commands` more commands than it had.
-    fn end_group(&mut self, query: bool, commands: u32) {
+    pub(super) fn end_group(&mut self, query: bool, commands: u32) {
         let group = std::mem::take(&mut self.group);
         self.pending.push(Item::End(End {
             commands: group.commands + commands,
@@ -606,6 +681,7 @@ impl Typed {
             query,
             untold: self.untold.take(),
             swallowed: false,
+            undo: None,
         }));
     }
 
@@ -637,7 +713,7 @@ impl Typed {
     }
 
     /// The context, and what unanswered commands will have added to it.
-    fn context_now(&self) -> Vec<(String, String)> {
+    pub(super) fn context_now(&self) -> Vec<(String, String)> {
         let mut entries = self.context.entries();
         for item in self.pending.iter() {
             for statement in item.statements() {

@@ -24,6 +24,8 @@ pub(crate) struct Outcome {
     /// ReadyForQuery that may come though it was not waited for: the server read
     /// a Sync that was sent before a COPY failed.
     extra_ready: u32,
+    /// Simple Queries that the server has skipped, on its way to a Sync.
+    pub(super) skipped: u32,
 }
 
 /// What a ReadyForQuery comes to.
@@ -33,6 +35,8 @@ struct Ready {
     shown: u8,
     /// A refusal that comes before it.
     untold: Option<Vec<u8>>,
+    /// The client waits for another one.
+    silent: bool,
 }
 
 /// Longest list of tags in a record; a thousand statements need no thousand tags.
@@ -62,8 +66,12 @@ impl Typed {
                         status,
                         shown,
                         untold,
+                        silent,
                     } = self.ready(&frame.body, out)?;
-                    if status == shown && untold.is_none() {
+                    if silent {
+                        out.extend(release.take().map(Action::Pass));
+                        out.push(Action::Drop(frame.seq));
+                    } else if status == shown && untold.is_none() {
                         release = Some(frame.seq);
                     } else {
                         out.extend(release.take().map(Action::Pass));
@@ -81,7 +89,15 @@ impl Typed {
                         break;
                     }
                 }
-                Some(kind) => self.answer(kind, &frame.body, out)?,
+                Some(kind) => {
+                    if kind == b'C'
+                        && let Some(before) = self.pending.before_tag()
+                    {
+                        out.extend(release.take().map(Action::Pass));
+                        out.push(Action::ToClient(before));
+                    }
+                    self.answer(kind, &frame.body, out)?;
+                }
                 None => return Err(fault("the target sent a frame without a kind")),
             }
             release = Some(frame.seq);
@@ -98,7 +114,7 @@ impl Typed {
             reached.ok_or_else(|| fault("the target answered what it was not asked"))
         };
         match kind {
-            b'E' => self.error(body),
+            b'E' => return self.error(body),
             b'1' => {
                 let reach = self.pending.reach(|item| matches!(item, Item::Parse(..)));
                 self.settle(expected(reach)? + 1);
@@ -225,22 +241,34 @@ impl Typed {
         }
     }
 
-    /// The server skips the rest of the group.
-    fn error(&mut self, body: &[u8]) {
+    /// The server skips the rest: of the text where a simple Query failed, and else
+    /// all up to a Sync, simple Queries among it. Whatever may come before a Query
+    /// without a Sync has its answers shown, so the first item is the one that failed.
+    fn error(&mut self, body: &[u8]) -> Result<(), Fault> {
         self.fields = None;
+        let error = ServerError::read(body);
         if self.pending.is_empty() {
-            return;
+            // A server that goes on skips to a Sync now, and nothing here would know.
+            return match error.ends_session() {
+                true => Ok(()),
+                false => Err(fault("the target failed what it was not asked")),
+            };
         }
         self.outcome.failed = true;
-        self.outcome.status = ServerError::read(body).status();
+        self.outcome.status = error.status();
+        let to_sync = !matches!(self.pending.front_mut(), Some(Item::Query { .. }));
+        let mut first = true;
         loop {
             match self.pending.front_mut() {
-                Some(Item::End(_)) => return,
+                // With nothing before it, what failed is the end itself.
+                Some(Item::End(end)) if first || !(to_sync && end.query) => return Ok(()),
                 // Sent by a Flush: its Sync is still to come.
                 None => break,
                 Some(_) => {}
             }
+            first = false;
             match self.pending.pop() {
+                Some(Item::End(end)) => self.outcome.skipped += end.commands,
                 // Made, not made, or replaced: nobody can tell.
                 Some(Item::Bind(name, _)) => self.names.apply(Change::Remove(Space::Portal, name)),
                 Some(item @ (Item::Query { .. } | Item::Run(_))) => {
@@ -255,6 +283,7 @@ impl Typed {
             }
         }
         self.skip = Some(Skip::Pass);
+        Ok(())
     }
 
     /// ReadyForQuery: what it settles.
@@ -273,6 +302,7 @@ impl Typed {
                 status,
                 shown: self.shown_status(),
                 untold: None,
+                silent: false,
             });
         }
         self.fields = None;
@@ -285,6 +315,8 @@ impl Typed {
             end.untold = end.untold.or(next.untold);
             self.outcome.extra_ready += u32::from(failed);
         }
+        let synced = end.undo.as_ref().is_some_and(|undo| undo.synced);
+        end.commands += std::mem::take(&mut self.outcome.skipped);
         if end.commands > 0 {
             let outcome = &mut self.outcome;
             out.push(Action::Completed(Completion {
@@ -326,6 +358,7 @@ impl Typed {
             shown: self.shown_status(),
             // Where the target failed the group earlier, the client has its error.
             untold: end.untold.filter(|_| !failed),
+            silent: synced && !failed,
         })
     }
 

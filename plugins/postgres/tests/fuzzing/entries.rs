@@ -2,9 +2,11 @@
 //! `tests/fuzzing`, which `make test` runs for some seconds on seeds, and by the
 //! targets in `fuzz/`, which cargo-fuzz runs for as long as one likes.
 
+use std::collections::BTreeMap;
+
 use holdpoint_plugin::testing::{Scripted, set_login};
 use holdpoint_plugin::{
-    Frame, Identity, IdentityOutcome, Refusal, RefusalKind, Session, Setup, Side, Verdict,
+    Action, Frame, Identity, IdentityOutcome, Refusal, RefusalKind, Session, Setup, Side, Verdict,
 };
 use holdpoint_plugin_postgres::{
     PostgresSession, classify, fuzz_client, fuzz_startup, fuzz_upstream,
@@ -42,7 +44,8 @@ pub(crate) fn upstream_session(bytes: &[u8]) {
 }
 
 /// Plays events that the bytes spell: a choice, a kind, a length, a body. The
-/// session may end at any of them, and may never panic.
+/// session may end at any of them; it may never panic, nor ask the host for what the
+/// host would end it for.
 fn session(mut bytes: &[u8], client: impl Fn(u8) -> bool) {
     let Some(mut game) = Game::logged_in(bytes.first().is_some_and(|byte| byte % 8 == 0)) else {
         panic!("an ordinary login failed");
@@ -53,8 +56,8 @@ fn session(mut bytes: &[u8], client: impl Fn(u8) -> bool) {
         // Kinds that the protocol has, mostly.
         let pick = |kinds: &[u8]| kinds.get(usize::from(*kind)).copied().unwrap_or(*kind);
         let alive = match choice % 16 {
-            0 => game.verdict(Verdict::Forwarded),
-            1 => game.verdict(Verdict::Refused(refusal())),
+            0 => game.verdict(true),
+            1 => game.verdict(false),
             _ if client(*choice) => game.frame(Side::Client, pick(b"QPBEDCSHdcfFXp"), body),
             _ => game.frame(Side::Upstream, pick(b"RSKZTDCEN123nstGHWAvIV"), body),
         };
@@ -69,6 +72,12 @@ fn session(mut bytes: &[u8], client: impl Fn(u8) -> bool) {
 struct Game {
     session: PostgresSession,
     seq: u64,
+    /// Frames that were shown and not decided about.
+    held: BTreeMap<u64, (Side, Option<u8>)>,
+    /// A command is undecided; true where the session wants to hear of a forward.
+    asked: Option<bool>,
+    ready: bool,
+    closed: bool,
 }
 
 impl Game {
@@ -85,6 +94,10 @@ impl Game {
                 entropy: (0..32).collect(),
             }),
             seq: 0,
+            held: BTreeMap::new(),
+            asked: None,
+            ready: false,
+            closed: false,
         };
         game.session.open().ok()?;
         let startup = b"\0\x03\0\0user\0agent\0database\0shop\0\0";
@@ -95,7 +108,8 @@ impl Game {
             groups: Vec::new(),
         };
         let outcome = IdentityOutcome::Accepted(identity);
-        game.session.on_identity(outcome).ok()?;
+        let actions = game.session.on_identity(outcome).ok()?;
+        game.act(actions);
         let answers: [(u8, &[u8]); 7] = [
             (b'R', &[0; 4]),
             (b'S', b"client_encoding\0UTF8\0"),
@@ -115,20 +129,85 @@ impl Game {
 
     fn show(&mut self, side: Side, kind: Option<u8>, body: &[u8]) -> Option<()> {
         self.seq += 1;
+        self.held.insert(self.seq, (side, kind));
         let frame = Frame {
             seq: self.seq,
             kind,
             body: body.to_vec(),
         };
-        self.session.on_frames(side, vec![frame]).ok().map(drop)
+        let actions = self.session.on_frames(side, vec![frame]).ok()?;
+        self.act(actions);
+        (!self.closed).then_some(())
     }
 
+    /// A client is not read while its command is undecided: it goes forward then.
     fn frame(&mut self, side: Side, kind: u8, body: &[u8]) -> bool {
-        self.show(side, Some(kind), body).is_some()
+        let decided = side == Side::Upstream || self.asked.is_none() || self.verdict(true);
+        decided && self.show(side, Some(kind), body).is_some()
     }
 
-    fn verdict(&mut self, verdict: Verdict) -> bool {
-        self.session.on_verdict(verdict).is_ok()
+    fn verdict(&mut self, forward: bool) -> bool {
+        let Some(notify) = self.asked.take() else {
+            return true;
+        };
+        let verdict = match forward {
+            true if !notify => return true,
+            true => Verdict::Forwarded,
+            false => Verdict::Refused(refusal()),
+        };
+        let Ok(actions) = self.session.on_verdict(verdict) else {
+            return false;
+        };
+        self.act(actions);
+        !self.closed
+    }
+
+    /// What the host would do, and what it would not stand.
+    fn act(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            assert!(!self.closed, "asked for more after `close`");
+            match action {
+                Action::Pass(seq) => match self.held.remove(&seq) {
+                    Some((Side::Upstream, _)) => {
+                        self.held
+                            .retain(|held, (side, _)| *held > seq || *side == Side::Client);
+                    }
+                    Some((_, kind)) => {
+                        let judged = kind.is_some_and(|kind| b"QEF".contains(&kind));
+                        assert!(!judged, "a judged frame was passed");
+                        let ahead = self
+                            .held
+                            .range(..seq)
+                            .any(|(_, held)| held.0 == Side::Client);
+                        assert!(!ahead, "a frame overtook another one");
+                    }
+                    None => panic!("frame {seq} is not there to be passed"),
+                },
+                Action::Drop(seq) => {
+                    assert!(self.held.remove(&seq).is_some(), "frame {seq} is not there");
+                }
+                Action::Submit(submission) => {
+                    assert!(self.asked.is_none() && self.ready, "no command may be here");
+                    let (first, last) = (submission.first, submission.last);
+                    let ahead = self
+                        .held
+                        .range(..first)
+                        .any(|(_, held)| held.0 == Side::Client);
+                    assert!(!ahead, "a command overtook a frame");
+                    for seq in [first, last] {
+                        let held = self.held.get(&seq);
+                        assert!(held.is_some_and(|held| held.0 == Side::Client), "{seq}");
+                    }
+                    self.held
+                        .retain(|seq, (side, _)| *side == Side::Upstream || *seq > last);
+                    self.asked = Some(submission.notify);
+                }
+                Action::ToUpstream(_) => assert!(!self.ready, "it wrote to the target"),
+                Action::Ready => self.ready = true,
+                Action::Close => self.closed = true,
+                _ => {}
+            }
+        }
     }
 }
 

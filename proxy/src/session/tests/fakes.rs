@@ -178,6 +178,7 @@ fn submission(frame: &Frame) -> Submission {
         last: frame.seq,
         command,
         notify: false,
+        undo: false,
     }
 }
 
@@ -518,6 +519,7 @@ fn descriptor() -> Descriptor {
             ),
         ],
         classes: vec!["toy".to_owned()],
+        undo: Some(Bytes::from_static(b"undo\n")),
     }
 }
 

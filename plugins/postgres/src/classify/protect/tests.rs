@@ -45,7 +45,7 @@ fn every_evasion_counts_as_used_or_is_not_understood() {
         let refused = matches!(found, Exposure::Used | Exposure::Unjudged);
         assert!(refused, "{text}: {found:?}");
     }
-    assert!(count >= 150, "{count}");
+    assert!(count >= 260, "{count}");
 }
 
 #[test]

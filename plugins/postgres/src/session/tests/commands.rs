@@ -69,7 +69,7 @@ fn a_refusal_inside_a_transaction_fails_it_for_the_client() {
                 upstream(&[tag("BEGIN"), z(b'T')]),
                 client(&[q("DROP TABLE t")]),
                 client(&[q("SELECT 1")]),
-                client(&[q("COMMIT")]),
+                client(&[q("COMMIT AND CHAIN")]),
                 client(&[q("ROLLBACK")]),
                 upstream(&[tag("ROLLBACK"), z(b'I')]),
                 client(&[q("SELECT 1")]),
@@ -96,6 +96,146 @@ fn a_refusal_inside_a_transaction_fails_it_for_the_client() {
         submit "SELECT 1" read
         -> Q SELECT 1
         "#,
+    );
+}
+
+/// A transaction in which something ran and something was refused.
+fn refused() -> Vec<Step> {
+    vec![
+        client(&[q("BEGIN")]),
+        upstream(&[tag("BEGIN"), z(b'T')]),
+        client(&[q("DROP TABLE t")]),
+    ]
+}
+
+const REFUSED: &str = r#"
+    submit "BEGIN" transaction
+    -> Q BEGIN
+    completed 1 "BEGIN"
+    <- C BEGIN
+    <- Z T
+    submit "DROP TABLE t" ddl tx
+    <= E 42501 denied
+    <= Z E
+"#;
+
+/// As [`check`], after [`refused`].
+fn check_refused(steps: impl Fn() -> Vec<Step>, expected: &str) {
+    check(
+        || refused().into_iter().chain(steps()).collect(),
+        &format!("{REFUSED}{expected}"),
+    );
+}
+
+#[test]
+fn a_commit_after_a_refusal_gives_the_transaction_up() {
+    check_refused(
+        || {
+            vec![
+                client(&[q("COMMIT")]),
+                upstream(&[tag("ROLLBACK"), z(b'I')]),
+                client(&[q("SELECT 1")]),
+            ]
+        },
+        r#"
+        submit "ROLLBACK" transaction tx
+        undo Q ROLLBACK
+        completed 1 "ROLLBACK"
+        <- C ROLLBACK
+        <- Z I
+        submit "SELECT 1" read
+        -> Q SELECT 1
+        "#,
+    );
+}
+
+#[test]
+fn a_commit_in_a_unit_is_answered_as_that_unit_would_be() {
+    check_refused(
+        || {
+            vec![
+                client(&[bind("", "c"), describe("P"), execute(""), sync()]),
+                client(&[parse("c", "COMMIT"), bind("", "c"), execute(""), sync()]),
+                upstream(&[m(b'1', b""), tag("ROLLBACK"), z(b'I'), z(b'I')]),
+                client(&[bind("", "c"), execute(""), sync()]),
+            ]
+        },
+        r#"
+        <= E 25P02 current transaction is aborted, commands ignored until end of transaction block
+        <= Z E
+        -> P c COMMIT
+        submit "ROLLBACK" transaction tx
+        undo Q ROLLBACK
+        -> S
+        <- 1
+        <= 2
+        completed 1 "ROLLBACK"
+        <- C ROLLBACK
+        <- Z I
+        submit "COMMIT" transaction
+        -> B
+        -> E
+        -> S
+        "#,
+    );
+}
+
+#[test]
+fn a_commit_whose_parse_fails_at_the_target_fails_there() {
+    check_refused(
+        || {
+            vec![
+                client(&[parse("c", "COMMIT"), bind("", "c"), execute(""), sync()]),
+                upstream(&[error("42P05"), z(b'E')]),
+                client(&[q("COMMIT")]),
+                upstream(&[tag("ROLLBACK"), z(b'I')]),
+            ]
+        },
+        r#"
+        -> P c COMMIT
+        submit "ROLLBACK" transaction tx
+        undo Q ROLLBACK
+        -> S
+        <- E 42P05 key (a)=(42)
+        completed 1 "ERROR 42P05" failed
+        <- Z E
+        submit "COMMIT" transaction tx
+        -> Q COMMIT
+        completed 1 "ROLLBACK"
+        <- C ROLLBACK
+        <- Z I
+        "#,
+    );
+}
+
+#[test]
+fn a_commit_in_company_is_refused_after_a_refusal() {
+    for company in ["COMMIT; SELECT 1", "COMMIT AND CHAIN", "SELECT 1; COMMIT"] {
+        let mut host = Host::logged_in();
+        refused().into_iter().for_each(|step| host.play(step));
+        host.log.clear();
+        host.play(client(&[q(company)]));
+        assert!(
+            host.log.contains("25P02") && !host.log.contains("undo"),
+            "{}",
+            host.log
+        );
+    }
+}
+
+/// The host gives nothing up where it refused nothing.
+#[test]
+fn a_commit_after_what_the_host_did_not_refuse_gives_nothing_up() {
+    let mut host = Host::logged_in();
+    host.play(client(&[q("BEGIN")]));
+    host.play(upstream(&[tag("BEGIN"), z(b'T')]));
+    host.play(client(&[m(b'F', b"\0\0\0\x01\0\0\0\0\0\0")]));
+    host.log.clear();
+    host.play(client(&[q("COMMIT")]));
+    assert!(
+        host.log.contains("25P02") && !host.log.contains("undo"),
+        "{}",
+        host.log
     );
 }
 
@@ -158,8 +298,7 @@ fn a_query_inside_the_data_of_a_copy_cannot_slip_through() {
         submit "COPY t FROM STDIN" copy_in
         -> Q COPY t FROM STDIN
         <- G
-        submit "DROP TABLE t" ddl
-        <= E 42501 denied FATAL
+        <= E 08P01 invalid message: a new command inside the data of a COPY FATAL
         close
         "#,
     );

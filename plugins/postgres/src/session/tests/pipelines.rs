@@ -270,6 +270,161 @@ fn a_text_that_no_server_may_see_is_refused_at_parse() {
     );
 }
 
+/// Else its answer would be missing, and later answers would count for other messages.
+#[test]
+fn a_query_that_the_server_skips_on_its_way_to_a_sync_is_over_with_it() {
+    check(
+        || {
+            vec![
+                client(&[parse("", "SELEC"), q("SELECT 1"), sync()]),
+                upstream(&[error("42601"), z(b'I')]),
+                client(&[parse("s", "SELECT 1"), sync()]),
+                upstream(&[error("42P05"), z(b'I')]),
+                client(&[bind("", "s"), execute(""), sync()]),
+            ]
+        },
+        r#"
+        -> P SELEC
+        submit "SELECT 1" read
+        -> Q SELECT 1
+        -> S
+        completed 1 "ERROR 42601" failed
+        <- E 42601 key (a)=(42)
+        <- Z I
+        -> P s SELECT 1
+        -> S
+        <- E 42P05 key (a)=(42)
+        <- Z I
+        submit "" unknown
+        -> B
+        -> E
+        -> S
+        "#,
+    );
+}
+
+#[test]
+fn a_query_that_fails_itself_skips_nothing() {
+    check(
+        || {
+            vec![
+                client(&[parse("a", "SELECT 1"), q("SELECT 2"), sync()]),
+                upstream(&[m(b'1', b""), error("22012"), z(b'I'), z(b'I')]),
+                client(&[bind("", "a"), execute(""), sync()]),
+            ]
+        },
+        r#"
+        -> P a SELECT 1
+        submit "SELECT 2" read
+        -> Q SELECT 2
+        -> S
+        <- 1
+        completed 1 "ERROR 22012" failed
+        <- E 22012 key (a)=(42)
+        <- Z I
+        <- Z I
+        submit "SELECT 1" read
+        -> B
+        -> E
+        -> S
+        "#,
+    );
+}
+
+#[test]
+fn a_held_query_behind_a_parse_that_fails_is_counted_once() {
+    for verdict in [Verdict::Forwarded, Verdict::Refused(refusal())] {
+        let mut host = Host::logged_in();
+        host.play(client(&[parse("", "SELEC"), flush()]));
+        host.play(client(&[q("DELETE FROM t -- HOLD")]));
+        host.play(upstream(&[error("42601")]));
+        host.verdict(verdict);
+        host.play(client(&[sync()]));
+        host.play(upstream(&[z(b'I')]));
+        assert_eq!(host.forwarded, 0, "{}", host.log);
+        host.log.clear();
+        host.play(client(&run("SELECT 1")));
+        host.play(upstream(&[m(b'1', b""), tag("SELECT 1"), z(b'I')]));
+        assert!(
+            host.log.contains("completed 1 \"SELECT 1\""),
+            "{}",
+            host.log
+        );
+    }
+}
+
+#[test]
+fn what_the_server_would_fail_at_a_place_that_nobody_can_tell_ends_the_session() {
+    for kind in [b'S', b'H'] {
+        let mut host = Host::logged_in();
+        host.play(client(&[m(kind, b"x")]));
+        assert!(host.closed && host.log.contains("08P01"), "{}", host.log);
+    }
+    let mut host = Host::logged_in();
+    host.play(upstream(&[error("08P01")]));
+    assert!(host.closed && host.log.contains("fault"), "{}", host.log);
+}
+
+#[test]
+fn nothing_is_sent_behind_a_copy_that_may_ask_for_data() {
+    let copies = [
+        vec![q("COPY t FROM STDIN")],
+        run("COPY t FROM STDIN"),
+        vec![q("SELECT 1; COPY t FROM STDIN")],
+    ];
+    for copy in copies {
+        for behind in [vec![q("SELECT 2")], run("SELECT 2")] {
+            let mut host = Host::logged_in();
+            host.play(client(&copy));
+            host.log.clear();
+            host.play(client(&behind));
+            assert_eq!(host.log, "", "sent into the data");
+            host.play(upstream(
+                &[m(b'1', b""), m(b'G', b"\0\0\0")][usize::from(copy.len() == 1)..],
+            ));
+            assert!(host.closed && host.log.contains("08P01"), "{}", host.log);
+        }
+    }
+    // It failed before it asked.
+    check(
+        || {
+            vec![
+                client(&[q("COPY t FROM STDIN"), q("SELECT 2")]),
+                upstream(&[error("42P01"), z(b'I')]),
+            ]
+        },
+        r#"
+        submit "COPY t FROM STDIN" copy_in
+        -> Q COPY t FROM STDIN
+        completed 1 "ERROR 42P01" failed
+        <- E 42P01 key (a)=(42)
+        <- Z I
+        submit "SELECT 2" read
+        -> Q SELECT 2
+        "#,
+    );
+}
+
+/// The model's target does not say that it keeps names in UTF-8.
+#[test]
+fn a_name_that_a_server_may_take_for_another_one_is_not_known() {
+    let mut host = Host::logged_in();
+    for (name, class) in [("s", "read"), ("é", "unknown")] {
+        host.play(client(&[parse(name, "SELECT 1"), sync()]));
+        host.play(upstream(&[m(b'1', b""), z(b'I')]));
+        host.play(client(&[bind("", name), execute(""), sync()]));
+        host.play(upstream(&[m(b'2', b""), tag("SELECT 1"), z(b'I')]));
+        let submitted = host.submitted.last().unwrap();
+        assert_eq!(submitted.operations[0].class, class, "{name}");
+    }
+    let long = "é".repeat(31);
+    host.play(client(&[q(&format!(
+        "PREPARE \"{long}xa\" AS SELECT 1; EXECUTE \"{long}xb\""
+    ))]));
+    let submitted = host.submitted.last().unwrap();
+    assert_eq!(submitted.operations[1].class, "unknown");
+}
+
 fn units() -> impl Strategy<Value = Vec<Message>> {
     let text = proptest::sample::select(vec![
         "SELECT 1",

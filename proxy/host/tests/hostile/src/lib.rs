@@ -88,6 +88,7 @@ fn describe() -> Descriptor {
         upstream_layout: Layout::Raw,
         subscriptions: Vec::new(),
         classes: Vec::new(),
+        undo: None,
     }
 }
 

@@ -1,0 +1,426 @@
+//! Ways past the gateway by the protocol alone: messages in an order or a form that no driver
+//! sends, meant to make the gateway take a name for something else than the server does.
+//!
+//! Each trick prepares a write, which runs nothing and is let through, brings the gateway
+//! to believe that its name stands for a read, and runs it. Rules allow reads and one
+//! table to copy into.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdpoint_tests::wire::{Tls, message, query, read};
+use holdpoint_tests::{Database, Gateway, PgServer, Settings, need};
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::timeout;
+
+const RULES: &str = r#"
+[[rule]]
+name = "reads"
+match = { classes = ["read", "session", "transaction", "copy_out"], confidence = "proven" }
+allow = true
+
+[[rule]]
+name = "scratch"
+match = { classes = ["copy_in", "write"], objects = ["scratch"], confidence = "proven" }
+allow = true
+
+[[rule]]
+name = "the-rest"
+deny = "not here"
+"#;
+
+const WRITE: &str = "DELETE FROM victims";
+
+fn parse(name: &str, sql: &str) -> Vec<u8> {
+    message(b'P', format!("{name}\0{sql}\0\0\0").as_bytes())
+}
+
+fn bind(portal: &str, name: &str) -> Vec<u8> {
+    message(b'B', format!("{portal}\0{name}\0\0\0\0\0\0\0").as_bytes())
+}
+
+fn execute(portal: &str) -> Vec<u8> {
+    message(b'E', format!("{portal}\0\0\0\0\0").as_bytes())
+}
+
+fn close(what: &str) -> Vec<u8> {
+    message(b'C', format!("{what}\0").as_bytes())
+}
+
+fn q(sql: &str) -> Vec<u8> {
+    query(sql.as_bytes())
+}
+
+fn sync() -> Vec<u8> {
+    message(b'S', b"")
+}
+
+fn flush() -> Vec<u8> {
+    message(b'H', b"")
+}
+
+fn copy_data(text: &str) -> Vec<u8> {
+    message(b'd', text.as_bytes())
+}
+
+/// Runs `name` as the last step of a trick.
+fn run(name: &str) -> Vec<Vec<u8>> {
+    vec![bind("", name), execute(""), sync()]
+}
+
+/// What is sent at once; the next comes when the gateway has been silent for a while.
+type Step = Vec<Vec<u8>>;
+
+fn tricks() -> Vec<(&'static str, Vec<Step>)> {
+    let prepared = || vec![parse("s", WRITE), sync()];
+    // One more or one less answer than the gateway counts, and `t`'s is taken for `s`'s.
+    let shift = || {
+        vec![
+            vec![parse("s", "SELECT 1"), sync()],
+            vec![parse("t", "SELECT 1"), sync()],
+            run("s"),
+        ]
+    };
+    let shifted = |first: Step| [vec![prepared(), first], shift()].concat();
+    vec![
+        (
+            "a Query that the server skips behind a Parse that fails",
+            shifted(vec![parse("", "SELEC"), q("SELECT 1"), sync()]),
+        ),
+        (
+            "two Queries that the server skips",
+            shifted(vec![
+                parse("", "SELEC"),
+                q("SELECT 1"),
+                q("SELECT 2"),
+                sync(),
+            ]),
+        ),
+        (
+            "a Query that the server skips behind a Bind that fails",
+            shifted(vec![bind("", "absent"), q("SELECT 1"), sync()]),
+        ),
+        (
+            "a Query that the server skips behind a Flush",
+            shifted(vec![parse("", "SELEC"), flush(), q("SELECT 1"), sync()]),
+        ),
+        (
+            "bytes behind a Flush, which the server fails",
+            shifted(vec![message(b'H', b"x"), q("SELECT 1"), sync()]),
+        ),
+        (
+            "bytes behind a Sync, which the server fails",
+            shifted(vec![parse("", "SELECT 1"), message(b'S', b"x"), sync()]),
+        ),
+        (
+            "a Query that a COPY takes for data",
+            shifted(vec![q("COPY scratch FROM STDIN"), q("SELECT 1")]),
+        ),
+        (
+            "a unit that a COPY takes for data",
+            shifted(vec![
+                q("COPY scratch FROM STDIN"),
+                parse("u", "SELECT 1"),
+                sync(),
+            ]),
+        ),
+        (
+            "a Query that a COPY of the extended protocol takes for data",
+            shifted(vec![
+                parse("", "COPY scratch FROM STDIN"),
+                bind("", ""),
+                execute(""),
+                sync(),
+                q("SELECT 1"),
+                sync(),
+            ]),
+        ),
+        (
+            "a COPY that fails before its Sync was read",
+            shifted(vec![
+                parse("", "COPY scratch FROM STDIN"),
+                bind("", ""),
+                execute(""),
+                copy_data("no number\n"),
+                sync(),
+                sync(),
+            ]),
+        ),
+        (
+            "a name that is parsed again where the server has it already",
+            vec![prepared(), vec![parse("s", "SELECT 1"), sync()], run("s")],
+        ),
+        (
+            "a Parse that is skipped",
+            vec![
+                prepared(),
+                vec![
+                    parse("", "SELEC"),
+                    close("Ss"),
+                    parse("s", "SELECT 1"),
+                    sync(),
+                ],
+                run("s"),
+            ],
+        ),
+        (
+            "a Close that is skipped",
+            vec![
+                vec![parse("s", "SELECT 1"), sync()],
+                vec![close("Ss"), parse("s", WRITE), sync()],
+                vec![parse("", "SELEC"), close("Ss"), sync()],
+                run("s"),
+            ],
+        ),
+        (
+            "the unnamed statement, parsed anew in the same pipeline",
+            vec![vec![
+                parse("", "SELECT 1"),
+                bind("p", ""),
+                parse("", WRITE),
+                bind("", ""),
+                execute(""),
+                sync(),
+            ]],
+        ),
+        (
+            "a read behind a Bind of the write",
+            vec![
+                prepared(),
+                vec![
+                    parse("r", "SELECT 1"),
+                    bind("p", "s"),
+                    bind("q", "r"),
+                    execute("q"),
+                    execute("p"),
+                    sync(),
+                ],
+            ],
+        ),
+        (
+            "EXECUTE of a name that the protocol prepared",
+            vec![prepared(), vec![q("EXECUTE s")]],
+        ),
+        (
+            "EXECUTE of a name that a refused PREPARE in the same text was to take",
+            vec![prepared(), vec![q("PREPARE s AS SELECT 1; EXECUTE s")]],
+        ),
+        (
+            "DEALLOCATE that is rolled back, which it never is",
+            vec![
+                vec![parse("s", "SELECT 1"), sync()],
+                vec![q("BEGIN"), q("DEALLOCATE s"), q("ROLLBACK")],
+                prepared(),
+                run("s"),
+            ],
+        ),
+        (
+            "DISCARD between Parse and Bind",
+            vec![
+                vec![parse("s", "SELECT 1"), sync()],
+                vec![q("DISCARD ALL"), parse("s", WRITE), sync()],
+                run("s"),
+            ],
+        ),
+        (
+            "a cursor of the name of a portal",
+            vec![
+                vec![q("BEGIN")],
+                vec![q("DECLARE k CURSOR FOR SELECT 1")],
+                vec![q("CLOSE k"), parse("s", WRITE), bind("k", "s"), sync()],
+                vec![execute("k"), sync()],
+            ],
+        ),
+        (
+            "long names that the server cuts",
+            vec![
+                vec![parse(&format!("{}a", "n".repeat(63)), "SELECT 1"), sync()],
+                vec![
+                    close(&format!("S{}b", "n".repeat(63))),
+                    parse(&format!("{}c", "n".repeat(63)), WRITE),
+                    sync(),
+                ],
+                run(&format!("{}d", "n".repeat(63))),
+            ],
+        ),
+        (
+            "a write behind a held read in one segment",
+            vec![vec![q("SELECT 1"), q("SELECT 1; DELETE FROM victims")]],
+        ),
+        (
+            "a COMMIT that the gateway turns into a ROLLBACK, and a write behind it",
+            vec![
+                vec![parse("s", WRITE), sync(), q("BEGIN"), q(WRITE)],
+                vec![
+                    parse("c", "COMMIT"),
+                    bind("", "c"),
+                    execute(""),
+                    sync(),
+                    bind("", "s"),
+                    execute(""),
+                    sync(),
+                ],
+                vec![
+                    q("BEGIN"),
+                    q(WRITE),
+                    parse("c", "COMMIT"),
+                    bind("", "c"),
+                    execute(""),
+                    sync(),
+                    parse("s", "SELECT 1"),
+                    sync(),
+                ],
+                vec![parse("t", "SELECT 1"), sync()],
+                run("s"),
+            ],
+        ),
+    ]
+}
+
+/// Sends a trick and reads what comes, until the session ends or nothing is left to say.
+async fn play(stream: &mut Tls, number: usize, steps: Vec<Step>) -> String {
+    let mut said = String::new();
+    // Many sessions would look alike to the oracle.
+    let first = vec![q(&format!("SELECT {number}"))];
+    let steps = std::iter::once(first).chain(steps);
+    for step in steps {
+        if stream.write_all(&step.concat()).await.is_err() {
+            break;
+        }
+        while let Ok(Some((kind, body))) = timeout(Duration::from_millis(250), read(stream)).await {
+            said.push(char::from(kind));
+            if kind == b'E' {
+                said.push_str(&format!(
+                    "[{}]",
+                    String::from_utf8_lossy(&body).replace('\0', " ")
+                ));
+            }
+        }
+        said.push_str(" | ");
+    }
+    said
+}
+
+async fn gateway(database: &Database) -> Gateway {
+    let settings = Settings {
+        rules: RULES.to_owned(),
+        ..Settings::default()
+    };
+    let direct = database.direct();
+    direct.run("CREATE TABLE scratch (n int)").unwrap_done();
+    Gateway::with(database, settings).await
+}
+
+async fn none_works(server: Arc<PgServer>) {
+    let database = server.database();
+    let gateway = gateway(&database).await;
+    let token = gateway.agent("ada");
+    let plays = tricks()
+        .into_iter()
+        .enumerate()
+        .map(|(number, (name, steps))| {
+            let (gateway, token) = (&gateway, &token);
+            async move {
+                let mut stream = gateway.wire(token).await;
+                (name, play(&mut stream, number, steps).await)
+            }
+        });
+    // Each in a session of its own, so that one that works is known by its answers.
+    let mut worked = Vec::new();
+    for one in plays {
+        let (name, said) = one.await;
+        if database.value("SELECT count(*) FROM victims") != "2" {
+            worked.push(format!("{name}: {said}"));
+            let again = "TRUNCATE victims; INSERT INTO victims VALUES (1), (2)";
+            database.direct().run(again).unwrap_done();
+        }
+    }
+    assert!(worked.is_empty(), "{}", worked.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_trick_of_the_protocol_runs_a_write() {
+    if let Some(server) = need!(PgServer::shared(), "postgresql") {
+        none_works(server).await;
+    }
+}
+
+/// The oldest takes a Query inside the data of a COPY for a mistake and goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_trick_of_the_protocol_runs_a_write_on_the_oldest_server() {
+    if let Some(server) = need!(PgServer::of_version(13), "PostgreSQL 13") {
+        none_works(Arc::new(server)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_trick_of_the_protocol_runs_a_write_on_the_newest_server() {
+    if let Some(server) = need!(PgServer::of_version(18), "PostgreSQL 18") {
+        none_works(Arc::new(server)).await;
+    }
+}
+
+/// A database in another encoding cuts names elsewhere, and has one character for two.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_in_a_database_of_another_encoding_are_told_apart_or_not_known() {
+    let Some(server) = need!(PgServer::shared(), "postgresql") else {
+        return;
+    };
+    let long = |end: &str| format!("{}{end}", "é".repeat(40));
+    let cases: [(&str, Vec<Step>); 4] = [
+        // Two names there, one where they are cut at 63 bytes.
+        (
+            "LATIN1",
+            vec![
+                vec![parse(&long("a"), WRITE), sync()],
+                vec![parse(&long("b"), "SELECT 1"), sync()],
+                run(&long("a")),
+            ],
+        ),
+        (
+            "LATIN1",
+            vec![
+                vec![parse(&long("a"), WRITE), sync()],
+                vec![q(&format!(
+                    "PREPARE \"{}\" AS SELECT 1; EXECUTE \"{}\"",
+                    long("b"),
+                    long("a")
+                ))],
+            ],
+        ),
+        (
+            "SQL_ASCII",
+            vec![
+                vec![parse(&"n".repeat(62), WRITE), sync()],
+                vec![q(&format!("PREPARE {}é AS SELECT 1", "n".repeat(62)))],
+                run(&"n".repeat(62)),
+            ],
+        ),
+        // One name there, two here.
+        (
+            "EUC_JP",
+            vec![
+                vec![parse("\u{a6}", "SELECT 1"), sync()],
+                vec![close("S\u{ffe4}"), parse("\u{ffe4}", WRITE), sync()],
+                run("\u{a6}"),
+            ],
+        ),
+    ];
+    for (number, (encoding, steps)) in cases.into_iter().enumerate() {
+        let mut database = server.database();
+        let name = format!("{}_{number}", database.name);
+        let make = format!(
+            "CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 OWNER {}",
+            database.user
+        );
+        server.superuser("postgres").run(&make).unwrap_done();
+        database.name = name;
+        let tables = "CREATE TABLE victims (id int); INSERT INTO victims VALUES (1), (2)";
+        database.direct().run(tables).unwrap_done();
+        let gateway = gateway(&database).await;
+        let mut stream = gateway.wire(&gateway.agent("ada")).await;
+        let said = play(&mut stream, number, steps).await;
+        let left = database.value("SELECT count(*) FROM victims");
+        assert_eq!(left, "2", "{encoding}: {said}");
+    }
+}
