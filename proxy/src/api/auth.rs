@@ -22,7 +22,7 @@ pub trait Tokens: Send + Sync {
     fn is_revoked(&self, principal: &Principal) -> bool;
 
     /// Lets an identity in no more. An error says that a restart would forget it.
-    fn revoke(&self, identity: &Identity) -> Result<(), String>;
+    fn revoke(&self, identity: &Identity, by: Option<&Identity>) -> Result<(), String>;
 }
 
 impl Tokens for Authenticator {
@@ -46,8 +46,9 @@ impl Tokens for Authenticator {
         Authenticator::is_revoked(self, principal)
     }
 
-    fn revoke(&self, identity: &Identity) -> Result<(), String> {
-        Authenticator::revoke(self, Revocation::Identity(identity.clone()))
+    fn revoke(&self, identity: &Identity, by: Option<&Identity>) -> Result<(), String> {
+        let revocation = Revocation::Identity(identity.clone());
+        self.revoke_by(revocation, by.cloned())
             .map_err(|error| error.to_string())
     }
 }

@@ -43,7 +43,7 @@ impl Tokens for Names {
         principal.label == "revoked"
     }
 
-    fn revoke(&self, _: &Identity) -> Result<(), String> {
+    fn revoke(&self, _: &Identity, _: Option<&Identity>) -> Result<(), String> {
         Ok(())
     }
 }
@@ -130,6 +130,7 @@ impl Gateway {
             told: Arc::default(),
             public_url: None,
             sessions: Arc::new(NoSessions::default()),
+            others: None,
             about: About::new(
                 vec![place],
                 vec!["https://issuer.example".to_owned()],
@@ -501,7 +502,7 @@ async fn revoking_ends_sessions_and_approvals_and_is_recorded() {
     let all = gateway.desk.ledger.all();
     assert!(
         all.iter()
-            .any(|entry| matches!(entry, Entry::Revoked { by: who, .. } if *who == by))
+            .any(|entry| matches!(entry, Entry::Revoked { by: Some(who), .. } if *who == by))
     );
 }
 
@@ -518,7 +519,7 @@ async fn ending_a_session_is_for_reviewers_and_is_recorded() {
     assert_eq!((status, &done["session"]), (200, &json!(here.to_string())));
     let by = identity("rita");
     assert!(gateway.desk.ledger.all().iter().any(
-        |entry| matches!(entry, Entry::Killed { session, by: who } if *session == here && *who == by)
+        |entry| matches!(entry, Entry::Killed { session, by: who, node: None } if *session == here && *who == by)
     ));
 }
 

@@ -12,6 +12,7 @@
 //! Limits: memory of this process only. After a restart nothing is resumed.
 
 mod board;
+mod errand;
 mod glass;
 mod justify;
 mod ledger;
@@ -45,6 +46,8 @@ use holdpoint_core::record::{Durability, Entry};
 use tokio::sync::{Notify, broadcast, watch};
 
 pub use board::{Board, Cast, Counted, Explained};
+pub(crate) use errand::ask_all;
+pub use errand::{Errand, NoAnswer, Others};
 pub use glass::ReviewView;
 pub use justify::JustifyRefused;
 pub use ledger::{Later, Ledger, NotWritten};

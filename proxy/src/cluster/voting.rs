@@ -57,9 +57,10 @@ impl Cluster {
         }
         inner.counts.cast.fetch_add(1, Ordering::Relaxed);
         let safe = self.replicated().await;
-        match self.answer_to(&ballot).await {
+        match self.answer_to(&ballot.owner, &ballot.nonce).await {
             Some(Said::Counted(counted)) => Ok(Cast::Final(counted)),
             Some(Said::Refused(why)) => Err(VoteRefused::Elsewhere(why)),
+            Some(Said::Told(_)) => Err(failed("an answer to something else".to_owned())),
             None if safe => Ok(Cast::Submitted { node: ballot.owner }),
             None => Err(failed(format!(
                 "fewer than {} replicas of the store have it, and node `{owner}` has not answered",
@@ -83,12 +84,12 @@ impl Cluster {
     }
 
     /// What the owner says, if it says it in time.
-    async fn answer_to(&self, ballot: &Ballot) -> Option<Said> {
+    pub(super) async fn answer_to(&self, owner: &str, nonce: &str) -> Option<Said> {
         let inner = &self.0;
         let until = Instant::now() + inner.config.vote_wait;
-        let place = [ballot.owner.as_str(), ballot.nonce.as_str()];
+        let place = [owner, nonce];
         let mut cmd = redis::cmd("GET");
-        cmd.arg(inner.keys.answer(&ballot.owner, &ballot.nonce));
+        cmd.arg(inner.keys.answer(owner, nonce));
         let mut wait = LOOK;
         loop {
             tokio::time::sleep(wait).await;
@@ -99,7 +100,7 @@ impl Cluster {
                     .seal
                     .is_ours(Kind::Answer, &place, body.as_bytes(), mark)
                 && let Ok(answer) = serde_json::from_str::<Answer>(body)
-                && answer.nonce == ballot.nonce
+                && answer.nonce == nonce
             {
                 return Some(answer.said);
             }
