@@ -93,7 +93,7 @@ pub enum Choice {
 }
 
 /// A reviewer's vote.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Decision {
     pub decision: Choice,
