@@ -1,10 +1,15 @@
 //! What this node brings to others that share its store.
 
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::Context as _;
 use holdpoint_core::approval::Reviewer;
 use holdpoint_core::config::{Config, RedisConfig};
+use holdpoint_core::id::Digest;
 use holdpoint_core::principal::Identity;
+use holdpoint_core::record::frame::leaf_hash;
+use holdpoint_core::record::tree::Prover;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -14,7 +19,7 @@ use crate::approvals::{Approvals, Errand, Explained, Later};
 use crate::clock::Clock;
 use crate::cluster::{ClusterParts, Neighbour};
 use crate::identity::{Authenticator, Revocation};
-use crate::recorder::Recorder;
+use crate::recorder::{Reader, Recorder};
 
 pub(super) fn parts(
     config: &Config,
@@ -31,6 +36,8 @@ pub(super) fn parts(
         authenticator: authenticator.clone(),
         approvals: approvals.clone(),
         sessions,
+        journal: config.journal.dir.clone(),
+        proving: Arc::default(),
     };
     ClusterParts {
         node: config.node.clone(),
@@ -60,6 +67,9 @@ struct Here {
     authenticator: Authenticator,
     approvals: Approvals,
     sessions: Arc<dyn api::Sessions>,
+    journal: PathBuf,
+    /// One proof at a time: each reads the journal from its beginning.
+    proving: Arc<Mutex<()>>,
 }
 
 /// Somebody who is let in no more, as nodes tell each other.
@@ -82,6 +92,18 @@ impl Neighbour for Here {
                 }
                 Errand::EndWindow { approval, by } => {
                     json!(self.approvals.revoke_window(&approval, by).await.is_ok())
+                }
+                Errand::Prove { from, to } => {
+                    let (journal, turn) = (self.journal.clone(), Arc::clone(&self.proving));
+                    let made = tokio::task::spawn_blocking(move || {
+                        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+                        prove(&journal, from, to)
+                    });
+                    match made.await {
+                        Ok(Ok(proof)) => json!(proof),
+                        Ok(Err(error)) => json!({ "error": error.to_string() }),
+                        Err(error) => json!({ "error": error.to_string() }),
+                    }
                 }
                 Errand::Revoke { identity, by } => {
                     json!(revoke_here(self.all(), &identity, Some(by), from).await)
@@ -128,6 +150,18 @@ impl Neighbour for Here {
     fn revocations(&self) -> watch::Receiver<u64> {
         self.authenticator.revocations()
     }
+}
+
+/// That the journal's first `to` records begin with its first `from`.
+fn prove(journal: &Path, from: u64, to: u64) -> anyhow::Result<Vec<Digest>> {
+    let mut prover = Prover::new(from, to).context("there is no such growth")?;
+    let mut reader = Reader::open(journal)?;
+    while let Some(record) = reader.next_record()? {
+        if !prover.push(leaf_hash(record.bytes)) {
+            break;
+        }
+    }
+    prover.proof().context("the journal is shorter")
 }
 
 impl Here {

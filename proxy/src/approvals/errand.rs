@@ -23,6 +23,8 @@ pub enum Errand {
     Kill { session: SessionId, by: Identity },
     /// The end of a window, if it has it.
     EndWindow { approval: ApprovalId, by: Identity },
+    /// A proof that its journal with `to` records grew from the one with `from`.
+    Prove { from: u64, to: u64 },
     /// The end of somebody's access.
     Revoke { identity: Identity, by: Identity },
 }

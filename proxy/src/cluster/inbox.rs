@@ -221,6 +221,15 @@ impl Cluster {
                 state: None,
             });
         }
+        if let Some(why) = self.0.peers.refuses(&ballot.from) {
+            return Said::Refused(Explained {
+                status: 503,
+                code: "HP-STORE".to_owned(),
+                detail: format!("the vote was not counted: {why}"),
+                hint: Some("vote at another node, and tell an operator".to_owned()),
+                state: None,
+            });
+        }
         tracing::info!(
             approval.id = %vote.approval, from = %ballot.from, reviewer = %vote.reviewer.identity.subject,
             "a vote came from another node"

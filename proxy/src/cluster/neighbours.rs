@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::watch;
@@ -114,7 +115,12 @@ impl Cluster {
         Ok(())
     }
 
-    async fn errand(&self, node: &str, errand: Errand) -> Result<Value, NoAnswer> {
+    pub(super) async fn errand(
+        &self,
+        node: &str,
+        errand: Errand,
+        patience: Duration,
+    ) -> Result<Value, NoAnswer> {
         let inner = &self.0;
         let failed = |why: String| NoAnswer(why);
         let gone = || failed(format!("node `{node}` is not there"));
@@ -129,18 +135,16 @@ impl Cluster {
         let mark = inner.seal.mark(Kind::Errand, &[node], &body);
         let mut cmd = Script::Errand.call(&[inner.keys.lease(node), inner.keys.votes(node)]);
         cmd.arg(&asked.epoch).arg(body).arg(mark);
-        let reply: Reply = (inner.mail.ask(&cmd).await).map_err(|error| failed(error.to_string()))?;
+        let reply: Reply =
+            (inner.mail.ask(&cmd).await).map_err(|error| failed(error.to_string()))?;
         if reply.word != "ok" {
             return Err(gone());
         }
-        match self.answer_to(node, &asked.nonce).await {
+        match self.answer_to(node, &asked.nonce, patience).await {
             Some(Said::Told(answer)) => Ok(answer),
             Some(Said::Refused(why)) => Err(failed(why.detail)),
             Some(Said::Counted(_)) => Err(failed("an answer to something else".to_owned())),
-            None => Err(failed(format!(
-                "no answer within {:?}",
-                inner.config.vote_wait
-            ))),
+            None => Err(failed(format!("no answer within {patience:?}"))),
         }
     }
 }
@@ -151,6 +155,6 @@ impl Others for Cluster {
     }
 
     fn ask<'a>(&'a self, node: &'a str, errand: Errand) -> Later<'a, Result<Value, NoAnswer>> {
-        Box::pin(self.errand(node, errand))
+        Box::pin(self.errand(node, errand, self.0.config.vote_wait))
     }
 }

@@ -28,6 +28,9 @@ impl Cluster {
     pub(super) async fn cast(&self, seen: Seen, vote: Vote) -> Result<Cast, VoteRefused> {
         let inner = &self.0;
         let failed = |why: String| VoteRefused::NotDelivered(why);
+        if let Some(why) = inner.peers.refuses(&seen.node) {
+            return Err(failed(format!("{why}; vote at that node, if you trust it")));
+        }
         let ballot = Ballot {
             nonce: random().map_err(|error| failed(error.to_string()))?,
             owner: seen.node,
@@ -57,7 +60,8 @@ impl Cluster {
         }
         inner.counts.cast.fetch_add(1, Ordering::Relaxed);
         let safe = self.replicated().await;
-        match self.answer_to(&ballot.owner, &ballot.nonce).await {
+        let answer = self.answer_to(&ballot.owner, &ballot.nonce, inner.config.vote_wait);
+        match answer.await {
             Some(Said::Counted(counted)) => Ok(Cast::Final(counted)),
             Some(Said::Refused(why)) => Err(VoteRefused::Elsewhere(why)),
             Some(Said::Told(_)) => Err(failed("an answer to something else".to_owned())),
@@ -84,16 +88,22 @@ impl Cluster {
     }
 
     /// What the owner says, if it says it in time.
-    pub(super) async fn answer_to(&self, owner: &str, nonce: &str) -> Option<Said> {
+    pub(super) async fn answer_to(
+        &self,
+        owner: &str,
+        nonce: &str,
+        patience: Duration,
+    ) -> Option<Said> {
         let inner = &self.0;
-        let until = Instant::now() + inner.config.vote_wait;
+        let until = Instant::now() + patience;
         let place = [owner, nonce];
         let mut cmd = redis::cmd("GET");
         cmd.arg(inner.keys.answer(owner, nonce));
         let mut wait = LOOK;
         loop {
             tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LONGEST_LOOK);
+            // Who waits for long need not look so often.
+            wait = (wait * 2).min(LONGEST_LOOK.max(patience / 300));
             if let Ok(Some(text)) = inner.mail.ask::<Option<String>>(&cmd).await
                 && let Some((mark, body)) = text.split_at_checked(MARK)
                 && inner

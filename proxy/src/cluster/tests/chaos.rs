@@ -267,6 +267,10 @@ async fn whatever_races_and_whatever_fails_nothing_goes_twice_or_unasked() {
         .map(late)
         .collect();
     expired.sort();
+    assert!(
+        !expired.is_empty(),
+        "nothing expired: the test shows nothing"
+    );
     let part = |of: usize| expired.get((expired.len() * of / 100).min(expired.len() - 1));
     let worst = ended().max_by_key(|one| late(one)).unwrap();
     let own = ended().map(|one| late(one).saturating_sub(stalled(one)));
@@ -310,8 +314,5 @@ async fn whatever_races_and_whatever_fails_nothing_goes_twice_or_unasked() {
             one.state
         );
     }
-    assert!(
-        forwarded > 0 && !expired.is_empty(),
-        "nothing ran or nothing expired: the test shows nothing"
-    );
+    assert!(forwarded > 0, "nothing ran: the test shows nothing");
 }

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use holdpoint_core::approval::{Draft, Verdict};
 use holdpoint_core::config::{HoldConfig, RedisPlace, RedisUrl, SecretRef};
 use holdpoint_core::gate::{Opened, Settlement};
+use holdpoint_core::id::Digest;
+use holdpoint_core::record::tree;
 use holdpoint_tests::{FaultProxy, RedisServer, TestDir};
 use tokio::task::JoinHandle;
 
@@ -41,12 +43,25 @@ pub(super) struct Listening {
     pub(super) done: Mutex<Vec<(String, Errand)>>,
     revoked: Mutex<BTreeSet<String>>,
     changes: watch::Sender<u64>,
+    /// The leaves of its journal, and how often that was written.
+    pub(super) journal: Mutex<(Vec<Digest>, u64)>,
+}
+
+/// A journal's leaves.
+pub(super) fn leaves(of: u8, count: u64) -> Vec<Digest> {
+    let leaf = |at: u64| Digest::of(&[&[of][..], &at.to_be_bytes()].concat());
+    (0..count).map(leaf).collect()
 }
 
 impl Listening {
     pub(super) fn revoke(&self, subject: &str) {
         self.revoked.lock().unwrap().insert(subject.to_owned());
         self.changes.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn write(&self, leaves: Vec<Digest>) {
+        let mut journal = self.journal.lock().unwrap();
+        *journal = (leaves, journal.1 + 1);
     }
 
     pub(super) fn has(&self, subject: &str) -> bool {
@@ -56,6 +71,11 @@ impl Listening {
 
 impl Neighbour for Listening {
     fn run<'a>(&'a self, node: &'a str, errand: Errand) -> Later<'a, serde_json::Value> {
+        if let Errand::Prove { from, .. } = errand {
+            let leaves = self.journal.lock().unwrap().0.clone();
+            let proof = tree::consistency_proof(&leaves, usize::try_from(from).unwrap());
+            return Box::pin(async move { serde_json::json!(proof) });
+        }
         let mut done = self.done.lock().unwrap();
         done.push((node.to_owned(), errand));
         let count = done.len();
@@ -153,7 +173,11 @@ impl Node {
         let key = holdpoint_core::record::checkpoint::NodeKey::new(name, &[7; 32]).unwrap();
         let verifier = key.verifier().to_string();
         let neighbour = Arc::new(Listening::default());
-        let note = key.sign(0, holdpoint_core::id::Digest([0; 32]), 1);
+        let journal = Arc::clone(&neighbour);
+        let note = move || {
+            let (leaves, time) = journal.journal.lock().unwrap().clone();
+            key.sign(leaves.len() as u64, tree::root_of(&leaves), 1 + time)
+        };
         let cluster = Cluster::open(ClusterParts {
             node: name.to_owned(),
             config,
@@ -163,7 +187,7 @@ impl Node {
             admits: Arc::new(|reviewer| reviewer.identity.subject != "revoked"),
             explain: Arc::new(|refused| Explained::from(&Problem::from(refused))),
             neighbour: neighbour.clone(),
-            checkpoint: Arc::new(move || Some(note.clone())),
+            checkpoint: Arc::new(move || Some(note())),
             verifier,
             state: dir.path().to_owned(),
         })
