@@ -1,75 +1,108 @@
 //! A terminal with somebody in front of it.
+//!
+//! `script` makes it, which every Debian and most others have. A shell in it notes how the
+//! terminal was before the program and how it is after.
 
-use std::fs::File;
+use std::fs;
 use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
-use std::process::{Child, Command};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::sleep;
+use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
+use crate::TestDir;
+use crate::needs::program;
 
-const COLUMNS: u16 = 100;
-const LINES: u16 = 30;
+const COLUMNS: usize = 100;
+const LINES: usize = 30;
+
+/// In `$1` are the notes, in `$2` the columns and in `$3` the lines; then the program.
+const SHELL: &str = r#"
+    trap : INT
+    notes=$1; stty cols "$2" rows "$3"; shift 3
+    stty -a >"$notes/before"
+    sh -c 'echo $$ >"$0/pid"; exec "$@"' "$notes" "$@"
+    echo $? >"$notes/code"
+    stty -a >"$notes/after.part"; mv "$notes/after.part" "$notes/after"
+"#;
 
 /// A program on a terminal of its own.
 pub struct Pty {
-    pub child: Child,
-    keys: File,
-    ours: OwnedFd,
+    child: Child,
+    keys: ChildStdin,
     screen: Arc<Mutex<Screen>>,
-    before: Termios,
+    notes: TestDir,
 }
 
 impl Pty {
-    pub fn start(command: &mut Command) -> Self {
-        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-        grantpt(&ours).unwrap();
-        unlockpt(&ours).unwrap();
-        let name = ptsname(&ours, Vec::new()).unwrap();
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let theirs = rustix::fs::open(name.as_c_str(), flags, Mode::empty()).unwrap();
-        let size = Winsize {
-            ws_row: LINES,
-            ws_col: COLUMNS,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        tcsetwinsize(&theirs, size).unwrap();
-        let before = tcgetattr(&theirs).unwrap();
-        let copy = || theirs.try_clone().unwrap();
-        let child = command
-            .stdin(copy())
-            .stdout(copy())
-            .stderr(copy())
+    /// `None` where there is no `script`.
+    pub fn start(command: &Command) -> Option<Self> {
+        let script = program("script")?;
+        let notes = TestDir::new("pty");
+        let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+        let mut words = vec![
+            "sh".to_owned(),
+            "-c".to_owned(),
+            quoted(SHELL),
+            "sh".to_owned(),
+        ];
+        words.push(quoted(&notes.path().display().to_string()));
+        words.extend([COLUMNS, LINES].map(|size| size.to_string()));
+        words.push(quoted(&command.get_program().to_string_lossy()));
+        words.extend(
+            command
+                .get_args()
+                .map(|word| quoted(&word.to_string_lossy())),
+        );
+        let mut shell = Command::new(script);
+        shell.args([
+            "--quiet",
+            "--return",
+            "--command",
+            &words.join(" "),
+            "/dev/null",
+        ]);
+        shell.env_clear().env("SHELL", "/bin/sh");
+        for (name, value) in command.get_envs() {
+            if let Some(value) = value {
+                shell.env(name, value);
+            }
+        }
+        if let Some(dir) = command.get_current_dir() {
+            shell.current_dir(dir);
+        }
+        let mut child = shell
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        // The command still has copies.
-        command.stdin(std::process::Stdio::null());
-        command.stdout(std::process::Stdio::null());
-        command.stderr(std::process::Stdio::null());
         let screen = Arc::new(Mutex::new(Screen::default()));
-        let (mut output, seen) = (File::from(ours.try_clone().unwrap()), Arc::clone(&screen));
+        let (mut output, seen) = (child.stdout.take().unwrap(), Arc::clone(&screen));
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // Ends with an error once nobody has the other end.
             while let Ok(count @ 1..) = output.read(&mut buffer) {
                 seen.lock().unwrap().take(&buffer[..count]);
             }
         });
-        Self {
+        Some(Self {
+            keys: child.stdin.take().unwrap(),
             child,
-            keys: File::from(ours.try_clone().unwrap()),
-            // Kept open, so that its settings can be read when the program has gone.
-            ours: theirs,
             screen,
-            before,
-        }
+            notes,
+        })
     }
 
     pub fn press(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).unwrap();
+        self.keys.flush().unwrap();
+    }
+
+    /// Sends the program a signal.
+    pub fn signal(&self, name: &str) {
+        let pid = self.note("pid");
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.unwrap().success());
     }
 
     pub fn screen(&self) -> String {
@@ -90,38 +123,47 @@ impl Pty {
             if screen.contains(text) {
                 return screen;
             }
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            sleep(Duration::from_millis(20));
         }
         panic!("no {text:?} on the screen:\n{}", self.screen());
     }
 
     /// Waits for the program, which leaves the terminal as it was. Gives its exit code.
     #[track_caller]
-    pub fn left_as_it_was(&mut self) -> Option<i32> {
-        let status = (0..500).find_map(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            self.child.try_wait().unwrap()
+    pub fn left_as_it_was(&mut self) -> i32 {
+        let after = self.note("after");
+        assert_eq!(after, self.note("before"));
+        let ended = (0..500).any(|_| {
+            sleep(Duration::from_millis(10));
+            self.child.try_wait().unwrap().is_some()
         });
-        let status = status.expect("it goes on");
-        let now = tcgetattr(&self.ours).unwrap();
-        let modes = |of: &Termios| (of.local_modes, of.input_modes, of.output_modes);
-        assert_eq!(modes(&now), modes(&self.before));
-        assert_eq!(
-            format!("{:?}", now.special_codes),
-            format!("{:?}", self.before.special_codes)
-        );
-        let restored = (0..250).any(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(ended, "`script` goes on");
+        let restored = (0..100).any(|_| {
+            sleep(Duration::from_millis(10));
             let screen = self.screen.lock().unwrap();
             !screen.other && screen.cursor
         });
         assert!(restored, "another screen, or no cursor: {:?}", self.sent());
-        status.code()
+        self.note("code").parse().unwrap()
+    }
+
+    /// What the shell noted, once it has.
+    #[track_caller]
+    fn note(&self, name: &str) -> String {
+        for _ in 0..1_000 {
+            let text = fs::read_to_string(self.notes.join(name)).unwrap_or_default();
+            if text.ends_with('\n') {
+                return text.trim().to_owned();
+            }
+            sleep(Duration::from_millis(20));
+        }
+        panic!("no `{name}` within 20 s:\n{}", self.screen());
     }
 }
 
 impl Drop for Pty {
     fn drop(&mut self) {
+        // The terminal goes with it, and with that what runs there.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -144,7 +186,7 @@ impl Default for Screen {
         Self {
             sent: Vec::new(),
             rest: Vec::new(),
-            lines: vec![Vec::new(); usize::from(LINES)],
+            lines: vec![Vec::new(); LINES],
             at: (0, 0),
             other: false,
             cursor: true,
@@ -154,7 +196,10 @@ impl Default for Screen {
 
 impl Screen {
     fn text(&self) -> String {
-        let lines = self.lines.iter().map(|line| line.iter().collect::<String>());
+        let lines = self
+            .lines
+            .iter()
+            .map(|line| line.iter().collect::<String>());
         lines.collect::<Vec<_>>().join("\n")
     }
 
@@ -189,7 +234,7 @@ impl Screen {
             }
             [b'\n', ..] => {
                 self.at.0 += 1;
-                assert!(self.at.0 < usize::from(LINES), "the screen scrolls");
+                assert!(self.at.0 < LINES, "the screen scrolls");
                 Some(1)
             }
             [..=0x1f, ..] => Some(1),
@@ -203,7 +248,7 @@ impl Screen {
                 }
                 line[self.at.1] = text.chars().next().unwrap();
                 self.at.1 += 1;
-                assert!(self.at.1 <= usize::from(COLUMNS), "past the edge");
+                assert!(self.at.1 <= COLUMNS, "past the edge");
                 Some(length)
             }
         }

@@ -15,7 +15,7 @@ const DECIDED: usize = 5;
 /// What is known.
 #[derive(Default)]
 pub(super) struct Board {
-    pub(super) server: String,
+    server: String,
     pending: BTreeMap<String, View>,
     /// The newest last.
     decided: Vec<View>,
@@ -23,6 +23,13 @@ pub(super) struct Board {
 }
 
 impl Board {
+    pub(super) fn at(server: &str) -> Self {
+        Self {
+            server: server.to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// Gives whether it is news.
     pub(super) fn learn(&mut self, view: View) -> bool {
         let change =
@@ -257,7 +264,11 @@ pub(super) mod tests {
         let now = OffsetDateTime::UNIX_EPOCH;
         let last = "hp-000000000049";
         let lines = board.table(now, (100, 24), Style::plain(), Some(last));
-        assert!(lines.iter().any(|line| line.starts_with(&format!("> {last}"))));
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.starts_with(&format!("> {last}")))
+        );
         assert_eq!(lines.iter().filter(|line| line.starts_with('>')).count(), 1);
     }
 
@@ -266,6 +277,10 @@ pub(super) mod tests {
         let text = "ab\u{202e}cdéfgh";
         let lines = wrapped(text, 4);
         assert_eq!(lines.concat(), text);
-        assert!(lines.iter().all(|line| line.chars().map(wide).sum::<usize>() <= 4));
+        assert!(
+            lines
+                .iter()
+                .all(|line| line.chars().map(wide).sum::<usize>() <= 4)
+        );
     }
 }

@@ -148,9 +148,9 @@ impl Desk {
             (Key::Tab, Asks::Approve { window, .. }) => {
                 *window = (*window + 1) % (open.view.windows.len() + 1);
             }
-            (key, Asks::Approve { typed, .. }) if edit(typed, key, DIGITS) => {}
-            (key, Asks::Deny(reason)) if edit(reason, key, MAX_REASON) => {}
             (Key::Enter, _) => return self.answer(open),
+            (key, Asks::Approve { typed, .. }) => edit(typed, key, DIGITS),
+            (key, Asks::Deny(reason)) => edit(reason, key, MAX_REASON),
             _ => {}
         }
         open.top = open.top.min(last);
@@ -166,7 +166,9 @@ impl Desk {
             Asks::Approve { .. } if !open.seen => {
                 Err("there is more of the command: read it to its end first")
             }
-            Asks::Approve { typed, .. } if start.is_empty() || !typed.eq_ignore_ascii_case(start) => {
+            Asks::Approve { typed, .. }
+                if start.is_empty() || !typed.eq_ignore_ascii_case(start) =>
+            {
                 Err("those are not the first digits of its digest: nothing was decided")
             }
             Asks::Approve { window, .. } => Ok((Choice::Approve, None, open.window(*window))),
@@ -294,21 +296,16 @@ impl Open {
     }
 }
 
-/// Whether the key changed the text, or could have.
-fn edit(text: &mut String, key: Key, most: usize) -> bool {
+/// What a key does to a line that is typed.
+fn edit(text: &mut String, key: Key, most: usize) {
     match key {
-        Key::Char(c) => {
-            if text.len() + c.len_utf8() <= most {
-                text.push(c);
-            }
-        }
+        Key::Char(c) if text.len() + c.len_utf8() <= most => text.push(c),
         Key::Erase => {
             text.pop();
         }
         Key::EraseAll => text.clear(),
-        _ => return false,
+        _ => {}
     }
-    true
 }
 
 #[cfg(test)]
@@ -409,10 +406,7 @@ mod tests {
         long.shown.text = (0..60).map(|at| format!("SELECT {at};\n")).collect();
         let digits = long.digest[..4].to_owned();
         let mut sitting = Sitting::with([long]);
-        assert_eq!(
-            sitting.press(&format!("a{digits}\r")),
-            Effect::Nothing
-        );
+        assert_eq!(sitting.press(&format!("a{digits}\r")), Effect::Nothing);
         assert!(sitting.screen().contains("to its end first"));
         for _ in 0..10 {
             sitting.desk.press(Key::PageDown, &sitting.board, SIZE);

@@ -77,10 +77,7 @@ pub(super) enum Ring {
 pub(super) async fn watch(args: &WatchArgs, ring: Ring) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.server, Purpose::Review)?;
     let terminal = io::stdout().is_terminal() && !args.json;
-    let mut board = Board {
-        server: args.server.server.clone(),
-        ..Board::default()
-    };
+    let mut board = Board::at(&args.server.server);
     let mut shown = Shown {
         json: args.json,
         ring: if terminal { ring } else { Ring::Silent },
