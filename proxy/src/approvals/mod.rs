@@ -229,7 +229,9 @@ impl Approvals {
         // From here to the end nothing is awaited: the claim cannot be half done.
         cell.sessions.remove(session);
         self.table().settled(&slot);
-        self.announce(&slot, &cell);
+        let view = self.announce(&slot, &cell);
+        let asked = cell.approval.draft().session.clone();
+        self.notify(Message::Used, view, &slot.id, &asked);
         Ok(clearance)
     }
 
