@@ -37,9 +37,10 @@ fuzz: ## Run each parser's property tests far longer than `make test` does
 	@HOLDPOINT_MUTATIONS=$${HOLDPOINT_MUTATIONS:-2000000} HOLDPOINT_FUZZ_SECONDS=$${HOLDPOINT_FUZZ_SECONDS:-120} \
 	  $(CARGO) test -p holdpoint-plugin-postgres --test differential --test fuzzing $(ARGS)
 
-chaos: ## Break the store under two nodes for minutes, and print figures (CHAOS_RACES, CHAOS_SEED)
+chaos: ## Break the store under nodes for minutes, and print figures (CHAOS_RACES, CHAOS_SEED)
 	@scripts/setup nodes
-	@HOLDPOINT_CHAOS_RACES=$${CHAOS_RACES:-10000} HOLDPOINT_CHAOS_CALM=$${CHAOS_CALM:-40} \
+	@HOLDPOINT_CHAOS_RACES=$${CHAOS_RACES:-10000} HOLDPOINT_CHAOS_CALM=$${CHAOS_CALM:-20} \
+	  HOLDPOINT_CHAOS_WORLDS=$${CHAOS_WORLDS:-4} \
 	  HOLDPOINT_CHAOS_SEED=$${CHAOS_SEED:-$$RANDOM} CI=true \
 	  $(CARGO) test --workspace --lib -- cluster::tests::chaos --nocapture $(ARGS)
 

@@ -341,9 +341,16 @@ pub(crate) fn told(entry: &Entry, blob: &[u8]) -> Option<(Tone, String, String)>
             ),
             none,
         ),
-        Entry::Killed { session, by } => (
+        Entry::Killed { session, by, node } => (
             Tone::Bad,
-            format!("{} ends session {session}", flat(&by.subject)),
+            match node {
+                None => format!("{} ends session {session}", flat(&by.subject)),
+                Some(node) => format!(
+                    "{} ends session {session}, asked at node {}",
+                    flat(&by.subject),
+                    flat(node)
+                ),
+            },
             none,
         ),
         Entry::Linked {

@@ -245,6 +245,75 @@ async fn a_click_counts_for_whoever_signed_in_for_the_account_and_the_command_ru
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reviewer_lets_it_run_for_a_while_where_the_rule_offers_that() {
+    let Some(desk) = Desk::start().await else {
+        return;
+    };
+    let rules = desk.gateway.read("rules.toml");
+    let offers = rules.replace("hold = { ", "hold = { windows = [\"session\", \"10m\"], ");
+    assert_ne!(rules, offers);
+    desk.gateway.rewrite("rules.toml", &offers);
+    desk.gateway.signal("HUP");
+    holdpoint_tests::eventually("the rules to be in force", 20, || {
+        (desk.gateway.log().matches("in force").count() > 1).then_some(())
+    });
+    let token = desk.agent().await;
+    let make = "CREATE TABLE IF NOT EXISTS made_again (a int)";
+    let psql = desk.gateway.psql_as(&token).start(&[make]);
+    let message = desk.held("made_again").await;
+    desk.linked(&message, "U1", "rita").await;
+    let choice = button(&message.blocks, "holdpoint.approve.1").expect("a button for ten minutes");
+    assert_eq!(choice["text"]["text"], "Approve for 10m", "{choice}");
+    desk.press(&message, "holdpoint.approve.1", "U1").await;
+    assert_eq!(psql.wait().code, Some(0));
+    // Again, and nobody is asked.
+    let again = desk.gateway.psql_as(&token).run(make);
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    assert_eq!(desk.slack.messages().len(), 1);
+    let rita = desk.reviewer("rita").await;
+    let (_, listed) = rita.call(Method::GET, "/v1/windows", None).await;
+    assert_eq!(listed["windows"][0]["uses"], 1, "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_a_client_has_left_and_that_a_command_was_sent_is_shown_where_it_was_asked() {
+    let Some(desk) = Desk::start().await else {
+        return;
+    };
+    let token = desk.agent().await;
+    let mut wire = desk.gateway.wire(&token).await;
+    let held = holdpoint_tests::wire::query(b"CREATE TABLE came_back (a int)");
+    tokio::io::AsyncWriteExt::write_all(&mut wire, &held)
+        .await
+        .unwrap();
+    let message = desk.held("came_back").await;
+    drop(wire);
+    // It may come back, so it is still asked; but whoever decides knows that nobody waits.
+    let says = |text: &'static str| {
+        let ts = message.ts.clone();
+        move |one: &Posted| one.ts == ts && one.blocks.to_string().contains(text)
+    };
+    let left = desk
+        .slack
+        .message("that nobody waits", says("the client has left"));
+    let left = left.await;
+    assert!(button(&left.blocks, APPROVE).is_some(), "{left:?}");
+    desk.linked(&left, "U1", "rita").await;
+    desk.press(&left, APPROVE, "U1").await;
+    desk.settled(&message).await;
+    let again = desk
+        .gateway
+        .psql_as(&token)
+        .run("CREATE TABLE came_back (a int)");
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    let sent = desk
+        .slack
+        .message("that it was sent", says("Approved and sent"));
+    sent.await;
+    assert_eq!(desk.slack.messages().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_denial_asks_for_its_reason_and_the_agent_is_told() {
     let Some(desk) = Desk::start().await else {
         return;

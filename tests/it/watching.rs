@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use holdpoint_tests::desk::{Desk, text};
 use holdpoint_tests::gateway::binary;
+use holdpoint_tests::pty::Pty;
 use holdpoint_tests::{Gateway, PgServer, TestDir, need, needs};
 use serde_json::Value;
 
@@ -129,6 +130,103 @@ async fn a_watcher_goes_on_when_the_gateway_is_back() {
     assert!(line.unwrap().contains("second_life"));
     rita.deny(&view, "no").await;
     after.wait();
+}
+
+fn terminal(desk: &Desk, token: &str, set: &[(&str, &str)]) -> Option<Pty> {
+    let mut command = desk.command(&["approvals", "watch"]);
+    command.env("HOLDPOINT_TOKEN", token).env("TERM", "xterm");
+    need!(Pty::start(command.envs(set.iter().copied())), "script")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reviewer_decides_at_the_keyboard_what_is_on_the_screen() {
+    let Some((desk, token)) = desk().await else {
+        return;
+    };
+    let rita = desk.gateway.reviewer("rita");
+    let first = desk.gateway.psql().start(&["DROP TABLE unloved"]);
+    let unloved = rita.pending("unloved").await;
+    let second = desk.gateway.psql().start(&["DROP TABLE beloved"]);
+    let beloved = rita.pending("beloved").await;
+    let Some(mut pty) = terminal(&desk, &token, &[]) else {
+        return;
+    };
+    let id = |view: &Value| view["id"].as_str().unwrap().to_owned();
+    pty.sees("DROP TABLE beloved");
+    pty.sees("DROP TABLE unloved");
+    // Which of them ends sooner is for the clock to say. Down and up again, by either way.
+    let marked = |view: &Value| format!("> {}", id(view));
+    let (upper, lower) = if pty.sees("> hp-").contains(&marked(&unloved)) {
+        (&unloved, &beloved)
+    } else {
+        (&beloved, &unloved)
+    };
+    pty.press("j");
+    pty.sees(&marked(lower));
+    pty.press("\x1b[A");
+    pty.sees(&marked(upper));
+    if upper == &beloved {
+        pty.press("j");
+    }
+    pty.sees(&marked(&unloved));
+    pty.press("a");
+    let asked = pty.sees("type the first digits");
+    assert!(asked.contains("  | DROP TABLE unloved"), "{asked}");
+    // A reflex decides nothing.
+    pty.press("\r");
+    pty.sees("nothing was decided");
+    assert_eq!(rita.show(&id(&unloved)).await["state"], "pending");
+    let digits = unloved["digest"].as_str().unwrap().get(..4).unwrap();
+    pty.press(&format!("{digits}\r"));
+    pty.sees(&format!("{}: approved", id(&unloved)));
+    first.wait();
+    assert_eq!(rita.show(&id(&unloved)).await["state"], "used");
+
+    pty.sees(&format!("> {}", id(&beloved)));
+    pty.press("d\r");
+    pty.sees("needs a reason");
+    pty.press("people need it\r");
+    pty.sees(&format!("{}: denied", id(&beloved)));
+    second.wait();
+    let view = rita.show(&id(&beloved)).await;
+    assert_eq!(
+        (&view["state"], &view["denial"]["reason"]),
+        (&"denied".into(), &"people need it".into())
+    );
+    pty.sees("nothing waits");
+    assert!(pty.sent().contains("\x1b[1m"), "colours on a terminal");
+    pty.press("q");
+    assert_eq!(pty.left_as_it_was(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_terminal_is_given_back_whatever_ends_the_watch() {
+    let Some((desk, token)) = desk().await else {
+        return;
+    };
+    for end in ["\u{3}", "TERM", "HUP"] {
+        let Some(mut pty) = terminal(&desk, &token, &[("NO_COLOR", "1")]) else {
+            return;
+        };
+        pty.sees("nothing waits");
+        match end {
+            // Ctrl-C.
+            "\u{3}" => pty.press(end),
+            signal => pty.signal(signal),
+        }
+        assert_eq!(pty.left_as_it_was(), 0, "{end:?}");
+        let coloured = ["\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[33m"];
+        assert!(
+            !coloured.iter().any(|code| pty.sent().contains(code)),
+            "{:?}",
+            pty.sent()
+        );
+    }
+    // It is refused before it takes the screen: what it says stays.
+    let mut pty = terminal(&desk, &desk.gateway.agent("ada"), &[]).unwrap();
+    pty.sees("HP-SCOPE");
+    assert_eq!(pty.left_as_it_was(), 1);
+    assert!(!pty.sent().contains("?1049h"));
 }
 
 #[test]

@@ -37,6 +37,7 @@ pub mod needs;
 pub mod oracle;
 pub mod pg;
 pub mod psql;
+pub mod pty;
 pub mod random;
 pub mod redis;
 pub mod reviewer;

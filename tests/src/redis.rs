@@ -71,14 +71,45 @@ impl RedisServer {
         Some(server)
     }
 
+    /// A cluster of three, each with a third of the slots.
+    pub fn shards() -> Option<Vec<Self>> {
+        let mut shards = Vec::new();
+        for slots in [["0", "5460"], ["5461", "10922"], ["10923", "16383"]] {
+            // The usual one is ten thousand above the other, which may be too much.
+            let bus = free_port().to_string();
+            let settings = ["--cluster-enabled", "yes", "--cluster-port", &bus];
+            let server = Self::with(&settings)?;
+            server.ask(&["CLUSTER", "ADDSLOTSRANGE", slots[0], slots[1]]);
+            shards.push((server, bus));
+        }
+        let (first, rest) = shards.split_first()?;
+        for (server, bus) in rest {
+            let port = server.address.port().to_string();
+            first.0.ask(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]);
+        }
+        crate::eventually("the cluster to be whole", 30, || {
+            let whole = |info: &str| {
+                info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+            };
+            let mut all = shards.iter();
+            all.all(|(server, _)| whole(&server.ask(&["CLUSTER", "INFO"]).to_string()))
+                .then_some(())
+        });
+        Some(shards.into_iter().map(|(server, _)| server).collect())
+    }
+
     /// A Sentinel that watches `master` under the name `holdpoint`.
     pub fn sentinel(master: &Self) -> Self {
+        Self::sentinel_with(master.address.port(), "")
+    }
+
+    /// One that watches who listens at `master`, with further lines of its configuration.
+    pub fn sentinel_with(master: u16, more: &str) -> Self {
         let dir = TestDir::new("sentinel");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let config = format!(
-            "bind 127.0.0.1\nport {}\nsentinel monitor holdpoint 127.0.0.1 {} 1\n",
+            "bind 127.0.0.1\nport {}\n{more}\nsentinel monitor holdpoint 127.0.0.1 {master} 1\n",
             address.port(),
-            master.address.port()
         );
         let config = dir.write("sentinel.conf", config).display().to_string();
         let settings = vec![config, "--sentinel".to_owned()];

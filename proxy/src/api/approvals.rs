@@ -93,7 +93,7 @@ pub enum Choice {
 }
 
 /// A reviewer's vote.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Decision {
     pub decision: Choice,
@@ -175,7 +175,7 @@ pub(super) async fn decide(
             digest: digest(&signed.digest)?,
             verdict: verdict(signed.decision),
             reason: signed.reason,
-            window: None,
+            window: window(signed.window.as_deref())?,
             reviewer,
             channel: format!("integration:{name}"),
             nonce: Some(format!("{webhook}/{}", signed.nonce)),
@@ -335,7 +335,7 @@ pub(crate) fn approval_id(text: &str) -> Result<ApprovalId, Problem> {
     text.parse().map_err(|_| Problem::not_found("approval"))
 }
 
-fn window(text: Option<&str>) -> Result<Option<Window>, Problem> {
+pub(super) fn window(text: Option<&str>) -> Result<Option<Window>, Problem> {
     match text {
         None | Some("once") => Ok(None),
         Some(text) => text.parse().map(Some).map_err(Problem::bad_request),

@@ -10,6 +10,9 @@ use super::{Api, Problem};
 use crate::approvals::Later;
 use crate::identity::{Authenticator, Revocation};
 
+/// A token for something else.
+const SCOPE: &str = "HP-SCOPE";
+
 /// Checks tokens. The gateway's is [`Authenticator`].
 pub trait Tokens: Send + Sync {
     /// Who may decide with `token`.
@@ -22,7 +25,7 @@ pub trait Tokens: Send + Sync {
     fn is_revoked(&self, principal: &Principal) -> bool;
 
     /// Lets an identity in no more. An error says that a restart would forget it.
-    fn revoke(&self, identity: &Identity) -> Result<(), String>;
+    fn revoke(&self, identity: &Identity, by: Option<&Identity>) -> Result<(), String>;
 }
 
 impl Tokens for Authenticator {
@@ -46,8 +49,9 @@ impl Tokens for Authenticator {
         Authenticator::is_revoked(self, principal)
     }
 
-    fn revoke(&self, identity: &Identity) -> Result<(), String> {
-        Authenticator::revoke(self, Revocation::Identity(identity.clone()))
+    fn revoke(&self, identity: &Identity, by: Option<&Identity>) -> Result<(), String> {
+        let revocation = Revocation::Identity(identity.clone());
+        self.revoke_by(revocation, by.cloned())
             .map_err(|error| error.to_string())
     }
 }
@@ -68,11 +72,14 @@ impl Api {
     /// A reviewer, or else whoever may connect.
     pub(super) async fn anyone(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         let token = bearer(headers)?;
-        match self.0.tokens.review(token, self.now()).await {
-            Ok(_) => Ok(Caller::Reviewer),
-            Err(_) => Ok(Caller::Client(Box::new(
-                self.0.tokens.connect(token, self.now()).await?,
-            ))),
+        let Err(no_reviewer) = self.0.tokens.review(token, self.now()).await else {
+            return Ok(Caller::Reviewer);
+        };
+        match self.0.tokens.connect(token, self.now()).await {
+            Ok(principal) => Ok(Caller::Client(Box::new(principal))),
+            // Of a token for reviewing, that it is not one for connecting is not why.
+            Err(no_client) if no_client.code == SCOPE => Err(no_reviewer.into()),
+            Err(no_client) => Err(no_client.into()),
         }
     }
 }

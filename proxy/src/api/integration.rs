@@ -66,6 +66,9 @@ pub struct SignedDecision {
     pub digest: String,
     pub reviewer: AssertedReviewer,
     pub reason: Option<String>,
+    /// How an approval lets it run, of the `windows` that its rule offers; once unless given.
+    #[serde(default)]
+    pub window: Option<String>,
     /// The integration's own name for this decision.
     pub nonce: String,
 }

@@ -46,9 +46,10 @@ pub use rules::{
     ReviewsListed, WindowClosed, WindowsListed,
 };
 pub use serve::{ServeError, serve};
-pub use sessions::{Killed, Revoke, Revoked, SessionView, Sessions, SessionsListed};
+pub use sessions::{Killed, Revoke, Revoked, RevokedThere, SessionView, Sessions, SessionsListed};
+pub(crate) use sessions::{kill_here, revoke_here};
 
-use crate::approvals::{Approvals, Board, Clock};
+use crate::approvals::{Approvals, Board, Clock, Others};
 use crate::links::Links;
 use crate::notify::Log;
 use crate::notify::slack::Slack;
@@ -72,6 +73,8 @@ pub struct ApiParts {
     /// Where browsers find the console.
     pub public_url: Option<String>,
     pub sessions: Arc<dyn Sessions>,
+    /// The other nodes, where there are any.
+    pub others: Option<Arc<dyn Others>>,
     pub about: About,
     /// Whether commands can be served; otherwise why not, for the log.
     pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
@@ -95,6 +98,7 @@ struct Shared {
     told: Arc<Log>,
     public_url: Option<String>,
     sessions: Arc<dyn Sessions>,
+    others: Option<Arc<dyn Others>>,
     about: Arc<About>,
     ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
     counters: Arc<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
@@ -136,6 +140,7 @@ pub fn router(parts: ApiParts) -> Router {
         told: parts.told,
         public_url: parts.public_url,
         sessions: parts.sessions,
+        others: parts.others,
         about: Arc::new(parts.about),
         ready: parts.ready,
         counters: parts.counters,

@@ -12,8 +12,8 @@ use utoipa::ToSchema;
 
 use super::approvals::{approval_id, channel, digest};
 use super::auth::voter;
-use super::{Api, Problem};
-use crate::approvals::{ReviewView, View, WindowView};
+use super::{Api, Problem, sessions};
+use crate::approvals::{Errand, ReviewView, View, WindowView, ask_all};
 
 /// Why a held command is to run.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -188,9 +188,12 @@ pub(super) async fn reviews(
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct WindowsListed {
     pub windows: Vec<WindowView>,
+    /// Nodes that did not answer: theirs are not among these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
 }
 
-/// Lists commands that may run again without asking, the newest first
+/// Lists commands that may run again without asking, of all nodes, the newest first
 #[utoipa::path(
     get, path = "/v1/windows", tag = "review", security(("bearer" = [])),
     responses((status = 200, body = WindowsListed), (status = 401, body = Problem)),
@@ -200,16 +203,30 @@ pub(super) async fn windows(
     headers: HeaderMap,
 ) -> Result<Json<WindowsListed>, Problem> {
     api.reviewer(&headers).await?;
-    let windows = api.0.approvals.windows().await;
-    Ok(Json(WindowsListed { windows }))
+    let mut windows = api.0.approvals.windows().await;
+    let mut missing = Vec::new();
+    for (node, said) in ask_all(api.0.others.as_ref(), &Errand::Windows).await {
+        match sessions::read::<Vec<WindowView>>(said) {
+            Ok(theirs) => windows.extend(theirs.into_iter().map(|view| WindowView {
+                node: Some(node.clone()),
+                ..view
+            })),
+            Err(_) => missing.push(node),
+        }
+    }
+    windows.sort_by(|a, b| (&b.opened_at, &b.id).cmp(&(&a.opened_at, &a.id)));
+    Ok(Json(WindowsListed { windows, missing }))
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct WindowClosed {
     pub id: String,
+    /// The node that had it, where that is not the one that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
-/// Ends a window: the command is held again the next time
+/// Ends a window, of whichever node: the command is held again the next time
 ///
 /// Any reviewer may: it only ever refuses.
 #[utoipa::path(
@@ -218,6 +235,7 @@ pub struct WindowClosed {
     responses(
         (status = 200, body = WindowClosed), (status = 401, body = Problem),
         (status = 404, body = Problem),
+        (status = 503, body = Problem, description = "a node that may have it does not answer"),
     ),
 )]
 pub(super) async fn revoke_window(
@@ -226,10 +244,19 @@ pub(super) async fn revoke_window(
     Path(id): Path<String>,
 ) -> Result<Json<WindowClosed>, Problem> {
     let by = api.reviewer(&headers).await?;
-    let id = id.parse().map_err(|_| Problem::not_found("window"))?;
-    let ended = api.0.approvals.revoke_window(&id, by.identity).await;
-    ended.map_err(|_| Problem::not_found("window"))?;
-    Ok(Json(WindowClosed { id: id.to_string() }))
+    let id: ApprovalId = id.parse().map_err(|_| Problem::not_found("window"))?;
+    let who = by.identity.clone();
+    let mut node = None;
+    if api.0.approvals.revoke_window(&id, who).await.is_err() {
+        let errand = Errand::EndWindow {
+            approval: id.clone(),
+            by: by.identity,
+        };
+        let answers = ask_all(api.0.others.as_ref(), &errand).await;
+        node = Some(sessions::found(answers)?.ok_or_else(|| Problem::not_found("window"))?);
+    }
+    let id = id.to_string();
+    Ok(Json(WindowClosed { id, node }))
 }
 
 /// What is no vote does not travel: a node that does not hold the approval says which does,

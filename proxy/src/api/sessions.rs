@@ -8,10 +8,11 @@ use holdpoint_core::id::SessionId;
 use holdpoint_core::principal::Identity;
 use holdpoint_core::record::{Durability, Entry};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Api, Problem};
-use crate::approvals::{IdentityView, PrincipalView};
+use super::{Api, Problem, Tokens};
+use crate::approvals::{Approvals, Errand, IdentityView, NoAnswer, PrincipalView, ask_all};
 
 /// The sessions that this process has.
 pub trait Sessions: Send + Sync {
@@ -38,14 +39,20 @@ pub struct SessionView {
     pub source: String,
     pub opened_at: String,
     pub commands: u64,
+    /// The node that has it, where that is not the one that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct SessionsListed {
     pub sessions: Vec<SessionView>,
+    /// Nodes that did not answer: theirs are not among these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
 }
 
-/// Lists live sessions
+/// Lists live sessions, of all nodes
 #[utoipa::path(
     get, path = "/v1/sessions", tag = "operate", security(("bearer" = [])),
     responses((status = 200, body = SessionsListed), (status = 401, body = Problem)),
@@ -55,9 +62,25 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Result<Json<SessionsListed>, Problem> {
     api.reviewer(&headers).await?;
-    Ok(Json(SessionsListed {
-        sessions: api.0.sessions.list(),
-    }))
+    let mut sessions = api.0.sessions.list();
+    let mut missing = Vec::new();
+    for (node, said) in ask_all(api.0.others.as_ref(), &Errand::Sessions).await {
+        match read::<Vec<SessionView>>(said) {
+            Ok(theirs) => sessions.extend(theirs.into_iter().map(|view| SessionView {
+                node: Some(node.clone()),
+                ..view
+            })),
+            Err(_) => missing.push(node),
+        }
+    }
+    Ok(Json(SessionsListed { sessions, missing }))
+}
+
+/// What another node answered.
+pub(super) fn read<T: for<'de> Deserialize<'de>>(
+    said: Result<Value, NoAnswer>,
+) -> Result<T, NoAnswer> {
+    serde_json::from_value(said?).map_err(|error| NoAnswer(error.to_string()))
 }
 
 /// Whose access ends.
@@ -77,11 +100,85 @@ pub struct Revoked {
     pub approvals: usize,
     /// In force now, but a restart would forget it, and why.
     pub warning: Option<String>,
+    /// The other nodes that were seen, and what it ended there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<RevokedThere>,
 }
 
-/// Ends an identity's access: new tokens, live sessions, pending approvals
+/// What a revocation ended at one other node.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct RevokedThere {
+    pub node: String,
+    /// It answered: it is in force there.
+    pub done: bool,
+    pub sessions: usize,
+    pub approvals: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+}
+
+/// What a revocation ended at this node.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RevokedHere {
+    pub(crate) sessions: usize,
+    pub(crate) approvals: usize,
+    pub(crate) warning: Option<String>,
+}
+
+/// Ends an identity's access here. `node` says it, where that is another one.
 ///
-/// Any reviewer may: it only ever refuses.
+/// In force first and written then: a journal that fails lets nobody in.
+pub(crate) async fn revoke_here(
+    (tokens, sessions, approvals): (&dyn Tokens, &dyn Sessions, &Approvals),
+    identity: &Identity,
+    by: Option<Identity>,
+    node: Option<String>,
+) -> RevokedHere {
+    let kept = tokens.revoke(identity, by.as_ref());
+    let cut = sessions.revoke(identity);
+    let ended = approvals.revoke_principal(identity).await;
+    let entry = Entry::Revoked {
+        identity: identity.clone(),
+        by,
+        sessions: u64::try_from(cut).unwrap_or(u64::MAX),
+        node,
+    };
+    let recorded = approvals.record(None, entry, Durability::Synced).await;
+    RevokedHere {
+        sessions: cut,
+        approvals: ended,
+        warning: kept
+            .err()
+            .or_else(|| recorded.err().map(|error| error.to_string())),
+    }
+}
+
+/// Ends one session of this node. Gives whether it was here.
+pub(crate) async fn kill_here(
+    (sessions, approvals): (&dyn Sessions, &Approvals),
+    id: &SessionId,
+    by: Identity,
+    node: Option<String>,
+) -> bool {
+    if !sessions.has(id) {
+        return false;
+    }
+    let entry = Entry::Killed {
+        session: id.clone(),
+        by,
+        node,
+    };
+    // Who did it is written before it is done; but a journal that fails keeps no session alive.
+    if let Err(error) = approvals.record(None, entry, Durability::Synced).await {
+        tracing::error!(%error, session = %id, "who ended this session is not recorded");
+    }
+    sessions.kill(id)
+}
+
+/// Ends an identity's access at all nodes: new tokens, live sessions, pending approvals
+///
+/// Any reviewer may: it only ever refuses. A node that does not answer, or is not there now,
+/// takes it up as soon as it reads what the others have revoked.
 #[utoipa::path(
     post, path = "/v1/revoke", tag = "operate", request_body = Revoke,
     security(("bearer" = [])),
@@ -104,27 +201,25 @@ pub(super) async fn revoke(
     };
     // A task, so that a caller who hangs up does not leave it half done.
     let task = tokio::spawn(async move {
-        let kept = api.0.tokens.revoke(&identity);
-        let sessions = api.0.sessions.revoke(&identity);
-        let approvals = api.0.approvals.revoke_principal(&identity).await;
-        let entry = Entry::Revoked {
+        let shared = &api.0;
+        let here = (&*shared.tokens, &*shared.sessions, &shared.approvals);
+        let errand = Errand::Revoke {
             identity: identity.clone(),
-            by: by.identity,
-            sessions: u64::try_from(sessions).unwrap_or(u64::MAX),
+            by: by.identity.clone(),
         };
-        let recorded = api
-            .0
-            .approvals
-            .record(None, entry, Durability::Synced)
-            .await;
-        let warning = kept
-            .err()
-            .or_else(|| recorded.err().map(|error| error.to_string()));
+        // Here first: it is in force before anybody else is waited for.
+        let done = revoke_here(here, &identity, Some(by.identity), None).await;
+        let asked = ask_all(shared.others.as_ref(), &errand).await;
+        let away = shared.board.health().err();
+        let later = |why: String| {
+            format!("nodes that could not be asked take it up when they can read the store: {why}")
+        };
         Revoked {
             identity: (&identity).into(),
-            sessions,
-            approvals,
-            warning,
+            sessions: done.sessions,
+            approvals: done.approvals,
+            warning: done.warning.or_else(|| away.map(later)),
+            nodes: asked.into_iter().map(there).collect(),
         }
     });
     task.await.map(Json).map_err(|_| {
@@ -140,9 +235,54 @@ pub(super) async fn revoke(
 pub struct Killed {
     /// The session whose end was asked for.
     pub session: String,
+    /// The node that had it, where that is not the one that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
-/// Ends one live session; what it holds is withdrawn
+/// The node that did what all were asked to do, of which one at most can.
+pub(super) fn found(
+    answers: Vec<(String, Result<Value, NoAnswer>)>,
+) -> Result<Option<String>, Problem> {
+    let mut silent = Vec::new();
+    for (node, said) in answers {
+        match read::<bool>(said) {
+            Ok(true) => return Ok(Some(node)),
+            Ok(false) => {}
+            Err(why) => silent.push(format!("node `{node}` did not answer ({why})")),
+        }
+    }
+    if silent.is_empty() {
+        return Ok(None);
+    }
+    let problem = Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "HP-STORE",
+        format!("it is not here, and {}", silent.join(", ")),
+    );
+    Err(problem.hint("ask again, or ask that node"))
+}
+
+fn there((node, said): (String, Result<Value, NoAnswer>)) -> RevokedThere {
+    match read::<RevokedHere>(said) {
+        Ok(done) => RevokedThere {
+            node,
+            done: true,
+            sessions: done.sessions,
+            approvals: done.approvals,
+            warning: done.warning,
+        },
+        Err(why) => RevokedThere {
+            node,
+            done: false,
+            sessions: 0,
+            approvals: 0,
+            warning: Some(why.to_string()),
+        },
+    }
+}
+
+/// Ends one live session, of whichever node; what it holds is withdrawn
 ///
 /// Any reviewer may: it only ever refuses. Its identity may connect again; `/v1/revoke` ends that.
 #[utoipa::path(
@@ -151,6 +291,7 @@ pub struct Killed {
     responses(
         (status = 200, body = Killed), (status = 401, body = Problem),
         (status = 404, body = Problem),
+        (status = 503, body = Problem, description = "a node that may have it does not answer"),
     ),
 )]
 pub(super) async fn kill(
@@ -160,30 +301,31 @@ pub(super) async fn kill(
 ) -> Result<Json<Killed>, Problem> {
     let by = api.reviewer(&headers).await?;
     let id: SessionId = id.parse().map_err(|_| Problem::not_found("session"))?;
-    if !api.0.sessions.has(&id) {
-        return Err(Problem::not_found("session"));
-    }
     // A task, so that a caller who hangs up does not leave it half done.
     let task = tokio::spawn(async move {
-        let entry = Entry::Killed {
+        let shared = &api.0;
+        let here = (&*shared.sessions, &shared.approvals);
+        if kill_here(here, &id, by.identity.clone(), None).await {
+            return Ok(Some(Killed {
+                session: id.to_string(),
+                node: None,
+            }));
+        }
+        let errand = Errand::Kill {
             session: id.clone(),
             by: by.identity,
         };
-        // Who did it is written before it is done; but a journal that fails keeps no session alive.
-        let recorded = api
-            .0
-            .approvals
-            .record(None, entry, Durability::Synced)
-            .await;
-        if let Err(error) = recorded {
-            tracing::error!(%error, session = %id, "who ended this session is not recorded");
-        }
-        api.0.sessions.kill(&id).then(|| id.to_string())
+        let found = found(ask_all(shared.others.as_ref(), &errand).await)?;
+        Ok(found.map(|node| Killed {
+            session: id.to_string(),
+            node: Some(node),
+        }))
     });
     match task.await {
-        Ok(Some(session)) => Ok(Json(Killed { session })),
-        // It ended by itself meanwhile.
-        Ok(None) => Err(Problem::not_found("session")),
+        Ok(Ok(Some(killed))) => Ok(Json(killed)),
+        Ok(Err(problem)) => Err(problem),
+        // Or it ended by itself meanwhile.
+        Ok(Ok(None)) => Err(Problem::not_found("session")),
         Err(_) => Err(Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "HP-REQUEST",

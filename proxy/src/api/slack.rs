@@ -16,12 +16,13 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use holdpoint_core::Now;
 use holdpoint_core::approval::{MAX_REASON, Verdict, Vote};
+use holdpoint_core::decision::Window;
 use holdpoint_core::display::escape_line;
 use holdpoint_core::id::Digest;
 use holdpoint_core::principal::Principal;
 use serde_json::json;
 
-use super::approvals::cast;
+use super::approvals::{cast, window as window_of};
 use super::auth::voter;
 use super::{Api, Decided, Problem};
 use crate::approvals::View;
@@ -156,6 +157,12 @@ pub(super) async fn interactions(
     Ok(StatusCode::OK.into_response())
 }
 
+/// What somebody decided.
+enum Choice {
+    Approve(Option<Window>),
+    Deny(String),
+}
+
 struct Click {
     api: Api,
     slack: Arc<Slack>,
@@ -165,7 +172,11 @@ struct Click {
 impl Click {
     async fn serve(&self, asked: Asked, now: Now) {
         match asked {
-            Asked::Approve { about, place } => {
+            Asked::Approve {
+                about,
+                place,
+                window,
+            } => {
                 let Some((principal, view)) = self.ready(&about, &place, now).await else {
                     return;
                 };
@@ -175,8 +186,13 @@ impl Click {
                     self.whisper(&place, text, None).await;
                     return;
                 }
-                self.vote(&about, &place, principal, Verdict::Approve, None, now)
-                    .await;
+                let Ok(window) = window_of(window.as_deref()) else {
+                    let text = "Your vote did not count: there is no such choice. Open the command instead.";
+                    self.whisper(&place, text, None).await;
+                    return;
+                };
+                let choice = Choice::Approve(window);
+                self.vote(&about, &place, principal, choice, now).await;
             }
             Asked::Deny {
                 about,
@@ -206,8 +222,8 @@ impl Click {
                 reason,
             } => {
                 if let Some((principal, _)) = self.ready(&about, &place, now).await {
-                    self.vote(&about, &place, principal, Verdict::Deny, Some(reason), now)
-                        .await;
+                    let choice = Choice::Deny(reason);
+                    self.vote(&about, &place, principal, choice, now).await;
                 }
             }
             Asked::Nothing => {}
@@ -274,10 +290,13 @@ impl Click {
         about: &About,
         place: &Place,
         principal: Principal,
-        verdict: Verdict,
-        reason: Option<String>,
+        choice: Choice,
         now: Now,
     ) {
+        let (verdict, reason, window) = match choice {
+            Choice::Approve(window) => (Verdict::Approve, None, window),
+            Choice::Deny(reason) => (Verdict::Deny, Some(reason), None),
+        };
         let vote = Vote {
             approval: about.approval.clone(),
             digest: about.digest,
@@ -286,7 +305,7 @@ impl Click {
             reviewer: voter(principal),
             channel: self.slack.name().to_owned(),
             nonce: Some(place.ts.clone()),
-            window: None,
+            window,
         };
         match cast(&*self.api.0.board, vote, now).await {
             Ok(decided) => {

@@ -19,10 +19,11 @@ use tokio::net::TcpListener;
 
 use super::*;
 
+mod nodes;
 mod rules;
 
 use crate::approvals::testing::{Desk, draft, identity, principal};
-use crate::approvals::{Later, Waiter};
+use crate::approvals::{Later, PrincipalView, Waiter};
 use crate::http_client::HttpClient;
 
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -43,7 +44,7 @@ impl Tokens for Names {
         principal.label == "revoked"
     }
 
-    fn revoke(&self, _: &Identity) -> Result<(), String> {
+    fn revoke(&self, _: &Identity, _: Option<&Identity>) -> Result<(), String> {
         Ok(())
     }
 }
@@ -58,6 +59,10 @@ fn named(token: &[u8], kind: &str) -> Result<Principal, Denial> {
         };
         return Err(Denial::new(Kind::Unauthenticated, code, "not this token"));
     };
+    if name == "late" {
+        let code = "HP-TOKEN-EXPIRED";
+        return Err(Denial::new(Kind::Unauthenticated, code, "its time is over"));
+    }
     let mut principal = principal(name);
     principal.kind = principal::Kind::Person;
     principal.owners = Vec::new();
@@ -95,6 +100,11 @@ struct Gateway {
 
 impl Gateway {
     async fn start() -> Self {
+        Self::beside(None).await
+    }
+
+    /// One of several.
+    async fn beside(others: Option<Arc<dyn Others>>) -> Self {
         let desk = Desk::new();
         let may = |reviewers| Integration {
             secret: holdpoint_core::config::SecretRef::Env("X".to_owned()),
@@ -130,6 +140,7 @@ impl Gateway {
             told: Arc::default(),
             public_url: None,
             sessions: Arc::new(NoSessions::default()),
+            others,
             about: About::new(
                 vec![place],
                 vec!["https://issuer.example".to_owned()],
@@ -501,7 +512,7 @@ async fn revoking_ends_sessions_and_approvals_and_is_recorded() {
     let all = gateway.desk.ledger.all();
     assert!(
         all.iter()
-            .any(|entry| matches!(entry, Entry::Revoked { by: who, .. } if *who == by))
+            .any(|entry| matches!(entry, Entry::Revoked { by: Some(who), .. } if *who == by))
     );
 }
 
@@ -518,7 +529,7 @@ async fn ending_a_session_is_for_reviewers_and_is_recorded() {
     assert_eq!((status, &done["session"]), (200, &json!(here.to_string())));
     let by = identity("rita");
     assert!(gateway.desk.ledger.all().iter().any(
-        |entry| matches!(entry, Entry::Killed { session, by: who } if *session == here && *who == by)
+        |entry| matches!(entry, Entry::Killed { session, by: who, node: None } if *session == here && *who == by)
     ));
 }
 
@@ -670,4 +681,20 @@ fn the_committed_description_is_that_of_the_code() {
     );
     let used: BTreeMap<String, Value> = serde_json::from_str(&committed).unwrap();
     assert!(used["paths"]["/v1/approvals/{id}/decision"]["post"].is_object());
+}
+
+#[tokio::test]
+async fn whoever_may_do_either_is_told_why_their_own_token_is_refused() {
+    let gateway = Gateway::start().await;
+    let (id, _, _waiter) = gateway.hold("DROP TABLE t", 1).await;
+    let path = format!("/v1/approvals/{id}/wait?timeout=0");
+    for (token, code) in [
+        ("review-late", "HP-TOKEN-EXPIRED"),
+        ("connect-late", "HP-TOKEN-EXPIRED"),
+        ("other-late", "HP-SCOPE"),
+        ("nonsense", "HP-TOKEN-INVALID"),
+    ] {
+        let (_, problem) = gateway.json("GET", &path, token, Value::Null).await;
+        assert_eq!(problem["code"], code, "{token}: {problem}");
+    }
 }

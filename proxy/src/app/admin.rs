@@ -11,7 +11,7 @@ use holdpoint_core::principal::{Identity, Principal};
 
 use super::Shared;
 use crate::api::{self, About, ApiParts, Integrations, LoginWay, Place, SessionView};
-use crate::approvals::{Approvals, PrincipalView, rfc3339};
+use crate::approvals::{Approvals, Others, PrincipalView, rfc3339};
 use crate::cluster::Cluster;
 use crate::console::{self, ConsoleParts, Health, PluginInForce, RulesInForce};
 use crate::links::Links;
@@ -108,7 +108,8 @@ pub(super) async fn start(
         counters
     };
     let tokens: Arc<dyn api::Tokens> = Arc::new(shared.authenticator.clone());
-    let live: Arc<dyn api::Sessions> = Arc::new(Live(Arc::clone(&shared.sessions), config.clone()));
+    let live = live(&shared.sessions, config);
+    let others = shared.cluster.clone();
     let links = Arc::new(links(config).context("links of chat accounts")?);
     let public_url = public_url(config);
     let router = api::router(ApiParts {
@@ -121,6 +122,7 @@ pub(super) async fn start(
         told: telling.log,
         public_url: public_url.clone(),
         sessions: Arc::clone(&live),
+        others: others.map(|cluster| Arc::new(cluster) as Arc<dyn Others>),
         about: about(config, &shared.issuers),
         ready: Arc::new(ready),
         counters: Arc::new(counters),
@@ -265,7 +267,11 @@ fn places(config: &Config) -> Vec<Place> {
     config.listeners.values().filter_map(place).collect()
 }
 
-/// The sessions of this process, for the API.
+/// The sessions of this process, for the API and for other nodes.
+pub(super) fn live(sessions: &Arc<Sessions>, config: &Config) -> Arc<dyn api::Sessions> {
+    Arc::new(Live(Arc::clone(sessions), config.clone()))
+}
+
 struct Live(Arc<Sessions>, Config);
 
 impl api::Sessions for Live {
@@ -283,6 +289,7 @@ impl api::Sessions for Live {
                 source: info.source,
                 opened_at: rfc3339(info.since.wall_ns),
                 commands: info.commands,
+                node: None,
             })
         };
         self.0.list().into_iter().filter_map(view).collect()

@@ -150,11 +150,20 @@ impl App {
         control.block_on(approvals.keep_reviews(recorder.open_reviews().iter().cloned()));
         admin::start_notifying(&config, inbox, &candidate.channels, &approvals)?;
 
+        let sessions = Arc::new(Sessions::default());
         let cluster = match &config.store {
             None => None,
             Some(store) => {
-                let parts =
-                    nodes::parts(&config, store, &approvals, &recorder, &authenticator, clock);
+                let live = admin::live(&sessions, &config);
+                let parts = nodes::parts(
+                    &config,
+                    store,
+                    &approvals,
+                    &recorder,
+                    &authenticator,
+                    live,
+                    clock,
+                );
                 let cluster = control
                     .block_on(Cluster::open(parts))
                     .context("the store")?;
@@ -168,7 +177,6 @@ impl App {
 
         let judge: Arc<dyn Judge> = Arc::clone(&candidate.policy) as Arc<dyn Judge>;
         let rules: Rules = Arc::new(ArcSwap::from_pointee(judge));
-        let sessions = Arc::new(Sessions::default());
         approvals.look_around(Arc::new(seams::Around {
             rules: Arc::clone(&rules),
             sessions: Arc::clone(&sessions),

@@ -1,16 +1,25 @@
 //! What this node brings to others that share its store.
 
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::Context as _;
 use holdpoint_core::approval::Reviewer;
 use holdpoint_core::config::{Config, RedisConfig};
+use holdpoint_core::id::Digest;
+use holdpoint_core::principal::Identity;
+use holdpoint_core::record::frame::leaf_hash;
+use holdpoint_core::record::tree::Prover;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::watch;
 
-use crate::api::Problem;
-use crate::approvals::{Approvals, Explained};
+use crate::api::{self, Problem, kill_here, revoke_here};
+use crate::approvals::{Approvals, Errand, Explained, Later};
 use crate::clock::Clock;
-use crate::cluster::ClusterParts;
+use crate::cluster::{ClusterParts, Neighbour};
 use crate::identity::{Authenticator, Revocation};
-use crate::recorder::Recorder;
+use crate::recorder::{Reader, Recorder};
 
 pub(super) fn parts(
     config: &Config,
@@ -18,10 +27,18 @@ pub(super) fn parts(
     approvals: &Approvals,
     recorder: &Recorder,
     authenticator: &Authenticator,
+    sessions: Arc<dyn api::Sessions>,
     clock: Clock,
 ) -> ClusterParts {
     let journal = recorder.clone();
     let authenticator = authenticator.clone();
+    let here = Here {
+        authenticator: authenticator.clone(),
+        approvals: approvals.clone(),
+        sessions,
+        journal: config.journal.dir.clone(),
+        proving: Arc::default(),
+    };
     ClusterParts {
         node: config.node.clone(),
         config: store.clone(),
@@ -30,6 +47,7 @@ pub(super) fn parts(
         clock: Arc::new(move || clock.now()),
         admits: Arc::new(move |reviewer| may_review(&authenticator, reviewer)),
         explain: Arc::new(|refused| Explained::from(&Problem::from(refused))),
+        neighbour: Arc::new(here),
         checkpoint: Arc::new(move || journal.checkpoint()),
         verifier: recorder.verifier().to_string(),
         state: config.state.clone(),
@@ -42,4 +60,112 @@ fn may_review(authenticator: &Authenticator, reviewer: &Reviewer) -> bool {
         matches!(revocation, Revocation::Identity(identity)
             if *identity == reviewer.identity || reviewer.also.contains(identity))
     })
+}
+
+/// What others may have this node do.
+struct Here {
+    authenticator: Authenticator,
+    approvals: Approvals,
+    sessions: Arc<dyn api::Sessions>,
+    journal: PathBuf,
+    /// One proof at a time: each reads the journal from its beginning.
+    proving: Arc<Mutex<()>>,
+}
+
+/// Somebody who is let in no more, as nodes tell each other.
+#[derive(Debug, Serialize, Deserialize)]
+struct Listed {
+    identity: Identity,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    by: Option<Identity>,
+}
+
+impl Neighbour for Here {
+    fn run<'a>(&'a self, node: &'a str, errand: Errand) -> Later<'a, Value> {
+        let from = Some(node.to_owned());
+        Box::pin(async move {
+            match errand {
+                Errand::Sessions => json!(self.sessions.list()),
+                Errand::Windows => json!(self.approvals.windows().await),
+                Errand::Kill { session, by } => {
+                    json!(kill_here((&*self.sessions, &self.approvals), &session, by, from).await)
+                }
+                Errand::EndWindow { approval, by } => {
+                    json!(self.approvals.revoke_window(&approval, by).await.is_ok())
+                }
+                Errand::Prove { from, to } => {
+                    let (journal, turn) = (self.journal.clone(), Arc::clone(&self.proving));
+                    let made = tokio::task::spawn_blocking(move || {
+                        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+                        prove(&journal, from, to)
+                    });
+                    match made.await {
+                        Ok(Ok(proof)) => json!(proof),
+                        Ok(Err(error)) => json!({ "error": error.to_string() }),
+                        Err(error) => json!({ "error": error.to_string() }),
+                    }
+                }
+                Errand::Revoke { identity, by } => {
+                    json!(revoke_here(self.all(), &identity, Some(by), from).await)
+                }
+            }
+        })
+    }
+
+    fn revoked(&self) -> String {
+        let listed = self.authenticator.revoked_by().into_iter();
+        let listed = listed.filter_map(|one| match one.what {
+            Revocation::Identity(identity) => Some(Listed {
+                identity,
+                by: one.by,
+            }),
+            // Nobody can ask for these yet.
+            Revocation::Client(_) | Revocation::Token(_) => None,
+        });
+        json!(listed.collect::<Vec<_>>()).to_string()
+    }
+
+    fn learn<'a>(&'a self, node: &'a str, list: &'a str) -> Later<'a, Result<(), String>> {
+        Box::pin(async move {
+            let listed: Vec<Listed> =
+                serde_json::from_str(list).map_err(|error| error.to_string())?;
+            let mut trouble = None;
+            for Listed { identity, by } in listed {
+                if self
+                    .authenticator
+                    .has_revoked(&Revocation::Identity(identity.clone()))
+                {
+                    continue;
+                }
+                let done = revoke_here(self.all(), &identity, by, Some(node.to_owned())).await;
+                trouble = trouble.or(done.warning);
+            }
+            match trouble {
+                None => Ok(()),
+                Some(why) => Err(why),
+            }
+        })
+    }
+
+    fn revocations(&self) -> watch::Receiver<u64> {
+        self.authenticator.revocations()
+    }
+}
+
+/// That the journal's first `to` records begin with its first `from`.
+fn prove(journal: &Path, from: u64, to: u64) -> anyhow::Result<Vec<Digest>> {
+    let mut prover = Prover::new(from, to).context("there is no such growth")?;
+    let mut reader = Reader::open(journal)?;
+    while let Some(record) = reader.next_record()? {
+        if !prover.push(leaf_hash(record.bytes)) {
+            break;
+        }
+    }
+    prover.proof().context("the journal is shorter")
+}
+
+impl Here {
+    fn all(&self) -> (&dyn api::Tokens, &dyn api::Sessions, &Approvals) {
+        (&self.authenticator, &*self.sessions, &self.approvals)
+    }
 }

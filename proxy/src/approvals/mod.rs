@@ -12,6 +12,7 @@
 //! Limits: memory of this process only. After a restart nothing is resumed.
 
 mod board;
+mod errand;
 mod glass;
 mod justify;
 mod ledger;
@@ -45,6 +46,8 @@ use holdpoint_core::record::{Durability, Entry};
 use tokio::sync::{Notify, broadcast, watch};
 
 pub use board::{Board, Cast, Counted, Explained};
+pub(crate) use errand::ask_all;
+pub use errand::{Errand, NoAnswer, Others};
 pub use glass::ReviewView;
 pub use justify::JustifyRefused;
 pub use ledger::{Later, Ledger, NotWritten};
@@ -226,7 +229,9 @@ impl Approvals {
         // From here to the end nothing is awaited: the claim cannot be half done.
         cell.sessions.remove(session);
         self.table().settled(&slot);
-        self.announce(&slot, &cell);
+        let view = self.announce(&slot, &cell);
+        let asked = cell.approval.draft().session.clone();
+        self.notify(Message::Used, view, &slot.id, &asked);
         Ok(clearance)
     }
 

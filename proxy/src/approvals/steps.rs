@@ -233,7 +233,11 @@ impl Approvals {
             return;
         }
         if grant || !cell.sessions.is_empty() {
-            self.announce(slot, &cell);
+            let view = self.announce(slot, &cell);
+            if cell.sessions.is_empty() && !view.is_decided() {
+                let asked = cell.approval.draft().session.clone();
+                self.notify(Message::Left, view, &slot.id, &asked);
+            }
             return;
         }
         self.end_locked(slot, &mut cell, State::Withdrawn).await;

@@ -69,6 +69,9 @@ pub struct WindowView {
     pub until: Option<String>,
     /// Claims so far, beside the approval's own.
     pub uses: u64,
+    /// The node that has it, where that is not the one that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// Why a window does not end.
@@ -273,6 +276,7 @@ impl Slot {
             opened_at: rfc3339(self.opened_ns),
             until: self.until_ns.map(rfc3339),
             uses: window.uses(),
+            node: None,
         }
     }
 }

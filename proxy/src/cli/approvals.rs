@@ -311,31 +311,31 @@ async fn decide(server: &ServerArgs, id: &ApprovalId, vote: Vote) -> anyhow::Res
     if vote.json {
         serde_json::to_writer_pretty(&mut out, &decided)?;
         writeln!(out)?;
-    } else if let Some(node) = &decided.node {
-        writeln!(
-            out,
-            "{id}: submitted to node {}, which has not answered yet; see `holdpoint approvals show {id}`",
-            safe(node)
-        )?;
-    } else if decided.outcome == "counted" {
-        writeln!(
-            out,
-            "{id}: counted, {} of {}",
-            decided.approvals, decided.quorum
-        )?;
-    } else if decided.outcome == "advanced" {
-        writeln!(
-            out,
-            "{id}: counted; step {} of {} is asked now",
-            decided.step, decided.steps
-        )?;
     } else {
-        writeln!(out, "{id}: {}", decided.state)?;
+        writeln!(out, "{}", told(id.as_str(), &decided))?;
     }
     if decided.node.is_some() {
         return Ok(ExitCode::from(STILL_PENDING));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What came of a vote, in a line.
+pub(super) fn told(id: &str, decided: &Decided) -> String {
+    if let Some(node) = &decided.node {
+        return format!(
+            "{id}: submitted to node {}, which has not answered yet; see `holdpoint approvals show {id}`",
+            safe(node)
+        );
+    }
+    match decided.outcome.as_str() {
+        "counted" => format!("{id}: counted, {} of {}", decided.approvals, decided.quorum),
+        "advanced" => format!(
+            "{id}: counted; step {} of {} is asked now",
+            decided.step, decided.steps
+        ),
+        _ => format!("{id}: {}", safe(&decided.state)),
+    }
 }
 
 /// Asks for the first digits of the digest, which nobody types by reflex.

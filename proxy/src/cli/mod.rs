@@ -16,6 +16,7 @@ mod login;
 mod policy;
 mod psql;
 mod replay;
+mod revoke;
 mod rules;
 mod serve;
 mod sessions;
@@ -81,6 +82,8 @@ enum Command {
     /// Read recorded sessions
     #[command(subcommand)]
     Sessions(sessions::SessionsCommand),
+    /// End somebody's access at all nodes; for reviewers
+    Revoke(revoke::RevokeArgs),
     /// Check that a journal is whole and unaltered
     Verify(verify::VerifyArgs),
     /// Print a script that lets a shell complete these commands
@@ -137,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Approvals(command) => command.run(),
         Command::Watch(args) => args.run(),
         Command::Sessions(command) => command.run(),
+        Command::Revoke(args) => args.run(),
         Command::Verify(args) => args.run(),
         Command::Completion(args) => args.run(),
     };

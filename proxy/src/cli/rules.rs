@@ -211,6 +211,12 @@ pub(super) async fn windows(args: &ListArgs) -> anyhow::Result<ExitCode> {
         writeln!(out)?;
         return Ok(ExitCode::SUCCESS);
     }
+    for node in &listed.missing {
+        eprintln!(
+            "warning: node {} did not answer: its windows are missing",
+            safe(node)
+        );
+    }
     if listed.windows.is_empty() {
         eprintln!("no window is open");
     }
@@ -223,12 +229,16 @@ pub(super) async fn windows(args: &ListArgs) -> anyhow::Result<ExitCode> {
         };
         writeln!(
             out,
-            "{}  {}  {}  used {} times  {}",
+            "{}  {}  {}  used {} times  {}{}",
             window.id,
             safe(&window.target),
             safe(&window.principal.label),
             window.uses,
-            safe(&until)
+            safe(&until),
+            match &window.node {
+                Some(node) => format!("  at node {}", safe(node)),
+                None => String::new(),
+            }
         )?;
         for line in window.shown.text.split('\n') {
             writeln!(out, "  | {}", safe(line))?;
@@ -242,7 +252,15 @@ pub(super) async fn revoke_window(args: &RevokeWindowArgs) -> anyhow::Result<Exi
     let closed: WindowClosed = client
         .post(&format!("/v1/windows/{}/revoke", args.id), &())
         .await?;
-    let told = format!("{}: its window is over; the command is held again", args.id);
+    let at = closed
+        .node
+        .as_deref()
+        .map(|node| format!(" at node {}", safe(node)));
+    let told = format!(
+        "{}: its window{} is over; the command is held again",
+        args.id,
+        at.unwrap_or_default()
+    );
     done(args.json, &closed, &told)
 }
 

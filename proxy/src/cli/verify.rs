@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use holdpoint_core::display::escape;
+use holdpoint_core::display::{escape, escape_line};
 use holdpoint_core::record::verify::{Finding, Report};
 
 use crate::recorder::{check_journal, read_verifier};
@@ -134,6 +134,20 @@ fn print(out: &mut impl Write, args: &VerifyArgs, report: &Report, live: bool) -
             "unknown: record {}: command {} of session {session} may have run; nobody saw its end",
             alarm.seq, alarm.command
         )?;
+    }
+    for glass in &report.unreviewed {
+        writeln!(
+            out,
+            "open: record {}: `{}` broke the glass of approval {}, and nobody has reviewed it: {}",
+            glass.seq,
+            escape(glass.by.as_bytes()),
+            glass.approval,
+            escape_line(glass.reason.as_bytes())
+        )?;
+    }
+    let hidden = report.unreviewed_count - report.unreviewed.len() as u64;
+    if hidden > 0 {
+        writeln!(out, "open: and {hidden} more to review")?;
     }
     for finding in &report.warnings {
         line(out, "warning", finding)?;

@@ -1,4 +1,4 @@
-//! Ballots for this node: checked, judged like any vote, answered.
+//! Ballots and errands for this node: checked, judged like any vote or done, answered.
 //!
 //! A ballot is taken where it bears the nodes' mark, is for this process of this node, was
 //! cast in the life of the store that this node posts to, and has not come before. Who may
@@ -16,9 +16,9 @@ use redis::streams::StreamReadReply;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::letter::{Answer, Ballot, Said};
+use super::letter::{Answer, Asked, Ballot, Said};
 use super::seal::Kind;
-use super::{BLOCK, Cluster};
+use super::{BLOCK, Cluster, owner};
 use crate::approvals::Explained;
 
 /// Ballots judged at once.
@@ -39,6 +39,13 @@ enum NotTaken {
     Repeated,
     /// For a former process, or from a former life of the store: to be cast again.
     Stale(Box<Ballot>),
+}
+
+/// What was taken out of the box.
+#[derive(Debug, PartialEq, Eq)]
+enum Taken {
+    Ballot(Box<Ballot>),
+    Errand(Box<Asked>),
 }
 
 #[derive(Default)]
@@ -122,14 +129,23 @@ fn bytes_of(map: &HashMap<String, redis::Value>, name: &str) -> Vec<u8> {
 }
 
 impl Cluster {
-    /// Takes a ballot, or says why not. Judges nothing yet.
-    fn admit(&self, body: &[u8], mark: &[u8], seen: &mut Seen) -> Result<Ballot, NotTaken> {
+    /// Takes a ballot or an errand, or says why not. Judges nothing yet.
+    fn admit(&self, body: &[u8], mark: &[u8], seen: &mut Seen) -> Result<Taken, NotTaken> {
         let inner = &self.0;
         let mark = String::from_utf8_lossy(mark);
-        if !inner
-            .seal
-            .is_ours(Kind::Ballot, &[&inner.node], body, &mark)
-        {
+        let ours = |kind| inner.seal.is_ours(kind, &[&inner.node], body, &mark);
+        if ours(Kind::Errand) {
+            let asked: Asked = serde_json::from_slice(body).map_err(|_| NotTaken::Forged)?;
+            if asked.owner != inner.node {
+                return Err(NotTaken::Forged);
+            }
+            // One for a former process was not answered: whoever asked has given up.
+            if asked.epoch != inner.epoch || !seen.add(&asked.nonce) {
+                return Err(NotTaken::Repeated);
+            }
+            return Ok(Taken::Errand(Box::new(asked)));
+        }
+        if !ours(Kind::Ballot) {
             return Err(NotTaken::Forged);
         }
         let ballot: Ballot = serde_json::from_slice(body).map_err(|_| NotTaken::Forged)?;
@@ -142,20 +158,31 @@ impl Cluster {
         if ballot.epoch != inner.epoch || ballot.incarnation != *inner.life.borrow() {
             return Err(NotTaken::Stale(Box::new(ballot)));
         }
-        Ok(ballot)
+        Ok(Taken::Ballot(Box::new(ballot)))
     }
 
-    async fn handle(&self, taken: Result<Ballot, NotTaken>) {
+    async fn handle(&self, taken: Result<Taken, NotTaken>) {
         let counts = &self.0.counts;
         match taken {
-            Ok(ballot) => {
+            Ok(Taken::Errand(asked)) => {
+                let Asked {
+                    nonce,
+                    from,
+                    errand,
+                    ..
+                } = *asked;
+                tracing::info!(%from, ?errand, "asked by another node");
+                let told = self.0.neighbour.run(&from, errand).await;
+                self.answer(&nonce, Said::Told(told)).await;
+            }
+            Ok(Taken::Ballot(ballot)) => {
                 let said = self.judge(&ballot).await;
                 let count = match &said {
                     Said::Counted(_) => &counts.counted,
-                    Said::Refused(_) => &counts.refused,
+                    Said::Refused(_) | Said::Told(_) => &counts.refused,
                 };
                 count.fetch_add(1, Ordering::Relaxed);
-                self.answer(&ballot, said).await;
+                self.answer(&ballot.nonce, said).await;
             }
             Err(NotTaken::Forged) => {
                 counts.forged.fetch_add(1, Ordering::Relaxed);
@@ -177,7 +204,7 @@ impl Cluster {
                     hint: Some("reload, look again, cast it again".to_owned()),
                     state: None,
                 });
-                self.answer(&ballot, said).await;
+                self.answer(&ballot.nonce, said).await;
             }
         }
     }
@@ -194,6 +221,15 @@ impl Cluster {
                 state: None,
             });
         }
+        if let Some(why) = self.0.peers.refuses(&ballot.from) {
+            return Said::Refused(Explained {
+                status: 503,
+                code: "HP-STORE".to_owned(),
+                detail: format!("the vote was not counted: {why}"),
+                hint: Some("vote at another node, and tell an operator".to_owned()),
+                state: None,
+            });
+        }
         tracing::info!(
             approval.id = %vote.approval, from = %ballot.from, reviewer = %vote.reviewer.identity.subject,
             "a vote came from another node"
@@ -204,19 +240,23 @@ impl Cluster {
         }
     }
 
-    async fn answer(&self, ballot: &Ballot, said: Said) {
+    async fn answer(&self, nonce: &str, said: Said) {
         let inner = &self.0;
         let answer = Answer {
-            nonce: ballot.nonce.clone(),
+            nonce: nonce.to_owned(),
             said,
         };
         let Ok(body) = serde_json::to_string(&answer) else {
             return;
         };
-        let place = [inner.node.as_str(), ballot.nonce.as_str()];
+        if body.len() > owner::MAX_BODY {
+            tracing::warn!("an answer is too long for the store: its node is told nothing");
+            return;
+        }
+        let place = [inner.node.as_str(), nonce];
         let mark = inner.seal.mark(Kind::Answer, &place, body.as_bytes());
         let mut cmd = redis::cmd("SET");
-        cmd.arg(inner.keys.answer(&inner.node, &ballot.nonce))
+        cmd.arg(inner.keys.answer(&inner.node, nonce))
             .arg(format!("{mark}{body}"))
             .arg("EX")
             .arg(KEEP_ANSWER);
@@ -226,7 +266,7 @@ impl Cluster {
         }
     }
 
-    async fn forged(&self) {
+    pub(super) async fn forged(&self) {
         {
             let mut alarmed = self
                 .0
@@ -241,7 +281,7 @@ impl Cluster {
         }
         let total = self.0.counts.forged.load(Ordering::Relaxed);
         let message = format!(
-            "a vote in the store was not written by any node and was not counted ({total} so far): \
+            "a vote or an errand in the store was not written by any node and did not count ({total} so far): \
              somebody else can write to the store, or the nodes' `cluster_secret` differ"
         );
         self.alarm("vote", &self.0.node, message).await;

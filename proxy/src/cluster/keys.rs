@@ -53,6 +53,11 @@ impl Keys {
         self.of(node, &format!("answer:{nonce}"))
     }
 
+    /// Hash: who is let in no more at this node.
+    pub(super) fn revoked(&self, node: &str) -> String {
+        self.of(node, "revoked")
+    }
+
     /// Hash: the node's last signed checkpoint, and its public key.
     pub(super) fn checkpoint(&self, node: &str) -> String {
         self.of(node, "checkpoint")

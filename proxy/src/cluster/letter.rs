@@ -3,7 +3,7 @@
 use holdpoint_core::approval::Vote;
 use serde::{Deserialize, Serialize};
 
-use crate::approvals::{Counted, Explained, View};
+use crate::approvals::{Counted, Errand, Explained, View};
 
 /// A vote on its way to the node that owns the approval.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,17 @@ pub(super) struct Ballot {
     pub(super) vote: Vote,
 }
 
+/// What one process of a node is asked to do beside judging votes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Asked {
+    /// As a ballot's.
+    pub(super) nonce: String,
+    pub(super) owner: String,
+    pub(super) epoch: String,
+    pub(super) from: String,
+    pub(super) errand: Errand,
+}
+
 /// The owner's answer. What it says is in the owner's journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Answer {
@@ -32,6 +43,8 @@ pub(super) struct Answer {
 pub(super) enum Said {
     Counted(Counted),
     Refused(Explained),
+    /// To an errand.
+    Told(serde_json::Value),
 }
 
 /// An approval as its owner shows it.

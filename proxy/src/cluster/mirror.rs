@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::letter::Posted;
+use super::neighbours::Learned;
 use super::seal::Kind;
 use super::{Cluster, LEASE, StoreError};
 use crate::approvals::{Later, View};
@@ -63,6 +64,20 @@ impl Mirror {
         let shown = nodes.values().find_map(|node| node.views.get(id))?;
         let view = Arc::clone(&shown.view.borrow());
         Some(view)
+    }
+
+    /// The nodes that are there.
+    pub(super) fn names(&self) -> Vec<String> {
+        let nodes = self.read();
+        let there = nodes.iter().filter(|(_, node)| !node.epoch.is_empty());
+        there.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The process that a node is.
+    pub(super) fn epoch(&self, node: &str) -> Option<String> {
+        let nodes = self.read();
+        let epoch = nodes.get(node).map(|node| node.epoch.clone());
+        epoch.filter(|epoch| !epoch.is_empty())
     }
 
     pub(super) fn seen(&self, id: &str) -> Option<Seen> {
@@ -120,13 +135,14 @@ struct Followed {
 pub(super) async fn run(cluster: Cluster) {
     let mut stop = cluster.0.stop.subscribe();
     let mut followed: BTreeMap<String, Followed> = BTreeMap::new();
+    let mut learned = Learned::new();
     let mut look_at_nodes = Instant::now();
     let mut last_seen = Instant::now();
     loop {
         let look = async {
             if Instant::now() >= look_at_nodes {
                 look_at_nodes = Instant::now() + NODES;
-                cluster.who(&mut followed).await?;
+                cluster.who(&mut followed, &mut learned).await?;
             }
             for (node, followed) in &mut followed {
                 cluster.follow(node, followed).await?;
@@ -155,7 +171,11 @@ pub(super) async fn run(cluster: Cluster) {
 
 impl Cluster {
     /// Looks which nodes there are, and at their journals' heads.
-    async fn who(&self, followed: &mut BTreeMap<String, Followed>) -> Result<(), StoreError> {
+    async fn who(
+        &self,
+        followed: &mut BTreeMap<String, Followed>,
+        learned: &mut Learned,
+    ) -> Result<(), StoreError> {
         let inner = &self.0;
         let mut cmd = redis::cmd("ZREVRANGE");
         cmd.arg(inner.keys.nodes()).arg(0).arg(MAX_NODES);
@@ -168,6 +188,7 @@ impl Cluster {
         inner.mirror.write().retain(|node, _| others.contains(node));
         for node in others {
             self.look_at_journal(&node).await?;
+            self.learn(&node, learned).await?;
             followed.entry(node).or_default();
         }
         Ok(())

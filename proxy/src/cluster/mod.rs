@@ -4,7 +4,8 @@
 //! The node that holds the client's socket owns its approval and is the only one that
 //! releases it; its journal is the only ledger. The store is a mailbox. It carries what an
 //! owner shows (`owner`), ballots to the owner and its answers (`inbox`, `voting`), and
-//! what other nodes show (`mirror`). Nothing in it is believed: every message bears the
+//! what other nodes show (`mirror`), and what nodes do for each other beside that
+//! (`neighbours`). Nothing in it is believed: every message bears the
 //! nodes' mark (`seal`), and the owner judges each vote as if it had been cast there.
 //!
 //! Without the store each node goes on alone: its own approvals are decided there, and
@@ -13,14 +14,15 @@
 //! not used to decide anything. A lease says which process bears a node's name; it is for
 //! people, and losing it stops nothing but the mail.
 //!
-//! Limits: a grant is used at the node that gave it. Revocations are of the node where they
-//! were made. One node can write in another's name, since all have one secret.
+//! Limits: a grant or a window is used at the node that gave it. One node can write in
+//! another's name, since all have one secret.
 
 mod inbox;
 mod keys;
 mod letter;
 mod link;
 mod mirror;
+mod neighbours;
 mod owner;
 mod peers;
 mod scripts;
@@ -55,6 +57,7 @@ use scripts::{Reply, Script};
 use seal::Seal;
 
 pub use link::StoreError;
+pub use neighbours::Neighbour;
 pub use peers::PeersError;
 pub use seal::WeakSecret;
 
@@ -79,6 +82,8 @@ pub struct ClusterParts {
     pub admits: Arc<dyn Fn(&Reviewer) -> bool + Send + Sync>,
     /// A refusal in words that travel.
     pub explain: Arc<dyn Fn(VoteRefused) -> Explained + Send + Sync>,
+    /// What this node does for others beside judging votes.
+    pub neighbour: Arc<dyn Neighbour>,
     /// The last signed checkpoint of this node's journal.
     pub checkpoint: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     /// Its public key.
@@ -136,6 +141,7 @@ struct Inner {
     clock: Clock,
     admits: Arc<dyn Fn(&Reviewer) -> bool + Send + Sync>,
     explain: Arc<dyn Fn(VoteRefused) -> Explained + Send + Sync>,
+    neighbour: Arc<dyn Neighbour>,
     checkpoint: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     verifier: String,
     /// For everything but waiting for ballots.
@@ -188,6 +194,7 @@ impl Cluster {
             clock: parts.clock,
             admits: parts.admits,
             explain: parts.explain,
+            neighbour: parts.neighbour,
             checkpoint: parts.checkpoint,
             verifier: parts.verifier,
             mail,

@@ -16,6 +16,7 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::Instant;
 
 use super::letter::Posted;
+use super::neighbours::Told;
 use super::scripts::{Reply, Script};
 use super::seal::Kind;
 use super::{Cluster, StoreError, probe};
@@ -27,7 +28,7 @@ const KEEP: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_millis(250);
 
 /// A longer one is decided at its own node: the store is no place for it.
-const MAX_BODY: usize = 4 << 20;
+pub(super) const MAX_BODY: usize = 4 << 20;
 
 /// How long others can look at what is over.
 const KEEP_SETTLED: Duration = Duration::from_secs(15 * 60);
@@ -43,6 +44,8 @@ struct Owner {
     /// It had it once: ballots of a former process are gone.
     taken: bool,
     due: Instant,
+    /// Who is let in no more, as the others can read it.
+    told: Told,
     /// The store has another life, or another holder of the name: nothing is wrong with it.
     stale: bool,
 }
@@ -53,12 +56,14 @@ pub(super) async fn run(
     taken: bool,
 ) {
     let mut stop = cluster.0.stop.subscribe();
+    let mut revocations = cluster.0.neighbour.revocations();
     let mut owner = Owner {
         cluster,
         unseen: BTreeMap::new(),
         held: false,
         taken,
         due: Instant::now(),
+        told: Told::default(),
         stale: false,
     };
     loop {
@@ -80,6 +85,7 @@ pub(super) async fn run(
                 Err(RecvError::Closed) => return,
             },
             () = tokio::time::sleep_until(owner.due) => {}
+            Ok(()) = revocations.changed() => owner.due = Instant::now(),
             _ = stop.changed() => {}
         }
     }
@@ -163,6 +169,7 @@ impl Owner {
             self.everything();
         }
         self.announce().await?;
+        self.told.tell(&cluster).await?;
         Ok(true)
     }
 

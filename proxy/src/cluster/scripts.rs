@@ -69,6 +69,13 @@ local id = redis.call('XADD', KEYS[2], 'MAXLEN', '~', '100000', '*', 'body', ARG
 return {'ok', life, id}
 "#;
 
+/// KEYS: lease, votes. ARGV: epoch, body, mark.
+const ERRAND: &str = r#"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'epoch', life, ''} end
+local id = redis.call('XADD', KEYS[2], 'MAXLEN', '~', '100000', '*', 'body', ARGV[2], 'mark', ARGV[3])
+return {'ok', life, id}
+"#;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Script {
     Probe,
@@ -76,6 +83,7 @@ pub(super) enum Script {
     Release,
     Post,
     Vote,
+    Errand,
 }
 
 impl Script {
@@ -87,6 +95,7 @@ impl Script {
             Self::Release => RELEASE,
             Self::Post => POST,
             Self::Vote => VOTE,
+            Self::Errand => ERRAND,
         };
         let mut cmd = redis::cmd("EVAL");
         cmd.arg(format!("{LIFE}{body}")).arg(keys.len()).arg(keys);

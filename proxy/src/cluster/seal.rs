@@ -24,6 +24,10 @@ pub(super) enum Kind {
     Posted,
     /// The public key of a node's journal.
     Key,
+    /// Something that one node is to do.
+    Errand,
+    /// Who is let in no more at one node.
+    Revoked,
 }
 
 impl Kind {
@@ -33,6 +37,8 @@ impl Kind {
             Self::Answer => b"holdpoint answer 1",
             Self::Posted => b"holdpoint posted 1",
             Self::Key => b"holdpoint key 1",
+            Self::Errand => b"holdpoint errand 1",
+            Self::Revoked => b"holdpoint revoked 1",
         }
     }
 }

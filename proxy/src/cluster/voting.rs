@@ -28,6 +28,9 @@ impl Cluster {
     pub(super) async fn cast(&self, seen: Seen, vote: Vote) -> Result<Cast, VoteRefused> {
         let inner = &self.0;
         let failed = |why: String| VoteRefused::NotDelivered(why);
+        if let Some(why) = inner.peers.refuses(&seen.node) {
+            return Err(failed(format!("{why}; vote at that node, if you trust it")));
+        }
         let ballot = Ballot {
             nonce: random().map_err(|error| failed(error.to_string()))?,
             owner: seen.node,
@@ -57,9 +60,11 @@ impl Cluster {
         }
         inner.counts.cast.fetch_add(1, Ordering::Relaxed);
         let safe = self.replicated().await;
-        match self.answer_to(&ballot).await {
+        let answer = self.answer_to(&ballot.owner, &ballot.nonce, inner.config.vote_wait);
+        match answer.await {
             Some(Said::Counted(counted)) => Ok(Cast::Final(counted)),
             Some(Said::Refused(why)) => Err(VoteRefused::Elsewhere(why)),
+            Some(Said::Told(_)) => Err(failed("an answer to something else".to_owned())),
             None if safe => Ok(Cast::Submitted { node: ballot.owner }),
             None => Err(failed(format!(
                 "fewer than {} replicas of the store have it, and node `{owner}` has not answered",
@@ -83,23 +88,29 @@ impl Cluster {
     }
 
     /// What the owner says, if it says it in time.
-    async fn answer_to(&self, ballot: &Ballot) -> Option<Said> {
+    pub(super) async fn answer_to(
+        &self,
+        owner: &str,
+        nonce: &str,
+        patience: Duration,
+    ) -> Option<Said> {
         let inner = &self.0;
-        let until = Instant::now() + inner.config.vote_wait;
-        let place = [ballot.owner.as_str(), ballot.nonce.as_str()];
+        let until = Instant::now() + patience;
+        let place = [owner, nonce];
         let mut cmd = redis::cmd("GET");
-        cmd.arg(inner.keys.answer(&ballot.owner, &ballot.nonce));
+        cmd.arg(inner.keys.answer(owner, nonce));
         let mut wait = LOOK;
         loop {
             tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LONGEST_LOOK);
+            // Who waits for long need not look so often.
+            wait = (wait * 2).min(LONGEST_LOOK.max(patience / 300));
             if let Ok(Some(text)) = inner.mail.ask::<Option<String>>(&cmd).await
                 && let Some((mark, body)) = text.split_at_checked(MARK)
                 && inner
                     .seal
                     .is_ours(Kind::Answer, &place, body.as_bytes(), mark)
                 && let Ok(answer) = serde_json::from_str::<Answer>(body)
-                && answer.nonce == ballot.nonce
+                && answer.nonce == nonce
             {
                 return Some(answer.said);
             }

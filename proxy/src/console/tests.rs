@@ -46,7 +46,7 @@ impl Tokens for Names {
         principal.label == "revoked"
     }
 
-    fn revoke(&self, _: &Identity) -> Result<(), String> {
+    fn revoke(&self, _: &Identity, _: Option<&Identity>) -> Result<(), String> {
         Ok(())
     }
 }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use holdpoint_core::Now;
 use holdpoint_core::config::{Agent, IdentityConfig, Issuer};
-use holdpoint_core::principal::{Kind, Principal};
+use holdpoint_core::principal::{Identity, Kind, Principal};
 use tokio::sync::watch;
 
 pub use crate::http_client::HttpError;
@@ -32,7 +32,7 @@ pub(crate) use dev_issuer::same_secret;
 pub use dev_issuer::{DevIssuer, DevIssuerError};
 pub(crate) use discovery::{MAX_BODY, Metadata, discover};
 pub use error::TokenError;
-pub use revoke::{Revocation, RevokeError};
+pub use revoke::{Revocation, RevokeError, Revoked};
 
 use jwks::Jwks;
 use revoke::Revocations;
@@ -264,8 +264,20 @@ impl Authenticator {
     /// # Errors
     /// It is in force, but could not be kept for the next start.
     pub fn revoke(&self, revocation: Revocation) -> Result<(), RevokeError> {
+        self.revoke_by(revocation, None)
+    }
+
+    /// As [`Authenticator::revoke`], and keeps whose word it was.
+    ///
+    /// # Errors
+    /// It is in force, but could not be kept for the next start.
+    pub fn revoke_by(
+        &self,
+        revocation: Revocation,
+        by: Option<Identity>,
+    ) -> Result<(), RevokeError> {
         tracing::warn!(?revocation, "revoked");
-        self.0.revocations.add(revocation)
+        self.0.revocations.add(revocation, by)
     }
 
     /// Takes a revocation back. Gives whether there was one.
@@ -283,6 +295,16 @@ impl Authenticator {
 
     pub fn revoked(&self) -> Vec<Revocation> {
         self.0.revocations.all()
+    }
+
+    /// The same, with whose word it was.
+    pub fn revoked_by(&self) -> Vec<Revoked> {
+        self.0.revocations.entries()
+    }
+
+    /// Whether this is on the list.
+    pub fn has_revoked(&self, revocation: &Revocation) -> bool {
+        self.0.revocations.has(revocation)
     }
 
     /// Changes whenever the list of revocations does.

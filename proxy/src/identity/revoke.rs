@@ -5,7 +5,7 @@
 //! issuer where refusing too much is the worst case. Kept in a private file when it has one,
 //! written whole and renamed into place.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -28,6 +28,15 @@ pub enum Revocation {
     Token(String),
 }
 
+/// A revocation, and who asked for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoked {
+    #[serde(flatten)]
+    pub what: Revocation,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub by: Option<Identity>,
+}
+
 /// The list cannot be read or kept.
 #[derive(Debug, thiserror::Error)]
 pub enum RevokeError {
@@ -45,10 +54,12 @@ pub enum RevokeError {
     Write { path: PathBuf, cause: io::Error },
 }
 
+type List = BTreeMap<Revocation, Option<Identity>>;
+
 /// The list, shared by all who check.
 #[derive(Debug)]
 pub(super) struct Revocations {
-    list: Mutex<BTreeSet<Revocation>>,
+    list: Mutex<List>,
     changes: watch::Sender<u64>,
     file: Option<PathBuf>,
 }
@@ -65,11 +76,15 @@ impl Revocations {
     /// Reads `file`, which need not exist yet.
     pub(super) fn open(file: PathBuf) -> Result<Self, RevokeError> {
         let list = match fs::read(&file) {
-            Ok(text) => serde_json::from_slice(&text).map_err(|cause| RevokeError::Broken {
-                path: file.clone(),
-                cause,
-            })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
+            Ok(text) => {
+                let listed: Vec<Revoked> =
+                    serde_json::from_slice(&text).map_err(|cause| RevokeError::Broken {
+                        path: file.clone(),
+                        cause,
+                    })?;
+                listed.into_iter().map(|one| (one.what, one.by)).collect()
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => List::new(),
             Err(cause) => return Err(RevokeError::Read { path: file, cause }),
         };
         Ok(Self {
@@ -80,9 +95,14 @@ impl Revocations {
     }
 
     /// In force when this returns, also when the error says that it could not be kept.
-    pub(super) fn add(&self, revocation: Revocation) -> Result<(), RevokeError> {
+    pub(super) fn add(
+        &self,
+        revocation: Revocation,
+        by: Option<Identity>,
+    ) -> Result<(), RevokeError> {
         let mut list = self.list();
-        list.insert(revocation);
+        let known = list.entry(revocation).or_default();
+        *known = known.take().or(by);
         self.changes.send_modify(|count| *count += 1);
         self.keep(&list)
     }
@@ -90,7 +110,7 @@ impl Revocations {
     /// Gives whether it was there.
     pub(super) fn remove(&self, revocation: &Revocation) -> Result<bool, RevokeError> {
         let mut list = self.list();
-        let was = list.remove(revocation);
+        let was = list.remove(revocation).is_some();
         if was {
             self.changes.send_modify(|count| *count += 1);
             self.keep(&list)?;
@@ -99,7 +119,15 @@ impl Revocations {
     }
 
     pub(super) fn all(&self) -> Vec<Revocation> {
-        self.list().iter().cloned().collect()
+        self.list().keys().cloned().collect()
+    }
+
+    pub(super) fn entries(&self) -> Vec<Revoked> {
+        entries(&self.list())
+    }
+
+    pub(super) fn has(&self, revocation: &Revocation) -> bool {
+        self.list().contains_key(revocation)
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
@@ -112,7 +140,8 @@ impl Revocations {
         if list.is_empty() {
             return None;
         }
-        let identity = |identity: &Identity| list.contains(&Revocation::Identity(identity.clone()));
+        let identity =
+            |identity: &Identity| list.contains_key(&Revocation::Identity(identity.clone()));
         let client = principal.client_id.clone().map(Revocation::Client);
         let token = principal.token_id.clone().map(Revocation::Token);
         if identity(&principal.identity) {
@@ -122,9 +151,9 @@ impl Revocations {
         } else if principal.owners.iter().any(identity) {
             // Whose agent goes on alone is for the configuration to say anew.
             Some("an owner")
-        } else if client.is_some_and(|client| list.contains(&client)) {
+        } else if client.is_some_and(|client| list.contains_key(&client)) {
             Some("the client")
-        } else if token.is_some_and(|token| list.contains(&token)) {
+        } else if token.is_some_and(|token| list.contains_key(&token)) {
             Some("the token")
         } else {
             None
@@ -132,7 +161,7 @@ impl Revocations {
     }
 
     /// Written under the lock, so that the file is never older than the list.
-    fn keep(&self, list: &BTreeSet<Revocation>) -> Result<(), RevokeError> {
+    fn keep(&self, list: &List) -> Result<(), RevokeError> {
         let Some(path) = &self.file else {
             return Ok(());
         };
@@ -142,12 +171,20 @@ impl Revocations {
         })
     }
 
-    fn list(&self) -> MutexGuard<'_, BTreeSet<Revocation>> {
+    fn list(&self) -> MutexGuard<'_, List> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn write(path: &Path, list: &BTreeSet<Revocation>) -> io::Result<()> {
+fn entries(list: &List) -> Vec<Revoked> {
+    let entry = |(what, by): (&Revocation, &Option<Identity>)| Revoked {
+        what: what.clone(),
+        by: by.clone(),
+    };
+    list.iter().map(entry).collect()
+}
+
+fn write(path: &Path, list: &List) -> io::Result<()> {
     let beside = path.with_extension("new");
     let mut file = fs::OpenOptions::new()
         .write(true)
@@ -155,7 +192,7 @@ fn write(path: &Path, list: &BTreeSet<Revocation>) -> io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&beside)?;
-    serde_json::to_writer_pretty(&mut file, list)?;
+    serde_json::to_writer_pretty(&mut file, &entries(list))?;
     file.write_all(b"\n")?;
     file.sync_all()?;
     fs::rename(&beside, path)?;

@@ -34,12 +34,13 @@ impl<'a> Card<'a> {
     /// Words of ours alone.
     pub(crate) fn headline(&self) -> &'static str {
         match (self.message, self.view.state.as_str()) {
-            (Message::Pending, _) => "Approval needed",
+            (Message::Pending | Message::Left, _) => "Approval needed",
             (Message::Step, _) => "Approval needed: the next step",
             (Message::Escalated, _) => "Approval still needed: more people may decide",
             (Message::Justified, _) => "Approval needed: the reason was given",
             (Message::BrokenGlass, _) => "ALARM: a command goes without its reviewers",
             (Message::Reviewed, _) => "Looked into: the command that went without its reviewers",
+            (Message::Used, _) => "Approved and sent",
             (Message::Settled, "approved") => "Approved",
             (Message::Settled, "used") => "Approved and sent",
             (Message::Settled, "denied") => "Denied",
@@ -104,6 +105,10 @@ impl<'a> Card<'a> {
         if self.message.asks() {
             facts.push(("Reviewers", view.reviewers.join(", ")));
             facts.push(("Expires", view.expires_at.clone()));
+            if view.waiting == 0 {
+                let text = "the client has left; approved, the identical command passes once when it is asked for again";
+                facts.push(("Waits", text.to_owned()));
+            }
         }
         if view.quorum > 1 || view.approvals > 0 {
             let votes = view.votes.iter().map(|vote| {

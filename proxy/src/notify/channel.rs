@@ -141,6 +141,11 @@ impl Channel {
         !matches!(self, Self::Webhook(_))
     }
 
+    /// Whether it can bring up to date what it posted, without telling anybody.
+    pub(super) fn refreshes(&self) -> bool {
+        matches!(self, Self::Slack(_))
+    }
+
     pub(super) fn make(&self, letter: &Letter<'_>, thread: &Thread) -> Result<Bytes, SendError> {
         match self {
             Self::Webhook(_) => super::webhook::body(letter),

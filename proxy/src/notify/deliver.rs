@@ -139,6 +139,10 @@ impl Shared {
             self.log.dropped(name);
             return;
         }
+        if notice.message.refreshes() && !(self.channel.refreshes() && thread.place.is_some()) {
+            self.log.dropped(name);
+            return;
+        }
         let letter = Letter {
             id: message_id(notice, name),
             notice,
@@ -156,7 +160,7 @@ impl Shared {
                 (Digest::of(&body), error)
             }
         };
-        thread.opened |= !closes && error.is_none();
+        thread.opened |= !closes && !notice.message.refreshes() && error.is_none();
         let entry = Entry::Notified {
             approval: notice.approval.clone(),
             channel: name.to_owned(),

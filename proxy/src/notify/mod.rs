@@ -60,6 +60,10 @@ pub enum Message {
     BrokenGlass,
     /// Somebody looked into that.
     Reviewed,
+    /// Nobody waits for it any more, but whoever asked may come back: it is still asked.
+    Left,
+    /// What was approved was sent.
+    Used,
 }
 
 impl Message {
@@ -72,6 +76,8 @@ impl Message {
             Self::BrokenGlass => "approval.break_glass",
             Self::Reviewed => "approval.reviewed",
             Self::Settled => "approval.settled",
+            Self::Left => "approval.left",
+            Self::Used => "approval.used",
         }
     }
 
@@ -79,8 +85,14 @@ impl Message {
     pub fn asks(self) -> bool {
         matches!(
             self,
-            Self::Pending | Self::Step | Self::Escalated | Self::Justified
+            Self::Pending | Self::Step | Self::Escalated | Self::Justified | Self::Left
         )
+    }
+
+    /// Whether it is nothing that anybody has to hear: what was posted of it is brought up to
+    /// date, in channels that can do that.
+    pub fn refreshes(self) -> bool {
+        matches!(self, Self::Left | Self::Used)
     }
 }
 

@@ -61,13 +61,15 @@ impl PagerDuty {
             _ => format!("holdpoint/{approval}"),
         };
         let event = match letter.notice.message {
-            Message::Settled | Message::Reviewed => {
+            Message::Settled | Message::Used | Message::Reviewed => {
                 json!({"event_action": "resolve", "dedup_key": key})
             }
             Message::BrokenGlass => self.trigger(&card, letter, &key, Severity::Critical),
-            Message::Pending | Message::Step | Message::Escalated | Message::Justified => {
-                self.trigger(&card, letter, &key, self.severity)
-            }
+            Message::Pending
+            | Message::Step
+            | Message::Escalated
+            | Message::Justified
+            | Message::Left => self.trigger(&card, letter, &key, self.severity),
         };
         serde_json::to_vec(&event)
             .map(Bytes::from)

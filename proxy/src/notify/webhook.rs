@@ -102,12 +102,18 @@ pub(super) fn body(letter: &Letter<'_>) -> Result<Bytes, SendError> {
     let id = &notice.view.id;
     let base = letter.public_url.map(|base| base.trim_end_matches('/'));
     let how = match notice.message {
-        Message::Settled | Message::Reviewed => "decided already; nothing to do".to_owned(),
+        Message::Settled | Message::Used | Message::Reviewed => {
+            "decided already; nothing to do".to_owned()
+        }
         Message::BrokenGlass => format!(
             "ALARM: it runs without its reviewers, see `approval.glass`; look into it, then run \
              `holdpoint approvals review {id}`"
         ),
-        Message::Pending | Message::Step | Message::Escalated | Message::Justified => format!(
+        Message::Pending
+        | Message::Step
+        | Message::Escalated
+        | Message::Justified
+        | Message::Left => format!(
             "read `approval.shown`, then POST {{\"decision\": \"approve\" or \"deny\", \
              \"digest\": \"{}\", \"reason\": \"…\"}} with a reviewer's bearer token, or run \
              `holdpoint approvals approve {id}`; a denial needs the reason",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use holdpoint_core::config::{Config, SecretRef, UpstreamTls};
 use holdpoint_core::policy::Policy;
 use holdpoint_host::Plugin;
@@ -44,11 +44,8 @@ impl Candidate {
         let policy = Arc::new(read_enforced_rules(config)?);
         let plugins = Plugins::load(config)?;
         let secrets = Secrets::load(config)?;
-        for list in policy.on_call_lists() {
-            if !config.review.on_call.contains_key(list) {
-                bail!("rules ask `oncall:{list}`, and there is no `[review.oncall.{list}]`");
-            }
-        }
+        let lists: Vec<&str> = config.review.on_call.keys().map(String::as_str).collect();
+        policy.check_lists(&lists)?;
         // For its checks: bundles and URLs.
         Lists::new(config, &secrets).context("`[review.oncall]`")?;
         let channels = Channels::open(config, &secrets)?;

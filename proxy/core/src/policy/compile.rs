@@ -12,7 +12,7 @@ use super::{RuleFile, raw, who};
 use crate::command::Confidence;
 use crate::decision::Outcome;
 use crate::principal::Kind;
-use crate::source::{At, Problems, Source};
+use crate::source::{At, Problem, Problems, Source};
 
 /// Told to an agent whose statement would show what is protected.
 const UNMASKABLE: &str = "a protected column can only be shown masked: select it by its own name as an \
@@ -36,6 +36,14 @@ pub(super) struct Rule {
 pub(super) struct Compiled {
     pub(super) files: Vec<File>,
     pub(super) warnings: Vec<String>,
+    pub(super) lists: Vec<Listed>,
+}
+
+/// A list of who is on call that a rule asks, and what is to be said where there is none.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub(super) name: String,
+    pub(super) missing: Problem,
 }
 
 pub(super) fn compile(
@@ -46,6 +54,7 @@ pub(super) fn compile(
     let mut compiled = Compiled {
         files: Vec::new(),
         warnings: Vec::new(),
+        lists: Vec::new(),
     };
     for (n, file) in files.iter().enumerate() {
         let name = format!("{}.toml", file.name);
@@ -66,6 +75,7 @@ pub(super) fn compile(
             issuers,
             problems: &mut problems,
             warnings: &mut compiled.warnings,
+            lists: &mut compiled.lists,
         };
         let masks = compiler.masks(&raw.mask);
         let rules = compiler.rules(raw);
@@ -80,11 +90,20 @@ pub(super) struct Compiler<'a> {
     pub(super) issuers: &'a BTreeMap<String, String>,
     problems: &'a mut Problems,
     warnings: &'a mut Vec<String>,
+    lists: &'a mut Vec<Listed>,
 }
 
 impl Compiler<'_> {
     pub(super) fn warn(&mut self, message: String) {
         self.warnings.push(message);
+    }
+
+    pub(super) fn asks_list(&mut self, at: &At, name: &str) {
+        let message = format!("there is no `[review.oncall.{name}]` in the configuration");
+        self.lists.push(Listed {
+            name: name.to_owned(),
+            missing: self.source.problem(at, message),
+        });
     }
 
     pub(super) fn fault(&mut self, at: &At, message: impl Into<String>, help: &str) {

@@ -153,7 +153,12 @@ impl Compiler<'_> {
         for (n, text) in texts.iter().enumerate() {
             match who::deciders(text, self.issuers) {
                 Ok(one) if people.contains(&one) => {}
-                Ok(one) => people.push(one),
+                Ok(one) => {
+                    if let Reviewers::OnCall(list) = &one {
+                        self.asks_list(&at.index(n), list);
+                    }
+                    people.push(one);
+                }
                 Err(message) => self.fault(&at.index(n), message, ""),
             }
         }

@@ -25,7 +25,7 @@ mod raw;
 mod tests;
 mod who;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use compile::{File, Rule};
 use matcher::Fit;
@@ -74,6 +74,7 @@ pub struct Policy {
     sources: Vec<RuleFile>,
     files: Vec<File>,
     warnings: Vec<String>,
+    lists: Vec<compile::Listed>,
 }
 
 /// What a file says of an operation.
@@ -104,6 +105,7 @@ impl Policy {
             sources: files.to_vec(),
             files: compiled.files,
             warnings: compiled.warnings,
+            lists: compiled.lists,
         })
     }
 
@@ -152,22 +154,19 @@ impl Policy {
         ids.map(String::as_str).collect()
     }
 
-    /// The lists that rules ask who is on call.
-    pub fn on_call_lists(&self) -> BTreeSet<&str> {
-        let outcomes = self.files.iter().flat_map(|file| {
-            let rules = file.rules.iter().map(|rule| &rule.outcome);
-            rules.chain(file.masks.iter().map(|mask| &mask.otherwise))
-        });
-        let holds = outcomes.filter_map(|outcome| match outcome {
-            Outcome::Hold(hold) => Some(hold),
-            _ => None,
-        });
-        let sets = holds.flat_map(crate::decision::Hold::everyone);
-        sets.filter_map(|set| match set {
-            Reviewers::OnCall(list) => Some(list.as_str()),
-            _ => None,
-        })
-        .collect()
+    /// Whether all lists that rules ask who is on call are among `known`.
+    ///
+    /// # Errors
+    /// Some are not; each with the places that ask it.
+    pub fn check_lists(&self, known: &[&str]) -> Result<(), Problems> {
+        let mut problems = Problems::default();
+        for list in &self.lists {
+            if !known.contains(&list.name.as_str()) {
+                let missing = list.missing.clone();
+                problems.push(missing.choices(&list.name, known.iter().copied()));
+            }
+        }
+        problems.or(())
     }
 
     fn matchers(&self) -> impl Iterator<Item = &matcher::Matcher> {

@@ -155,11 +155,19 @@ pub enum Entry {
     Killed {
         session: SessionId,
         by: Identity,
+        /// The node at which it was asked for, where that was another one.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        node: Option<String>,
     },
     Revoked {
         identity: Identity,
-        by: Identity,
+        /// Absent where the node that we have it from no longer knows.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        by: Option<Identity>,
         sessions: u64,
+        /// The node that we have it from, where that is another one.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        node: Option<String>,
     },
     /// Something that somebody must look at, such as a node that signs two histories.
     Alarm {

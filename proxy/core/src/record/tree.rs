@@ -149,6 +149,70 @@ pub fn consistency_proof(leaves: &[Digest], old: usize) -> Option<Vec<Digest>> {
     Some(proof)
 }
 
+/// Makes the proof of [`consistency_proof`] from leaves that come one after the other, of
+/// which there may be more than fit into memory.
+#[derive(Debug)]
+pub struct Prover {
+    /// The subtrees of the proof, in its order: their first leaf, and the one after their last.
+    parts: Vec<(u64, u64, Tree)>,
+    new: u64,
+    pushed: u64,
+}
+
+impl Prover {
+    /// Proves that the tree over `new` leaves grew from the one over its first `old`;
+    /// `None` unless `0 < old <= new`.
+    pub fn new(old: u64, new: u64) -> Option<Self> {
+        if old == 0 || old > new {
+            return None;
+        }
+        let (mut from, mut to) = (0, new);
+        let mut whole = true;
+        let mut parts = Vec::new();
+        // As for `consistency_proof`, of places in place of leaves.
+        while old != to {
+            let middle = from + (to - from).next_power_of_two() / 2;
+            if old <= middle {
+                parts.push((middle, to, Tree::default()));
+                to = middle;
+            } else {
+                parts.push((from, middle, Tree::default()));
+                from = middle;
+                whole = false;
+            }
+        }
+        if !whole {
+            parts.push((from, to, Tree::default()));
+        }
+        parts.reverse();
+        Some(Self {
+            parts,
+            new,
+            pushed: 0,
+        })
+    }
+
+    /// Takes the next leaf. Gives whether there is need of more.
+    pub fn push(&mut self, leaf: Digest) -> bool {
+        let at = self.pushed;
+        self.pushed += 1;
+        let part = self
+            .parts
+            .iter_mut()
+            .find(|(from, to, _)| (*from..*to).contains(&at));
+        if let Some((_, _, tree)) = part {
+            tree.push(leaf);
+        }
+        self.pushed < self.new
+    }
+
+    /// `None` where leaves are missing.
+    pub fn proof(self) -> Option<Vec<Digest>> {
+        let whole = self.pushed >= self.new;
+        whole.then(|| self.parts.iter().map(|(_, _, tree)| tree.root()).collect())
+    }
+}
+
 /// Checks a consistency proof (RFC 9162, 2.1.4.2).
 pub fn consistent(
     old: u64,
@@ -294,6 +358,11 @@ mod tests {
                 let before = root_of(&leaves[..old]);
                 let proof = consistency_proof(&leaves, old).unwrap();
                 let (m, n) = (old as u64, new as u64);
+                let mut prover = Prover::new(m, n).unwrap();
+                for (at, leaf) in leaves.iter().enumerate() {
+                    assert_eq!(prover.push(*leaf), at + 1 < new);
+                }
+                assert_eq!(prover.proof().as_ref(), Some(&proof), "{old} {new}");
                 assert!(consistent(m, &before, n, &root, &proof), "{old} {new}");
                 let mut rewritten = leaves[..old].to_vec();
                 rewritten[old / 2].0[0] ^= 1;
@@ -304,6 +373,8 @@ mod tests {
             }
             assert_eq!(consistency_proof(&leaves, 0), None);
             assert_eq!(consistency_proof(&leaves, new + 1), None);
+            assert!(Prover::new(0, new as u64).is_none());
+            assert_eq!(Prover::new(1, new as u64).unwrap().proof(), None);
         }
     }
 }

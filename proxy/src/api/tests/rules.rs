@@ -175,3 +175,32 @@ async fn a_broken_glass_needs_the_digest_and_a_reason_and_is_reviewed() {
             .any(|entry| matches!(entry, Entry::Reviewed { .. }))
     );
 }
+
+#[tokio::test]
+async fn a_signed_decision_opens_the_window_that_the_rule_offers_and_no_other() {
+    let gateway = Gateway::start().await;
+    let mut draft = asking(1);
+    draft.hold.justify = false;
+    let _waiter = held(&gateway, &draft).await;
+    let id = draft.id.to_string();
+    let vote = |window: &str| {
+        let mut vote = decision(&id, &draft.digest.to_string(), "rita");
+        vote["window"] = json!(window);
+        vote
+    };
+    for (at, wrong) in ["session", "9m", "ever"].into_iter().enumerate() {
+        let webhook = format!("w{at}");
+        let refused = gateway.signed("chat", &id, &webhook, &vote(wrong)).await;
+        assert_eq!(refused.0, 400, "{refused:?}");
+    }
+    let done = gateway.signed("chat", &id, "m1", &vote("10m")).await;
+    assert_eq!(
+        (done.0, &done.1["state"]),
+        (200, &json!("approved")),
+        "{done:?}"
+    );
+    let (_, listed) = gateway
+        .json("GET", "/v1/windows", "review-sam", Value::Null)
+        .await;
+    assert_eq!(listed["windows"][0]["id"], json!(id), "{listed}");
+}

@@ -6,6 +6,7 @@
 
 mod export;
 mod kill;
+mod live;
 mod tail;
 
 use std::io::{self, IsTerminal as _, Write};
@@ -32,7 +33,9 @@ pub(super) enum SessionsCommand {
     Export(export::ExportArgs),
     /// What is going on now.
     Tail(tail::TailArgs),
-    /// End a live session; for reviewers.
+    /// Live sessions of all nodes, as the gateway says; for reviewers.
+    Live(live::LiveArgs),
+    /// End a live session, at whichever node; for reviewers.
     Kill(kill::KillArgs),
 }
 
@@ -79,6 +82,7 @@ impl SessionsCommand {
             Self::Replay(args) => replay(&mut out, args)?,
             Self::Export(args) => args.run()?,
             Self::Tail(args) => args.run()?,
+            Self::Live(args) => return args.run(),
             Self::Kill(args) => return args.run(),
         }
         Ok(ExitCode::SUCCESS)

@@ -472,3 +472,54 @@ async fn a_full_store_shows_in_health_and_takes_what_it_missed_once_there_is_roo
     assert_eq!(session.await.unwrap(), Settlement::Approved);
     until("health to be well", || a.cluster.health() == Ok(())).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_rewrote_its_journal_is_refused_until_somebody_says_that_it_is_well() {
+    let Some((server, a, b)) = two().await else {
+        return;
+    };
+    let kept = |size: &str| {
+        let file = std::fs::read_to_string(b.dir.path().join("peers/a.json"));
+        file.is_ok_and(|text| text.contains(&format!("\"size\": {size},")))
+    };
+    // It grows, and proves it.
+    a.neighbour.write(leaves(1, 10));
+    until("the first head", || kept("10")).await;
+    a.neighbour.write(leaves(1, 25));
+    until("the proof", || kept("25")).await;
+    assert_eq!(b.cluster.health(), Ok(()));
+    let votes = async |text: &str, owner: &Node, voter: &Node| {
+        let draft = command(60);
+        let session = owner.hold(draft.clone()).await;
+        shown(voter, &draft).await;
+        let voted = cast(voter, &draft, "rita", Verdict::Approve).await;
+        session.abort();
+        match voted {
+            Ok(Cast::Final(counted)) => assert_eq!(counted.state, text),
+            Ok(other) => panic!("{other:?}"),
+            Err(problem) => assert!(problem.detail.contains(text), "{problem:?}"),
+        }
+    };
+    votes("approved", &a, &b).await;
+
+    // Another past, longer than what was seen: its next process cannot prove it.
+    a.cluster.close().await;
+    let mut forked = leaves(1, 20);
+    forked.extend(leaves(2, 20));
+    let a = Node::start("a", &server).await;
+    a.neighbour.write(leaves(1, 25));
+    a.neighbour.write(forked);
+    until("the alarm", || {
+        counter(&b, "cluster_checkpoint_alarms_total") == 1
+    })
+    .await;
+    let said = b.cluster.health().unwrap_err();
+    assert!(said.contains("its past was rewritten"), "{said}");
+    assert!(kept("25"), "what it cannot prove is not kept");
+    votes("its past was rewritten", &a, &b).await;
+    votes("its past was rewritten", &b, &a).await;
+
+    std::fs::remove_file(b.dir.path().join("peers/a.json")).unwrap();
+    until("it to be believed again", || b.cluster.health() == Ok(())).await;
+    votes("approved", &a, &b).await;
+}

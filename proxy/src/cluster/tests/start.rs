@@ -181,6 +181,32 @@ async fn a_redis_cluster_carries_votes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_of_several_shards_carries_votes_both_ways() {
+    let Some(shards) = need!(RedisServer::shards(), "redis-server") else {
+        return;
+    };
+    // Any one leads to all.
+    let node = async |name, first: usize| {
+        let opened = Node::with(name, &shards[first], |_, config| {
+            config.place = RedisPlace::Cluster(vec![at(shards[first].address)]);
+        });
+        opened.await.unwrap()
+    };
+    let (a, b) = (node("a", 0).await, node("b", 1).await);
+    works(&a, &b).await;
+    works(&b, &a).await;
+    // What is one node's lies with one shard, and the two nodes' with two.
+    let keys = |node: &str| {
+        let lies = |server: &RedisServer| server.ask(&["EXISTS", &format!("hp:{{{node}}}:lease")]);
+        let places: Vec<_> = shards.iter().map(lies).collect();
+        places.iter().position(|there| *there == 1).unwrap()
+    };
+    assert_ne!(keys("a"), keys("b"));
+    a.neighbour.revoke("ada");
+    until("b to have it", || b.neighbour.has("ada")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sentinels_lead_to_the_master_before_and_after_a_failover() {
     let Some(mut old) = need!(RedisServer::start(), "redis-server") else {
         return;
@@ -224,30 +250,76 @@ async fn sentinels_lead_to_the_master_before_and_after_a_failover() {
     works(&a, &b).await;
 }
 
+/// What a server needs to speak TLS at `port` as well.
+fn tls(certs: &TestDir, authority: &Authority, port: u16) -> Vec<(&'static str, String)> {
+    let leaf = authority.leaf(certs, "redis");
+    let ca = certs.write("ca.pem", authority.pem());
+    let text = |path: &std::path::Path| path.display().to_string();
+    vec![
+        ("tls-port", port.to_string()),
+        ("tls-auth-clients", "no".to_owned()),
+        ("tls-cert-file", text(&leaf.cert)),
+        ("tls-key-file", text(&leaf.key)),
+        ("tls-ca-cert-file", text(&ca)),
+    ]
+}
+
+fn arguments(settings: &[(&str, String)]) -> Vec<String> {
+    let pair = |(key, value): &(&str, String)| [format!("--{key}"), value.clone()];
+    settings.iter().flat_map(pair).collect()
+}
+
+fn free_port() -> u16 {
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    free.local_addr().unwrap().port()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sentinels_and_the_master_they_name_are_reached_over_tls() {
+    crate::app::install_crypto();
+    let certs = TestDir::new("certs");
+    let authority = Authority::new("holdpoint tests");
+    let (port, sentinel_port) = (free_port(), free_port());
+    let settings = arguments(&tls(&certs, &authority, port));
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let Some(server) = need!(RedisServer::with(&settings), "redis-server") else {
+        return;
+    };
+    let lines = tls(&certs, &authority, sentinel_port).into_iter();
+    let mut lines: Vec<_> = lines.map(|(key, value)| format!("{key} {value}")).collect();
+    lines.push("tls-replication yes".to_owned());
+    let sentinel = RedisServer::sentinel_with(port, &lines.join("\n"));
+    let node = async |name, ca: &str| {
+        let ca = certs.join(ca);
+        Node::with(name, &server, |_, config| {
+            config.place = RedisPlace::Sentinel {
+                master: "holdpoint".to_owned(),
+                sentinels: vec![RedisUrl {
+                    tls: true,
+                    port: sentinel_port,
+                    ..at(sentinel.address)
+                }],
+            };
+            config.ca = Some(ca);
+        })
+        .await
+        .unwrap()
+    };
+    works(&node("a", "ca.pem").await, &node("b", "ca.pem").await).await;
+    certs.write("other.pem", Authority::new("somebody else").pem());
+    let stranger = node("c", "other.pem").await;
+    assert!(stranger.cluster.health().is_err());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_is_verified_against_the_configured_authority() {
     crate::app::install_crypto();
     let certs = TestDir::new("certs");
     let authority = Authority::new("holdpoint tests");
-    let leaf = authority.leaf(&certs, "redis");
-    let ca = certs.write("ca.pem", authority.pem());
-    let text = |path: &std::path::Path| path.display().to_string();
-    let port = {
-        let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        free.local_addr().unwrap().port()
-    };
-    let settings = [
-        "--tls-port",
-        &port.to_string(),
-        "--tls-auth-clients",
-        "no",
-        "--tls-cert-file",
-        &text(&leaf.cert),
-        "--tls-key-file",
-        &text(&leaf.key),
-        "--tls-ca-cert-file",
-        &text(&ca),
-    ];
+    let port = free_port();
+    let settings = arguments(&tls(&certs, &authority, port));
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let ca = certs.join("ca.pem");
     let Some(server) = need!(RedisServer::with(&settings), "redis-server") else {
         return;
     };

@@ -21,6 +21,9 @@ pub(crate) const APPROVE: &str = "holdpoint.approve";
 pub(crate) const DENY: &str = "holdpoint.deny";
 const OPEN: &str = "holdpoint.open";
 
+/// Of what a rule offers; the console has all. Slack takes 25 buttons in a row.
+const MAX_WINDOWS: usize = 10;
+
 /// The modal that asks for a reason.
 pub(crate) const REASON: &str = "holdpoint.reason";
 
@@ -55,7 +58,9 @@ pub(super) fn message(
     let mut actions = Vec::new();
     if message.asks() && buttons {
         if whole {
-            actions.push(approve(view));
+            actions.push(approve(view, None));
+            let offered = view.windows.iter().take(MAX_WINDOWS).enumerate();
+            actions.extend(offered.map(|offer| approve(view, Some(offer))));
         }
         actions.push(json!({
             "type": "button", "action_id": DENY, "style": "danger", "value": value(view),
@@ -85,21 +90,44 @@ pub(crate) fn fits(view: &View) -> bool {
     short(&card.command()) && short(&card.values()) && facts(&card).is_some()
 }
 
-fn approve(view: &View) -> Value {
+/// Once, or as the rule offers; then with the offer's place in the list, since no two buttons
+/// of a message have one name.
+fn approve(view: &View, offer: Option<(usize, &String)>) -> Value {
     let text = |text: &str| json!({"type": "plain_text", "text": text, "emoji": false});
+    let (action, value, label, often) = match offer {
+        None => (
+            APPROVE.to_owned(),
+            value(view),
+            "Approve".to_owned(),
+            "once, exactly as shown".to_owned(),
+        ),
+        Some((at, window)) => {
+            let span = if window == "session" {
+                "this session".to_owned()
+            } else {
+                window.clone()
+            };
+            (
+                format!("{APPROVE}.{at}"),
+                format!("{}/{window}", value(view)),
+                format!("Approve for {span}"),
+                format!("exactly as shown and as often as it is asked for, for {span}"),
+            )
+        }
+    };
     json!({
-        "type": "button", "action_id": APPROVE, "style": "primary", "value": value(view),
-        "text": text("Approve"),
+        "type": "button", "action_id": action, "style": "primary", "value": value,
+        "text": text(&label),
         "confirm": {
             "title": text("Approve this command?"),
-            "text": text("It may run once, exactly as shown. This is recorded with your name."),
+            "text": text(&format!("It may run {often}. This is recorded with your name.")),
             "confirm": text("Approve it"),
             "deny": text("Back"),
         },
     })
 }
 
-/// What a click is about.
+/// What a click is about; see `inbound::About`.
 fn value(view: &View) -> String {
     format!("{}/{}", view.id, view.digest)
 }

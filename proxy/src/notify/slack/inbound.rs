@@ -118,6 +118,8 @@ pub(crate) enum Asked {
     Approve {
         about: About,
         place: Place,
+        /// How often it may run, where that is not once.
+        window: Option<String>,
     },
     /// The first half: the reason is asked for.
     Deny {
@@ -205,18 +207,31 @@ impl Payload {
     }
 
     fn pressed(&self) -> Option<Asked> {
-        let ours = |one: &&Pressed| one.action_id == APPROVE || one.action_id == DENY;
+        let approves = |one: &Pressed| {
+            let rest = one.action_id.strip_prefix(APPROVE);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let ours = |one: &&Pressed| approves(one) || one.action_id == DENY;
         let Some(action) = self.actions.iter().find(ours) else {
             return Some(Asked::Nothing);
         };
-        let about = About::read(action.value.as_deref()?)?;
+        let value = action.value.as_deref()?;
+        let (about, window) = match value.match_indices('/').nth(1) {
+            None => (value, None),
+            Some((at, _)) => (value.get(..at)?, value.get(at + 1..)),
+        };
+        let about = About::read(about)?;
         let container = self.container.as_ref()?;
         let place = Place {
             channel: container.channel_id.clone()?,
             ts: container.message_ts.clone()?,
         };
-        Some(if action.action_id == APPROVE {
-            Asked::Approve { about, place }
+        Some(if approves(action) {
+            Asked::Approve {
+                about,
+                place,
+                window: window.map(str::to_owned),
+            }
         } else {
             Asked::Deny {
                 about,
@@ -318,6 +333,20 @@ mod tests {
             pressed(APPROVE, &value, at),
             Some(Asked::Approve { .. })
         ));
+        let chosen = |action: &str, value: &str| match pressed(action, value, at) {
+            Some(Asked::Approve { window, .. }) => window,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(chosen(APPROVE, &value), None);
+        let session = format!("{value}/session");
+        assert_eq!(
+            chosen("holdpoint.approve.0", &session),
+            Some("session".to_owned())
+        );
+        assert_eq!(
+            pressed("holdpoint.approved", &value, at),
+            Some(Asked::Nothing)
+        );
         assert_eq!(pressed(APPROVE, "nonsense", at), None);
         assert_eq!(pressed(APPROVE, &value, ""), None);
         // A modal needs a trigger.

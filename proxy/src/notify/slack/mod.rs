@@ -173,10 +173,12 @@ impl Slack {
         let notice = letter.notice;
         let (kind, view, base) = (notice.message, &notice.view, letter.public_url);
         let mut message = match kind {
-            Message::Settled | Message::Pending => blocks::message(kind, view, base, self.buttons),
+            Message::Settled | Message::Pending | Message::Left | Message::Used => {
+                blocks::message(kind, view, base, self.buttons)
+            }
             _ => blocks::note(kind, view, base),
         };
-        if kind == Message::Settled {
+        if kind == Message::Settled || kind.refreshes() {
             // Only an alarm was posted of it: how it ended is a message of its own.
             if let Some(place) = &thread.place {
                 at(&mut message, place);
@@ -205,9 +207,12 @@ impl Slack {
         thread: &mut Thread,
     ) -> Result<(), SendError> {
         let approval = letter.notice.approval.as_str();
-        if letter.notice.message == Message::Settled && thread.place.is_some() {
+        let kind = letter.notice.message;
+        if (kind == Message::Settled || kind.refreshes()) && thread.place.is_some() {
             self.call(&self.update, body.clone()).await?;
-            self.over(approval);
+            if kind != Message::Left {
+                self.over(approval);
+            }
             return Ok(());
         }
         // What has buttons says what is asked now.

@@ -141,7 +141,20 @@ fn it_is_known_which_rules_ask_owners_and_which_lists() {
     let policy = compile(&[&rules]).unwrap();
     assert_eq!(policy.asks_owners("shop"), ["a:x"]);
     assert!(policy.asks_owners("crm").is_empty());
-    assert_eq!(Vec::from_iter(policy.on_call_lists()), ["dba", "sre"]);
+    assert_eq!(policy.check_lists(&["sre", "dba", "web"]), Ok(()));
+    let said = policy
+        .check_lists(&["sre", "dbas"])
+        .unwrap_err()
+        .to_string();
+    for part in [
+        "error: there is no `[review.oncall.dba]` in the configuration",
+        "(`rule[1].hold.reviewers[1]`)",
+        "^^^^^^^^^^^^",
+        "did you mean `dbas`?",
+    ] {
+        assert!(said.contains(part), "no {part} in:\n{said}");
+    }
+    assert_eq!(said.matches("error:").count(), 1, "{said}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::report::Unreviewed;
 use crate::approval::{BreakGlass, Draft, Reach, Reviewer, Verdict, Vote, same_person};
 use crate::decision::{Hold, Outcome, Step};
 use crate::id::{ApprovalId, CommandId, Digest, SessionId};
@@ -37,6 +38,8 @@ struct Window {
 
 #[derive(Debug)]
 struct Broken {
+    seq: u64,
+    glass: BreakGlass,
     by: Vec<Identity>,
     behind: Vec<Identity>,
     hold: Hold,
@@ -293,7 +296,7 @@ impl Approvals {
     }
 
     /// Counted, not refused.
-    pub(super) fn glass(&mut self, glass: &BreakGlass) -> Checked {
+    pub(super) fn glass(&mut self, glass: &BreakGlass, seq: u64) -> Checked {
         let id = &glass.approval;
         let known = self.pending(id, "let go by a broken glass")?;
         let who = &glass.by.label;
@@ -302,6 +305,8 @@ impl Approvals {
         let by = names(&glass.by);
         known.broken = Some(glass.by.identity.clone());
         let broken = Broken {
+            seq,
+            glass: glass.clone(),
             by,
             behind: known.behind.clone(),
             hold: known.hold.clone(),
@@ -319,6 +324,18 @@ impl Approvals {
             return Err(format!("`{who}` broke the glass of {id} without a reason"));
         }
         Ok(())
+    }
+
+    /// Glass that was broken and that nobody has looked into.
+    pub(super) fn unreviewed(&self) -> Vec<Unreviewed> {
+        let open = |(approval, broken): (&ApprovalId, &Broken)| Unreviewed {
+            seq: broken.seq,
+            approval: approval.clone(),
+            by: broken.glass.by.label.clone(),
+            reason: broken.glass.reason.clone(),
+            at: broken.glass.at,
+        };
+        self.broken.iter().map(open).collect()
     }
 
     pub(super) fn reviewed(&mut self, approval: &ApprovalId, by: &Reviewer) -> Checked {

@@ -19,7 +19,7 @@ use super::tree::Tree;
 use crate::id::{Digest, SessionId};
 use linkage::{Approvals, Claim, Commands};
 
-pub use report::{Alarm, Counts, Finding, Kind, Place, Report};
+pub use report::{Alarm, Counts, Finding, Kind, Place, Report, Unreviewed};
 
 /// A wall clock may be stepped by this much without remark.
 const WALL_SLACK_NS: u64 = 5_000_000_000;
@@ -181,6 +181,7 @@ impl Verifier {
             .and_then(<[_]>::last)
             .map_or(0, |(checkpoint, _)| checkpoint.size);
         self.report.uncovered = size.saturating_sub(covered);
+        self.report.to_review(self.approvals.unreviewed());
         self.report.open = self.sessions.into_keys().collect();
         self.report
     }
@@ -454,7 +455,7 @@ impl Verifier {
                     refused: None,
                 },
                 _,
-            ) => self.approvals.glass(glass),
+            ) => self.approvals.glass(glass, frame.seq),
             (Entry::Reviewed { approval, by, .. }, _) => self.approvals.reviewed(approval, by),
             (
                 Entry::Claimed {

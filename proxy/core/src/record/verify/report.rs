@@ -59,6 +59,18 @@ pub struct Alarm {
     pub approval: Option<ApprovalId>,
 }
 
+/// A command that went by a broken glass and that nobody else has looked into. Not a fault of
+/// the record: somebody must.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unreviewed {
+    pub seq: u64,
+    pub approval: ApprovalId,
+    pub by: String,
+    pub reason: String,
+    /// Unix seconds.
+    pub at: u64,
+}
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     pub records: u64,
@@ -87,6 +99,9 @@ pub struct Report {
     pub warning_count: u64,
     pub unknown: Vec<Alarm>,
     pub unknown_count: u64,
+    /// In the order of the journal.
+    pub unreviewed: Vec<Unreviewed>,
+    pub unreviewed_count: u64,
     /// Sessions without an end where no later process should have closed them.
     pub open: Vec<SessionId>,
     pub counts: Counts,
@@ -109,6 +124,8 @@ impl Report {
             warning_count: 0,
             unknown: Vec::new(),
             unknown_count: 0,
+            unreviewed: Vec::new(),
+            unreviewed_count: 0,
             open: Vec::new(),
             counts: Counts::default(),
             root: Digest::of(b""),
@@ -131,6 +148,13 @@ impl Report {
         if self.warnings.len() < KEPT {
             self.warnings.push(finding);
         }
+    }
+
+    pub(super) fn to_review(&mut self, mut open: Vec<Unreviewed>) {
+        open.sort_by_key(|one| one.seq);
+        self.unreviewed_count = open.len() as u64;
+        open.truncate(KEPT);
+        self.unreviewed = open;
     }
 
     pub(super) fn alarm(&mut self, alarm: Alarm) {

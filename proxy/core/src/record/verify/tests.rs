@@ -316,14 +316,18 @@ fn verify(mut stream: &[u8], checkpoints: &[Checkpoint]) -> Report {
 }
 
 /// Reports errors of a session that has this in its middle.
-fn told(entries: impl IntoIterator<Item = Entry>) -> Vec<String> {
+fn report_of(entries: impl IntoIterator<Item = Entry>) -> Report {
     let mut journal = Journal::default();
     journal.add(None, start(), b"").add(Some(1), open(), b"");
     for entry in entries {
         journal.add(Some(1), entry, b"");
     }
-    let report = verify(&journal.stream(), &[journal.checkpoint()]);
-    report.errors.into_iter().map(|e| e.message).collect()
+    verify(&journal.stream(), &[journal.checkpoint()])
+}
+
+fn told(entries: impl IntoIterator<Item = Entry>) -> Vec<String> {
+    let errors = report_of(entries).errors.into_iter();
+    errors.map(|e| e.message).collect()
 }
 
 fn says(entries: impl IntoIterator<Item = Entry>, what: &str) {

@@ -349,7 +349,19 @@ fn a_broken_glass_is_for_named_people_and_is_reviewed_by_others() {
         completed(1),
         reviewed("rita", "dba"),
     ];
-    assert_eq!(told(held_by(&full(), good)), Vec::<String>::new());
+    assert_eq!(told(held_by(&full(), good.clone())), Vec::<String>::new());
+    // Until somebody has, it is open, and no error.
+    let open = |entries: &[Entry]| {
+        let report = report_of(held_by(&full(), entries.to_vec()));
+        assert!(report.ok, "{:?}", report.errors);
+        let open = report.unreviewed.into_iter();
+        open.map(|one| (one.by, one.reason)).collect::<Vec<_>>()
+    };
+    assert_eq!(open(&good), []);
+    assert_eq!(
+        open(&good[..4]),
+        [("cleo".to_owned(), "the shop is down".to_owned())]
+    );
     let says_of = |entries: Vec<Entry>, what| says(held_by(&full(), entries), what);
     says_of(
         vec![broken(breaks("rita", "dba"))],

@@ -1,0 +1,160 @@
+//! What nodes do for each other beside votes: tell what is there, end something, and let
+//! nobody in who is revoked elsewhere.
+//!
+//! An errand goes the way that a ballot goes, to one process of one node, and its answer
+//! comes back the same way. Revocations are told twice: by an errand, so that whoever revokes
+//! sees what it ended everywhere; and as a list that each node keeps in the store, so that one
+//! that was away learns of it, and a store that lost everything is given it again. Lists
+//! only grow: an old one that somebody puts back takes nothing away, and each node keeps
+//! what it learned in its own file.
+//!
+//! Limits: a node that cannot read the store lets in whom only others have revoked.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::letter::{Asked, Said};
+use super::scripts::{Reply, Script};
+use super::seal::Kind;
+use super::{Cluster, LEASE, StoreError, owner, random};
+use crate::approvals::{Errand, Later, NoAnswer, Others};
+
+/// This node, as far as others may have it do something. Nothing of it lets a command pass.
+pub trait Neighbour: Send + Sync {
+    /// Does what `node` asks, writes it to the journal, and says what came of it.
+    fn run<'a>(&'a self, node: &'a str, errand: Errand) -> Later<'a, Value>;
+
+    /// Who is let in no more here, in words that [`Neighbour::learn`] of another understands.
+    fn revoked(&self) -> String;
+
+    /// Takes over what the list of `node` has that ours has not. On return it is in force.
+    fn learn<'a>(&'a self, node: &'a str, list: &'a str) -> Later<'a, Result<(), String>>;
+
+    /// Changes whenever [`Neighbour::revoked`] does.
+    fn revocations(&self) -> watch::Receiver<u64>;
+}
+
+/// The list as it was last put into the store.
+#[derive(Default)]
+pub(super) struct Told {
+    life: String,
+    list: String,
+    at: Option<Instant>,
+}
+
+impl Told {
+    /// Puts this node's list where the others read it, if it is not there.
+    pub(super) async fn tell(&mut self, cluster: &Cluster) -> Result<(), StoreError> {
+        let inner = &cluster.0;
+        let (life, list) = (inner.life.borrow().clone(), inner.neighbour.revoked());
+        let fresh = self.at.is_some_and(|at| at.elapsed() < 3 * LEASE);
+        if fresh && self.life == life && self.list == list {
+            return Ok(());
+        }
+        if list.len() > owner::MAX_BODY {
+            tracing::error!("the list of who is revoked is too long for the store");
+            return Ok(());
+        }
+        let place = [inner.node.as_str()];
+        let mark = inner.seal.mark(Kind::Revoked, &place, list.as_bytes());
+        let mut cmd = redis::cmd("HSET");
+        cmd.arg(inner.keys.revoked(&inner.node))
+            .arg("list")
+            .arg(&list)
+            .arg("mark")
+            .arg(mark);
+        let _: u64 = inner.mail.ask(&cmd).await?;
+        *self = Self {
+            life,
+            list,
+            at: Some(Instant::now()),
+        };
+        Ok(())
+    }
+}
+
+/// The lists that were taken over, by node: their marks.
+pub(super) type Learned = BTreeMap<String, String>;
+
+impl Cluster {
+    /// Takes over whom another node lets in no more.
+    pub(super) async fn learn(&self, node: &str, learned: &mut Learned) -> Result<(), StoreError> {
+        let inner = &self.0;
+        let key = inner.keys.revoked(node);
+        let mut cmd = redis::cmd("HMGET");
+        cmd.arg(&key).arg("mark");
+        let (mark,): (Option<String>,) = inner.mail.ask(&cmd).await?;
+        if mark.is_none() || mark.as_ref() == learned.get(node) {
+            return Ok(());
+        }
+        let mut cmd = redis::cmd("HMGET");
+        cmd.arg(&key).arg("list").arg("mark");
+        let (list, mark): (Option<String>, Option<String>) = inner.mail.ask(&cmd).await?;
+        let (Some(list), Some(mark)) = (list, mark) else {
+            return Ok(());
+        };
+        if !(inner.seal).is_ours(Kind::Revoked, &[node], list.as_bytes(), &mark) {
+            inner.counts.forged.fetch_add(1, Ordering::Relaxed);
+            self.forged().await;
+            return Ok(());
+        }
+        match inner.neighbour.learn(node, &list).await {
+            Ok(()) => {
+                learned.insert(node.to_owned(), mark);
+            }
+            // In force as far as it was understood; looked at again the next time.
+            Err(error) => {
+                tracing::error!(node, %error, "who is revoked at another node is not taken over whole");
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn errand(
+        &self,
+        node: &str,
+        errand: Errand,
+        patience: Duration,
+    ) -> Result<Value, NoAnswer> {
+        let inner = &self.0;
+        let failed = |why: String| NoAnswer(why);
+        let gone = || failed(format!("node `{node}` is not there"));
+        let asked = Asked {
+            nonce: random().map_err(|error| failed(error.to_string()))?,
+            owner: node.to_owned(),
+            epoch: inner.mirror.epoch(node).ok_or_else(gone)?,
+            from: inner.node.clone(),
+            errand,
+        };
+        let body = serde_json::to_vec(&asked).map_err(|error| failed(error.to_string()))?;
+        let mark = inner.seal.mark(Kind::Errand, &[node], &body);
+        let mut cmd = Script::Errand.call(&[inner.keys.lease(node), inner.keys.votes(node)]);
+        cmd.arg(&asked.epoch).arg(body).arg(mark);
+        let reply: Reply =
+            (inner.mail.ask(&cmd).await).map_err(|error| failed(error.to_string()))?;
+        if reply.word != "ok" {
+            return Err(gone());
+        }
+        match self.answer_to(node, &asked.nonce, patience).await {
+            Some(Said::Told(answer)) => Ok(answer),
+            Some(Said::Refused(why)) => Err(failed(why.detail)),
+            Some(Said::Counted(_)) => Err(failed("an answer to something else".to_owned())),
+            None => Err(failed(format!("no answer within {patience:?}"))),
+        }
+    }
+}
+
+impl Others for Cluster {
+    fn names(&self) -> Vec<String> {
+        self.0.mirror.names()
+    }
+
+    fn ask<'a>(&'a self, node: &'a str, errand: Errand) -> Later<'a, Result<Value, NoAnswer>> {
+        Box::pin(self.errand(node, errand, self.0.config.vote_wait))
+    }
+}
