@@ -49,6 +49,12 @@ impl Candidate {
                 bail!("rules ask `oncall:{list}`, and there is no `[review.oncall.{list}]`");
             }
         }
+        if policy.wants_webauthn() && config.review.webauthn.is_none() {
+            bail!(
+                "rules ask for `webauthn = true`, and there is no `[review.webauthn]`: nobody \
+                 could register a security key"
+            );
+        }
         // For its checks: bundles and URLs.
         Lists::new(config, &secrets).context("`[review.oncall]`")?;
         let channels = Channels::open(config, &secrets)?;

@@ -32,7 +32,7 @@ use matcher::Fit;
 use merge::{Found, HOUSEKEEPING, strictest};
 
 use crate::command::{Command, Confidence, Operation};
-use crate::decision::{Decision, Monitored, Outcome, Reviewers};
+use crate::decision::{Decision, Hold, Monitored, Outcome, Reviewers};
 use crate::id::FieldHasher;
 use crate::principal::Principal;
 use crate::source::Problems;
@@ -154,20 +154,28 @@ impl Policy {
 
     /// The lists that rules ask who is on call.
     pub fn on_call_lists(&self) -> BTreeSet<&str> {
-        let outcomes = self.files.iter().flat_map(|file| {
-            let rules = file.rules.iter().map(|rule| &rule.outcome);
-            rules.chain(file.masks.iter().map(|mask| &mask.otherwise))
-        });
-        let holds = outcomes.filter_map(|outcome| match outcome {
-            Outcome::Hold(hold) => Some(hold),
-            _ => None,
-        });
-        let sets = holds.flat_map(crate::decision::Hold::everyone);
+        let sets = self.holds().flat_map(Hold::everyone);
         sets.filter_map(|set| match set {
             Reviewers::OnCall(list) => Some(list.as_str()),
             _ => None,
         })
         .collect()
+    }
+
+    /// Whether a rule asks for the signature of a security key.
+    pub fn wants_webauthn(&self) -> bool {
+        self.holds().any(|hold| hold.webauthn)
+    }
+
+    fn holds(&self) -> impl Iterator<Item = &Hold> {
+        let outcomes = self.files.iter().flat_map(|file| {
+            let rules = file.rules.iter().map(|rule| &rule.outcome);
+            rules.chain(file.masks.iter().map(|mask| &mask.otherwise))
+        });
+        outcomes.filter_map(|outcome| match outcome {
+            Outcome::Hold(hold) => Some(hold),
+            _ => None,
+        })
     }
 
     fn matchers(&self) -> impl Iterator<Item = &matcher::Matcher> {

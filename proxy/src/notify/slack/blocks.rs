@@ -54,7 +54,7 @@ pub(super) fn message(
     }
     let mut actions = Vec::new();
     if message.asks() && buttons {
-        if whole {
+        if whole && !view.needs_console() {
             actions.push(approve(view));
         }
         actions.push(json!({
