@@ -1,5 +1,7 @@
 //! Holds with steps, owners, lists, windows and emergencies.
 
+use std::time::Duration;
+
 use super::*;
 use crate::decision::Hold;
 
@@ -105,6 +107,7 @@ tls = { cert = "c", key = "k" }
 [policy]
 files = ["p.toml"]
 "#;
+    const TARGET: &str = "[target.billing]\nprotocol = \"postgres\"\naddress = \"db.example:5432\"\nuser = \"app\"\n";
     let guide = crate::config::tests_support::repository().join("docs/approvals.md");
     #[allow(clippy::disallowed_methods, reason = "a file of the repository")]
     let guide = std::fs::read_to_string(guide).unwrap();
@@ -116,7 +119,11 @@ files = ["p.toml"]
             assert_eq!(policy.warnings(), [""; 0]);
             rules += 1;
         } else {
-            let text = format!("{text}{BASE}");
+            let target = match text.contains("[target.billing]") {
+                true => "",
+                false => TARGET,
+            };
+            let text = format!("{text}{target}{BASE}");
             let config = crate::config::Config::parse(&text, "guide", std::path::Path::new("/"));
             let config = config.unwrap_or_else(|problems| panic!("{problems}"));
             // What is in force reads back as itself.
