@@ -87,6 +87,8 @@ scopes = ["holdpoint.review"]
     let settings = Settings {
         known: Some(known),
         rules: RULES.to_owned(),
+        // Pages are opened four times each before anyone decides.
+        hold: "heartbeat = \"1s\"\ninline_wait = { agent = \"5m\" }\n".to_owned(),
         ..Settings::default()
     };
     let database = server.database();

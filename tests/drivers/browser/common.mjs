@@ -32,8 +32,8 @@ export const watched = async (width, height, scheme, { script = true, within = b
   await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
   page.on("console", (message) => {
     const text = message.text();
-    // The sign-in page answers 401 and the missing one 404, a replayed form 403, and a browser logs each.
-    if (message.type() === "error" && !/status of (401|403|404)/.test(text)) violations.push(`${page.url()}: ${text}`);
+    // The sign-in page answers 401 and the missing one 404, a form that does not count 403 or 409, and a browser logs each.
+    if (message.type() === "error" && !/status of (401|403|404|409)/.test(text)) violations.push(`${page.url()}: ${text}`);
   });
   page.on("pageerror", (error) => violations.push(`${page.url()}: ${error.message}`));
   page.setDefaultTimeout(20000);

@@ -36,7 +36,8 @@ const localise = () => {
 
 // Takes the new page's content, and keeps what has the focus.
 const refresh = async () => {
-  const answer = await fetch(location.pathname, { credentials: "same-origin" });
+  // With what was asked for: a vote that was just confirmed stays confirmed.
+  const answer = await fetch(location.pathname + location.search, { credentials: "same-origin" });
   if (answer.status === 401) return location.reload();
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const fresh = page.getElementById("main");
