@@ -166,7 +166,7 @@ scopes = ["holdpoint.review"]
     for (table, made) in [("staged", true), ("vault", true), ("second_vault", false)] {
         assert_eq!(gateway.database.has_table(table), made, "{table}");
     }
-    let kept = gateway.read("state/security-keys.json");
+    let kept = gateway.read(".holdpoint/security-keys.json");
     assert!(kept.contains("key at the desk"), "{kept}");
     gateway.stop();
     gateway.verified();

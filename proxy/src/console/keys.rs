@@ -127,7 +127,7 @@ fn register(
         .text(&who.session.csrf)
         .raw("\">\n<input type=\"hidden\" name=\"nonce\" value=\"")
         .text(&nonce)
-        .raw("\">\n<input type=\"hidden\" name=\"authenticator_data\">\n<input type=\"hidden\" name=\"client_data\">\n<h2>Register another</h2>\n<p>A security key with a PIN, or a passkey of this device. Your browser asks for it.</p>\n<p><label for=\"name\">Its name <span class=\"soft\">for you, such as “key at the desk”</span></label><input type=\"text\" id=\"name\" name=\"name\" maxlength=\"60\" required></p>\n<p class=\"told bad\" role=\"alert\" data-failed hidden></p>\n<noscript><p class=\"told bad\">A security key is registered only where script runs.</p></noscript>\n<p class=\"buttons\"><button class=\"button go\">Register it</button></p>\n</form>\n");
+        .raw("\">\n<input type=\"hidden\" name=\"authenticator_data\">\n<input type=\"hidden\" name=\"client_data\">\n<h2>Register a security key</h2>\n<p>A security key with a PIN, or a passkey of this device. Your browser asks for it.</p>\n<p><label for=\"name\">Its name <span class=\"soft\">for you, such as “key at the desk”</span></label><input type=\"text\" id=\"name\" name=\"name\" maxlength=\"60\" required></p>\n<p class=\"told bad\" role=\"alert\" data-failed hidden></p>\n<noscript><p class=\"told bad\">A security key is registered only where script runs.</p></noscript>\n<p class=\"buttons\"><button class=\"button go\">Register it</button></p>\n</form>\n");
 }
 
 fn challenge(by: &Identity, nonce: &str) -> [u8; 32] {
