@@ -169,6 +169,7 @@ fn agent() -> Principal {
         expires: u64::MAX,
         token: String::new(),
         token_id: None,
+        auth_time: None,
     }
 }
 

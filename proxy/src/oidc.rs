@@ -12,14 +12,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use holdpoint_core::secret::Secret;
+use http::header;
 use openidconnect::core::{
     CoreAuthenticationFlow, CoreClient, CoreDeviceAuthorizationResponse, CoreJsonWebKeySet,
     CoreJwsSigningAlgorithm, CoreTokenResponse,
 };
-use openidconnect::url::Url;
+use openidconnect::url::{Url, form_urlencoded};
 use openidconnect::{
     AsyncHttpClient, AuthType, AuthUrl, AuthorizationCode, ClientId, ClientSecret, CsrfToken,
     DeviceAuthorizationUrl, ErrorResponse, HttpRequest, HttpResponse, IssuerUrl, JsonWebKeySet,
@@ -88,6 +89,8 @@ pub(crate) struct Given {
     pub(crate) issued: u64,
     pub(crate) expires: u64,
     id_token: Option<openidconnect::core::CoreIdToken>,
+    /// When the person signed in, in Unix seconds, as a good ID token says.
+    pub(crate) auth_time: Option<u64>,
     /// For people to read.
     pub(crate) who: Option<String>,
 }
@@ -97,6 +100,15 @@ pub(crate) struct Provider {
     client: Client,
     metadata: Metadata,
     http: Speaks,
+}
+
+/// How a sign-in is asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ask<'a> {
+    /// Passed on, such as `consent` or `login`.
+    pub(crate) prompt: Option<&'a str>,
+    /// How long ago at most the person has signed in; otherwise they are to do it again.
+    pub(crate) max_age: Option<Duration>,
 }
 
 /// A sign-in in a browser that has begun.
@@ -134,7 +146,7 @@ impl Provider {
         &self,
         scopes: &[String],
         redirect: String,
-        prompt: Option<&str>,
+        ask: Ask<'_>,
     ) -> anyhow::Result<Begun> {
         let endpoint = self.metadata.authorization_endpoint.clone();
         let endpoint = endpoint.context("the issuer has no authorization endpoint: `--device`?")?;
@@ -157,8 +169,11 @@ impl Provider {
                 .add_extra_param("audience", audience.clone())
                 .add_extra_param("resource", audience.clone());
         }
-        if let Some(prompt) = prompt {
+        if let Some(prompt) = ask.prompt {
             request = request.add_extra_param("prompt", prompt.to_owned());
+        }
+        if let Some(max_age) = ask.max_age {
+            request = request.set_max_age(max_age);
         }
         let (url, state, nonce) = request.url();
         Ok(Begun {
@@ -241,6 +256,72 @@ impl Provider {
         Ok(self.given(answer.map_err(|error| self.fault(error))?))
     }
 
+    /// Gives an access token back, where the issuer takes it. Gives whether it did.
+    pub(crate) async fn revoke(&self, access: &Secret) -> anyhow::Result<bool> {
+        let Some(endpoint) = &self.metadata.revocation_endpoint else {
+            return Ok(false);
+        };
+        let request = self.giving_back(endpoint, access)?;
+        let answer = self.http.0.send(request, TIMEOUT).await?;
+        // Tokens that the issuer does not keep itself, it cannot take back.
+        let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        if said.get("error").and_then(Value::as_str) == Some("unsupported_token_type") {
+            return Ok(false);
+        }
+        if !answer.status.is_success() {
+            anyhow::bail!(
+                "issuer `{}` answered {} to a token that was given back",
+                self.client.issuer,
+                answer.status
+            );
+        }
+        Ok(true)
+    }
+
+    fn giving_back(&self, endpoint: &str, access: &Secret) -> anyhow::Result<http::Request<Bytes>> {
+        let token = std::str::from_utf8(access.expose()).context("the token is no text")?;
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("token", token)
+            .append_pair("token_type_hint", "access_token");
+        let mut request = http::Request::post(crate::http_client::checked(endpoint)?)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        match &self.client.secret {
+            None => {
+                form.append_pair("client_id", &self.client.client_id);
+            }
+            Some(secret) => {
+                let secret = std::str::from_utf8(secret.expose())
+                    .context("the client's secret is no text")?;
+                if self.posts_secret() {
+                    form.append_pair("client_id", &self.client.client_id)
+                        .append_pair("client_secret", secret);
+                } else {
+                    let encoded = |text: &str| -> String {
+                        form_urlencoded::byte_serialize(text.as_bytes()).collect()
+                    };
+                    let pair = format!("{}:{}", encoded(&self.client.client_id), encoded(secret));
+                    let basic = format!("Basic {}", STANDARD.encode(pair));
+                    request = request.header(header::AUTHORIZATION, basic);
+                }
+            }
+        }
+        Ok(request.body(Bytes::from(form.finish()))?)
+    }
+
+    /// Where somebody signs out of the issuer itself.
+    pub(crate) fn sign_out_url(&self) -> Option<String> {
+        let mut url = Url::parse(self.metadata.end_session_endpoint.as_ref()?).ok()?;
+        url.query_pairs_mut()
+            .append_pair("client_id", &self.client.client_id);
+        Some(url.into())
+    }
+
+    /// Basic is what every server must have, unless it says what it has.
+    fn posts_secret(&self) -> bool {
+        let has = |wanted: &str| self.metadata.client_auth.iter().any(|way| way == wanted);
+        has("client_secret_post") && !has("client_secret_basic")
+    }
+
     fn asking(&self) -> anyhow::Result<CoreClient> {
         let client = CoreClient::new(
             ClientId::new(self.client.client_id.clone()),
@@ -253,20 +334,9 @@ impl Provider {
         };
         let secret =
             std::str::from_utf8(secret.expose()).context("the client's secret is no text")?;
-        // Basic is what every server must have, unless it says what it has.
-        let post = self
-            .metadata
-            .client_auth
-            .iter()
-            .any(|way| way == "client_secret_post")
-            && !self
-                .metadata
-                .client_auth
-                .iter()
-                .any(|way| way == "client_secret_basic");
         Ok(client
             .set_client_secret(ClientSecret::new(secret.to_owned()))
-            .set_auth_type(if post {
+            .set_auth_type(if self.posts_secret() {
                 AuthType::RequestBody
             } else {
                 AuthType::BasicAuth
@@ -314,6 +384,7 @@ impl Provider {
                 .refresh_token()
                 .map(|token| token.secret().clone().into()),
             id_token: answer.id_token().cloned(),
+            auth_time: None,
             // Whichever says that it ends first.
             expires: match (expires, lasts) {
                 (Some(a), Some(b)) => a.min(b),
@@ -325,7 +396,7 @@ impl Provider {
     }
 
     /// An ID token, where there is one, must be for us, from this issuer, and of this sign-in.
-    async fn checked(&self, given: Given, nonce: Option<&Nonce>) -> anyhow::Result<Given> {
+    async fn checked(&self, mut given: Given, nonce: Option<&Nonce>) -> anyhow::Result<Given> {
         let Some(token) = &given.id_token else {
             return Ok(given);
         };
@@ -340,18 +411,18 @@ impl Provider {
         );
         let verifier = client.id_token_verifier().set_allowed_algs(SIGNED_WITH);
         let good = match nonce {
-            Some(nonce) => token.claims(&verifier, nonce).map(|_| ()),
+            Some(nonce) => token.claims(&verifier, nonce),
             // The device grant has no nonce.
-            None => token
-                .claims(&verifier, |_: Option<&Nonce>| Ok(()))
-                .map(|_| ()),
+            None => token.claims(&verifier, |_: Option<&Nonce>| Ok(())),
         };
-        good.with_context(|| {
+        let claims = good.with_context(|| {
             format!(
                 "the ID token of issuer `{}` is not good; nothing was kept",
                 self.client.issuer
             )
         })?;
+        let signed_in = claims.auth_time().map(|at| at.timestamp());
+        given.auth_time = signed_in.and_then(|at| u64::try_from(at).ok());
         Ok(given)
     }
 
@@ -433,5 +504,112 @@ impl<'c> AsyncHttpClient<'c> for Speaks {
             *response.headers_mut() = answer.headers;
             Ok(response)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::http::{HeaderMap, StatusCode};
+    use axum::routing::{get, post};
+    use serde_json::json;
+
+    use super::*;
+
+    /// What came to the revocation endpoint: `Authorization` and the form.
+    type Came = Arc<Mutex<Vec<(String, String)>>>;
+
+    /// An issuer whose revocation endpoint answers so.
+    async fn issuer(
+        auth: &'static str,
+        status: u16,
+        body: &'static str,
+    ) -> (String, Came, tokio::task::JoinHandle<()>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let issuer = format!("http://{}", listener.local_addr().unwrap());
+        let metadata = json!({
+            "issuer": issuer, "jwks_uri": format!("{issuer}/keys"),
+            "revocation_endpoint": format!("{issuer}/revoke"),
+            "end_session_endpoint": format!("{issuer}/out?x=1"),
+            "token_endpoint_auth_methods_supported": [auth],
+        });
+        let came = Came::default();
+        let seen = Arc::clone(&came);
+        let revoke = move |headers: HeaderMap, form: String| async move {
+            let basic = headers.get("authorization");
+            let basic = basic.map_or("", |value| value.to_str().unwrap());
+            seen.lock().unwrap().push((basic.to_owned(), form));
+            (StatusCode::from_u16(status).unwrap(), body)
+        };
+        let router = Router::new()
+            .route(
+                "/.well-known/openid-configuration",
+                get(move || async move { axum::Json(metadata) }),
+            )
+            .route("/revoke", post(revoke));
+        let server = tokio::spawn(async move {
+            let _ = axum::serve(listener, router).await;
+        });
+        (issuer, came, server)
+    }
+
+    async fn provider(issuer: &str, secret: Option<&str>) -> Provider {
+        let client = Client {
+            issuer: issuer.to_owned(),
+            client_id: "web:1".to_owned(),
+            audience: None,
+            ca: None,
+            secret: secret.map(|secret| secret.to_owned().into()),
+            offline: false,
+        };
+        Provider::open(&client).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_token_goes_back_with_what_proves_the_client() {
+        let token: Secret = "a.b.c".to_owned().into();
+        for (auth, secret, basic, form) in [
+            ("none", None, "", "client_id=web%3A1"),
+            (
+                "client_secret_post",
+                Some("s&t"),
+                "",
+                "client_id=web%3A1&client_secret=s%26t",
+            ),
+            // Both parts encoded before they are joined (RFC 6749 section 2.3.1).
+            (
+                "client_secret_basic",
+                Some("s&t"),
+                "Basic d2ViJTNBMTpzJTI2dA==",
+                "",
+            ),
+        ] {
+            let (issuer, came, server) = issuer(auth, 200, "").await;
+            let provider = provider(&issuer, secret).await;
+            assert!(provider.revoke(&token).await.unwrap());
+            let all = came.lock().unwrap().clone();
+            let [(had, said)] = &all[..] else {
+                panic!("{all:?}")
+            };
+            assert_eq!(had, basic);
+            let wanted = format!("token=a.b.c&token_type_hint=access_token&{form}");
+            assert_eq!(*said, wanted.trim_end_matches('&'));
+            let out = provider.sign_out_url().unwrap();
+            assert_eq!(out, format!("{issuer}/out?x=1&client_id=web%3A1"));
+            server.abort();
+        }
+    }
+
+    #[tokio::test]
+    async fn an_issuer_that_cannot_take_it_back_is_no_fault_and_one_that_fails_is() {
+        let token: Secret = "a.b.c".to_owned().into();
+        let (url, _, _server) = issuer("none", 400, r#"{"error":"unsupported_token_type"}"#).await;
+        assert!(!provider(&url, None).await.revoke(&token).await.unwrap());
+        let (url, _, _server) = issuer("none", 503, "later").await;
+        let error = provider(&url, None).await.revoke(&token).await.unwrap_err();
+        assert!(error.to_string().contains("503"), "{error}");
+        assert!(!error.to_string().contains("a.b.c"), "{error}");
     }
 }

@@ -368,6 +368,20 @@ pub(crate) fn told(entry: &Entry, blob: &[u8]) -> Option<(Tone, String, String)>
             ),
             none,
         ),
+        Entry::KeyAdded { by, name, .. } => (
+            Tone::Plain,
+            format!(
+                "{} registers security key `{}`",
+                flat(&by.subject),
+                flat(name)
+            ),
+            none,
+        ),
+        Entry::KeyRemoved { by, .. } => (
+            Tone::Plain,
+            format!("{} removes a security key", flat(&by.subject)),
+            none,
+        ),
         Entry::Passed
         | Entry::Start(_)
         | Entry::Stop { .. }

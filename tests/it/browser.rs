@@ -21,7 +21,7 @@ const HELD: [&str; 3] = [
      AND entry.note <> 'keep\u{202e}this\u{200b}one'\n   AND entry.amount > 1000.50\nRETURNING entry.id",
 ];
 
-struct Script(Child);
+pub(crate) struct Script(pub(crate) Child);
 
 impl Drop for Script {
     fn drop(&mut self) {

@@ -20,6 +20,10 @@ struct Desk {
 
 impl Desk {
     async fn start() -> Option<Self> {
+        Self::with(holdpoint_tests::RULES).await
+    }
+
+    async fn with(rules: &str) -> Option<Self> {
         let server = need!(PgServer::shared(), "postgresql")?;
         let slack = FakeSlack::start().await;
         let [issuer] = free_ports();
@@ -54,6 +58,7 @@ api_url = "{}"
         let settings = Settings {
             known: Some(known),
             more,
+            rules: rules.to_owned(),
             ..Settings::default()
         };
         let gateway = Gateway::prepare(&server.database(), settings).await;
@@ -490,6 +495,38 @@ async fn a_command_that_has_no_room_in_slack_cannot_be_approved_there() {
     let slack = channels.iter().find(|one| one["channel"] == "slack:ops");
     assert!(slack.unwrap()["accepted"].as_u64() >= Some(1), "{told}");
     assert_eq!(told["undelivered"].as_array().unwrap().len(), 0, "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_a_recent_sign_in_is_denied_in_slack_and_approved_in_the_console_alone() {
+    let rules = r#"[[rule]]
+name = "all"
+match = { confidence = "proven" }
+hold = { reviewers = ["group:reviewers"], step_up = "12h" }
+"#;
+    let Some(desk) = Desk::with(rules).await else {
+        return;
+    };
+    let (psql, message) = desk.drop_is_held().await;
+    assert!(button(&message.blocks, APPROVE).is_none());
+    let text = message.blocks.to_string();
+    assert!(text.contains("a sign-in of the last 12h"), "{text}");
+    assert!(button(&message.blocks, "holdpoint.open").is_some());
+    // She signs in for her account a moment ago: that is no sign-in for what it presses later.
+    desk.linked(&message, "U1", "rita").await;
+    let mut click = desk.slack.press(&message, DENY, "U1");
+    click["actions"][0]["action_id"] = APPROVE.into();
+    desk.send(&click).await;
+    let said = says(&desk.slack.whisper("U1").await);
+    assert!(said.contains("which Slack cannot show"), "{said}");
+    let rita = desk.reviewer("rita").await;
+    let view = rita.pending("DROP TABLE orders").await;
+    assert_eq!(view["votes"].as_array().unwrap().len(), 0);
+    assert_eq!(rita.approve(&view).await.1["code"], "HP-STEP-UP");
+    assert_eq!(rita.deny(&view, "archive it instead").await.0, 200);
+    assert_ne!(psql.wait().code, Some(0));
+    desk.settled(&message).await;
+    assert!(!desk.gateway.tap.saw("DROP TABLE orders"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,8 @@ scopes = ["holdpoint.review"]
     let settings = Settings {
         known: Some(known),
         rules: rules.to_owned(),
+        // A browser takes its time, and more where two of them share a machine.
+        hold: "heartbeat = \"1s\"\ninline_wait = { agent = \"5m\" }\n".to_owned(),
         ..Settings::default()
     };
     let database = server.database();

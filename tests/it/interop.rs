@@ -47,6 +47,10 @@ impl Provider {
 
     /// A gateway that accepts its tokens, and somebody in front of it.
     async fn desk(&self) -> Option<Desk> {
+        self.desk_with(holdpoint_tests::RULES).await
+    }
+
+    async fn desk_with(&self, rules: &str) -> Option<Desk> {
         let server = need!(PgServer::shared(), "postgresql")?;
         let known = format!(
             r#"[[identity.issuer]]
@@ -64,6 +68,7 @@ groups = ["agents"]
         );
         let settings = Settings {
             known: Some(known),
+            rules: rules.to_owned(),
             ..Settings::default()
         };
         let gateway = Gateway::prepare(&server.database(), settings).await;
@@ -186,6 +191,68 @@ async fn a_reviewer_signs_in_to_the_console_which_proves_its_secret() {
     let page = browser.open(&page.link("/console/login")).await;
     let page = through(&mut browser, page, "Not signed in").await;
     assert!(!page.body.contains("not-the-secret"), "{}", page.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_issuer_is_told_to_ask_again_and_shows_the_way_out() {
+    let Some(provider) = Provider::start() else {
+        return;
+    };
+    let rules = r#"[[rule]]
+name = "all"
+match = { confidence = "proven" }
+hold = { reviewers = ["person:tests|ada"], step_up = "10s" }
+"#;
+    let Some(desk) = provider.desk_with(rules).await else {
+        return;
+    };
+    let output = desk
+        .command(&["token", "--scope", "holdpoint.connect"])
+        .env("HOLDPOINT_ISSUER", &provider.issuer)
+        .env("HOLDPOINT_CLIENT_ID", &provider.agent)
+        .env("HOLDPOINT_CLIENT_SECRET", &provider.secret)
+        .output()
+        .unwrap();
+    let token = text(&output.stdout);
+    let psql = desk
+        .gateway
+        .psql_as(token.trim())
+        .start(&["CREATE TABLE by_another_issuer (a int)"]);
+    let console = format!("http://{}/console", desk.gateway.admin);
+    let mut browser = Browser::default();
+    let page = browser.open(&console).await;
+    let page = browser.open(&page.link("/console/login")).await;
+    let page = through(&mut browser, page, "Waiting for a decision").await;
+    let page = browser.open(&page.link("class=\"card\"")).await;
+    let approve = page.link("Approve…");
+    tokio::time::sleep(std::time::Duration::from_secs(11)).await;
+    let page = browser.open(&approve).await;
+    assert!(page.body.contains("Sign in again first"), "{}", page.body);
+    // Without `max_age`, it would let the same browser pass.
+    let again = page.link("Sign in again</a>");
+    let page = browser.open(&again).await;
+    assert!(page.url.starts_with(&provider.issuer), "{}", page.url);
+    assert!(page.body.contains("password"), "{}", page.body);
+    let page = through(&mut browser, page, "Approve this command?").await;
+    assert_eq!(page.url, approve);
+    let page = browser.submit_to(&page, "/decision", &[]).await;
+    assert!(
+        page.body.contains("it settled the approval"),
+        "{}",
+        page.body
+    );
+    let done = psql.wait();
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    let page = browser.submit_to(&page, "/console/logout", &[]).await;
+    let way_out = format!(
+        "{}/session/end?client_id=holdpoint-console",
+        provider.issuer
+    );
+    assert!(page.body.contains(&way_out), "{}", page.body);
+    // It takes no token back that it does not keep itself, and says so; that is no fault.
+    assert!(!page.body.contains("given back"), "{}", page.body);
+    let log = desk.gateway.log();
+    assert!(!log.contains("a token was not given back"), "{log}");
 }
 
 /// Fills in what the provider asks until a page says `end`.

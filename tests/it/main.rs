@@ -10,6 +10,7 @@
 mod approval_rules;
 mod bad_input;
 mod browser;
+mod browser_rules;
 mod channels;
 mod connections;
 mod console;
@@ -33,6 +34,7 @@ mod reload;
 mod replay;
 mod revocation;
 mod sessions;
+mod step_up;
 mod stopping;
 mod tricks;
 mod two_nodes;

@@ -37,6 +37,10 @@ pub struct Hold {
     pub windows: Vec<Window>,
     /// Who may let it run at once in an emergency; reviewed afterwards.
     pub break_glass: Vec<Reviewers>,
+    /// How long ago at most whoever approves has signed in.
+    pub step_up: Option<Duration>,
+    /// An approval has to be signed by the reviewer's security key.
+    pub webauthn: bool,
 }
 
 /// One of the agreements that a hold needs.
@@ -72,6 +76,12 @@ impl Hold {
             && (asked.justify || !self.justify)
             && asked.windows.iter().all(|one| self.windows.contains(one))
             && within(&asked.break_glass, &self.break_glass)
+            && match (self.step_up, asked.step_up) {
+                (None, _) => true,
+                (Some(now), Some(then)) => then <= now,
+                (Some(_), None) => false,
+            }
+            && (asked.webauthn || !self.webauthn)
     }
 
     /// How many people must approve over all steps.
@@ -139,6 +149,10 @@ struct HoldWords {
     windows: Vec<Window>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     break_glass: Vec<Reviewers>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    step_up: Option<Duration>,
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    webauthn: bool,
 }
 
 impl From<HoldWords> for Hold {
@@ -154,6 +168,8 @@ impl From<HoldWords> for Hold {
             justify: words.justify,
             windows: words.windows,
             break_glass: words.break_glass,
+            step_up: words.step_up,
+            webauthn: words.webauthn,
         }
     }
 }
@@ -169,6 +185,8 @@ impl From<Hold> for HoldWords {
             justify: hold.justify,
             windows: hold.windows,
             break_glass: hold.break_glass,
+            step_up: hold.step_up,
+            webauthn: hold.webauthn,
         };
         if words.steps.len() == 1 && words.steps.iter().all(|step| step.escalate.is_none()) {
             for step in std::mem::take(&mut words.steps) {
@@ -282,6 +300,8 @@ mod tests {
             justify: false,
             windows: Vec::new(),
             break_glass: Vec::new(),
+            step_up: None,
+            webauthn: false,
         }
     }
 
@@ -310,6 +330,8 @@ mod tests {
             justify: true,
             windows: vec![Window::Session, Window::For(Duration::from_secs(600))],
             break_glass: vec![Reviewers::OnCall("sre".to_owned()), Reviewers::Owner],
+            step_up: Some(Duration::from_secs(300)),
+            webauthn: true,
             ..hold(vec![
                 Step::of(vec![group("dba")], 1),
                 escalating(300, "leads"),
@@ -358,6 +380,18 @@ mod tests {
         assert!(!why.met_by(&one) && one.met_by(&why));
         assert!(!one.met_by(&window) && window.met_by(&one));
         assert!(!one.met_by(&glass) && glass.met_by(&one));
+        let fresh = |seconds| Hold {
+            step_up: Some(Duration::from_secs(seconds)),
+            ..one.clone()
+        };
+        let (strict, mild) = (fresh(60), fresh(300));
+        assert!(mild.met_by(&strict) && !strict.met_by(&mild));
+        assert!(one.met_by(&mild) && !mild.met_by(&one));
+        let signed = Hold {
+            webauthn: true,
+            ..one.clone()
+        };
+        assert!(one.met_by(&signed) && !signed.met_by(&one));
     }
 
     #[test]

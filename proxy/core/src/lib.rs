@@ -26,5 +26,6 @@ pub mod record;
 pub mod secret;
 pub mod source;
 mod time;
+pub mod webauthn;
 
 pub use time::Now;

@@ -42,6 +42,10 @@ pub struct Principal {
     pub token: String,
     /// The `jti` claim.
     pub token_id: Option<String>,
+    /// The `auth_time` claim: when the person signed in, in Unix seconds. Renewing a token
+    /// does not change it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub auth_time: Option<u64>,
 }
 
 impl Principal {

@@ -122,6 +122,10 @@ impl About {
             "If the answer is HP-PENDING, run `holdpoint wait ID` and then send exactly the same \
              command again; it passes once. Do not rephrase it: a changed command needs a new \
              approval.",
+            "Some rules ask why: the answer says so, and nobody can approve before you have said it. \
+             Say it once, plainly and truthfully: `holdpoint wait ID --because \"…\"`.",
+            "Some rules ask the reviewer to sign in again or to sign with a security key. That \
+             takes them longer, and there is nothing for you to do: go on waiting.",
             "If a command is denied, the reason is the reviewer's answer. Do something else; do \
              not look for another way to do the same.",
         ];

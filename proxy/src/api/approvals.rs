@@ -179,6 +179,7 @@ pub(super) async fn decide(
             reviewer,
             channel: format!("integration:{name}"),
             nonce: Some(format!("{webhook}/{}", signed.nonce)),
+            assertion: None,
         }
     } else {
         let principal = api.reviewer(&headers).await?;
@@ -216,6 +217,7 @@ impl Decision {
             reviewer: voter(by),
             channel: channel.to_owned(),
             nonce: None,
+            assertion: None,
         })
     }
 }

@@ -106,7 +106,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&[u8], Problem> {
 
 /// What a verified token says of a voter. Everyone in its `act` chain and every
 /// owner counts as involved: none of them may be behind the request.
-pub(super) fn voter(principal: Principal) -> Reviewer {
+pub(crate) fn voter(principal: Principal) -> Reviewer {
     let mut also = principal.actors;
     also.extend(principal.owners);
     Reviewer {
@@ -116,5 +116,6 @@ pub(super) fn voter(principal: Principal) -> Reviewer {
         on_call: Vec::new(),
         agent: principal.kind == Kind::Agent,
         also,
+        auth_time: principal.auth_time,
     }
 }

@@ -223,6 +223,7 @@ impl Known {
             on_call: Vec::new(),
             agent: false,
             also: Vec::new(),
+            auth_time: None,
         })
     }
 }

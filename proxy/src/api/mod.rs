@@ -38,6 +38,7 @@ pub use about::{About, LoginWay, Place};
 pub use approvals::{Choice, Decided, Decision, Listed, Status};
 pub(crate) use approvals::{approval_id, cast};
 pub use auth::Tokens;
+pub(crate) use auth::voter;
 pub use integration::{AssertedReviewer, Integrations, SignedDecision};
 pub use notifications::Notifications;
 pub use problem::Problem;

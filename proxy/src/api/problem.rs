@@ -3,7 +3,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use holdpoint_core::approval::{JustifyError, VoteError};
+use holdpoint_core::approval::{JustifyError, SignIn, VoteError};
 use holdpoint_core::denial::Denial;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -104,6 +104,7 @@ impl From<VoteRefused> for Problem {
                 problem
             }
             VoteRefused::Refused { why, state } => {
+                let hint = hint(&why);
                 let (status, code) = match why {
                     VoteError::Final(_) | VoteError::Expired => {
                         (StatusCode::CONFLICT, "HP-SETTLED")
@@ -112,6 +113,10 @@ impl From<VoteRefused> for Problem {
                         (StatusCode::CONFLICT, "HP-VOTED")
                     }
                     VoteError::NotJustified(_) => (StatusCode::CONFLICT, "HP-NOT-JUSTIFIED"),
+                    VoteError::StepUp { .. } => (StatusCode::FORBIDDEN, "HP-STEP-UP"),
+                    VoteError::NotSigned(_) | VoteError::Signature(_) => {
+                        (StatusCode::FORBIDDEN, "HP-SECURITY-KEY")
+                    }
                     VoteError::Digest => (StatusCode::CONFLICT, "HP-DIGEST"),
                     VoteError::NoReason
                     | VoteError::NoCause
@@ -127,9 +132,29 @@ impl From<VoteRefused> for Problem {
                 };
                 let mut problem = Self::new(status, code, text);
                 problem.state = Some(state.word().to_owned());
+                problem.hint = hint;
                 problem
             }
         }
+    }
+}
+
+/// What mends it, where the reviewer can.
+fn hint(why: &VoteError) -> Option<String> {
+    match why {
+        VoteError::StepUp {
+            max,
+            why: SignIn::Old(_) | SignIn::Unknown,
+            ..
+        } => Some(format!(
+            "approve it in the console, or `holdpoint login --review --max-age {max}` and again; a \
+             denial needs no such thing"
+        )),
+        VoteError::StepUp { .. } => Some("the issuer's clock, or ours, is wrong".to_owned()),
+        VoteError::NotSigned(_) | VoteError::Signature(_) => {
+            Some("approve it in the console, with your security key".to_owned())
+        }
+        _ => None,
     }
 }
 

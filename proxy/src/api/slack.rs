@@ -15,7 +15,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use holdpoint_core::Now;
-use holdpoint_core::approval::{MAX_REASON, Verdict, Vote};
+use holdpoint_core::approval::{MAX_REASON, Reviewer, Verdict, Vote};
 use holdpoint_core::decision::Window;
 use holdpoint_core::display::escape_line;
 use holdpoint_core::id::Digest;
@@ -182,7 +182,11 @@ impl Click {
                 };
                 // The button is not there; but a vote is not for buttons to prevent.
                 if !self.slack.may_approve(&view) {
-                    let text = "This command is not shown whole here, so it cannot be approved here. Open it instead.";
+                    let text = if view.needs_console() {
+                        "Approving this takes a fresh sign-in or a security key, which Slack cannot show. Open it instead."
+                    } else {
+                        "This command is not shown whole here, so it cannot be approved here. Open it instead."
+                    };
                     self.whisper(&place, text, None).await;
                     return;
                 }
@@ -302,10 +306,15 @@ impl Click {
             digest: about.digest,
             verdict,
             reason,
-            reviewer: voter(principal),
+            reviewer: Reviewer {
+                // Of the sign-in for which the account was linked: of no click.
+                auth_time: None,
+                ..voter(principal)
+            },
             channel: self.slack.name().to_owned(),
             nonce: Some(place.ts.clone()),
             window,
+            assertion: None,
         };
         match cast(&*self.api.0.board, vote, now).await {
             Ok(decided) => {

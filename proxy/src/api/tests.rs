@@ -28,7 +28,7 @@ use crate::http_client::HttpClient;
 
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
-/// `review-NAME` may decide, `connect-NAME` may connect.
+/// `review-NAME` may decide, `connect-NAME` may connect; `NAME@SECONDS` signed in then.
 struct Names;
 
 impl Tokens for Names {
@@ -63,7 +63,12 @@ fn named(token: &[u8], kind: &str) -> Result<Principal, Denial> {
         let code = "HP-TOKEN-EXPIRED";
         return Err(Denial::new(Kind::Unauthenticated, code, "its time is over"));
     }
+    let (name, auth_time) = match name.split_once('@') {
+        Some((name, at)) => (name, at.parse().ok()),
+        None => (name, None),
+    };
     let mut principal = principal(name);
+    principal.auth_time = auth_time;
     principal.kind = principal::Kind::Person;
     principal.owners = Vec::new();
     principal.groups = vec!["dba".to_owned()];

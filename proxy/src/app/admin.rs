@@ -19,6 +19,7 @@ use crate::listener::ProtocolCell;
 use crate::notify::{self, Channels, Inbox, Log};
 use crate::recorder::State;
 use crate::secrets::{self, Secrets};
+use crate::security_keys::SecurityKeys;
 use crate::session::{Rules, Sessions};
 use crate::transport::ServerTls;
 
@@ -54,6 +55,15 @@ fn links(config: &Config) -> anyhow::Result<Links> {
     let each = config.review.slack.iter();
     let lasts = each.map(|(name, slack)| (format!("slack:{name}"), slack.link_lasts));
     Ok(Links::open(&config.state, lasts)?)
+}
+
+/// Where the configuration has them.
+fn security_keys(config: &Config) -> anyhow::Result<Option<Arc<SecurityKeys>>> {
+    let Some(rp) = &config.review.webauthn else {
+        return Ok(None);
+    };
+    let keys = SecurityKeys::open(&config.state, rp.clone())?;
+    Ok(Some(Arc::new(keys)))
 }
 
 /// Serves the admin listener on the control runtime.
@@ -138,6 +148,7 @@ pub(super) async fn start(
             .collect(),
         public_url,
         links: (!config.review.slack.is_empty()).then_some(links),
+        keys: security_keys(config).context("security keys")?,
         journal: config.journal.dir.clone(),
         health: health(config, shared, in_force),
         clock: Arc::new(move || clock.now()),

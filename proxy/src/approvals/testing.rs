@@ -145,6 +145,7 @@ pub(crate) fn principal(subject: &str) -> Principal {
         expires: u64::MAX,
         token: "00".to_owned(),
         token_id: None,
+        auth_time: None,
     }
 }
 
@@ -165,6 +166,8 @@ pub(crate) fn draft(agent: &str, text: &str, session: u128) -> Draft {
             justify: false,
             windows: Vec::new(),
             break_glass: Vec::new(),
+            step_up: None,
+            webauthn: false,
         },
         rule: "prod:ddl".to_owned(),
         policy: "p1".to_owned(),
@@ -189,6 +192,7 @@ pub(crate) fn reviewer(subject: &str) -> Reviewer {
         on_call: Vec::new(),
         agent: false,
         also: Vec::new(),
+        auth_time: None,
     }
 }
 
@@ -202,6 +206,7 @@ pub(crate) fn vote(draft: &Draft, subject: &str, verdict: Verdict) -> Vote {
         reviewer: reviewer(subject),
         channel: "api".to_owned(),
         nonce: None,
+        assertion: None,
     }
 }
 

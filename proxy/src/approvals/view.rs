@@ -61,6 +61,12 @@ pub struct View {
     /// Who may let it run at once.
     #[serde(default)]
     pub break_glass: Vec<String>,
+    /// How long ago at most whoever approves has signed in, such as `5m`.
+    #[serde(default)]
+    pub step_up: Option<String>,
+    /// An approval has to be signed by the reviewer's security key, in the console.
+    #[serde(default)]
+    pub webauthn: bool,
     /// Who did.
     #[serde(default)]
     pub glass: Option<GlassView>,
@@ -169,6 +175,12 @@ pub struct VoteView {
     /// How an approval lets it run, where that is not once.
     #[serde(default)]
     pub window: Option<String>,
+    /// When the reviewer had signed in, where that was proved.
+    #[serde(default)]
+    pub signed_in_at: Option<String>,
+    /// Whether their security key signed it.
+    #[serde(default)]
+    pub webauthn: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -261,6 +273,8 @@ impl View {
             justification: approval.justification().map(|text| escape(text.as_bytes())),
             windows: draft.hold.windows.iter().map(ToString::to_string).collect(),
             break_glass: draft.hold.break_glass.iter().map(reviewers).collect(),
+            step_up: draft.hold.step_up.map(|max| Span(max).to_string()),
+            webauthn: draft.hold.webauthn,
             glass: approval
                 .broken()
                 .map(|glass| GlassView::of(glass, reviewed_by)),
@@ -290,6 +304,11 @@ impl View {
     pub fn is_decided(&self) -> bool {
         self.state != "pending"
     }
+
+    /// Whether approving takes what a chat or an integration cannot show.
+    pub fn needs_console(&self) -> bool {
+        self.step_up.is_some() || self.webauthn
+    }
 }
 
 impl VoteView {
@@ -307,6 +326,9 @@ impl VoteView {
             channel: vote.channel.clone(),
             step: cast.step,
             window: vote.window.map(|window| window.to_string()),
+            signed_in_at: (vote.reviewer.auth_time)
+                .map(|at| rfc3339(at.saturating_mul(1_000_000_000))),
+            webauthn: vote.assertion.is_some(),
         }
     }
 }

@@ -414,6 +414,19 @@ pub(super) fn write_view(out: &mut impl io::Write, view: &View) -> io::Result<()
             safe(&view.windows.join(", "))
         )?;
     }
+    if let Some(max) = &view.step_up {
+        writeln!(
+            out,
+            "step-up     approving takes a sign-in of the last {}: `holdpoint login --review --max-age {0}`",
+            safe(max)
+        )?;
+    }
+    if view.webauthn {
+        writeln!(
+            out,
+            "signed      approving takes your security key, in the console"
+        )?;
+    }
     for set in &view.break_glass {
         writeln!(out, "glass       may be broken by {}", safe(set))?;
     }

@@ -244,5 +244,6 @@ pub(super) fn ordinary_agent() -> Principal {
         expires: u64::MAX,
         token: String::new(),
         token_id: None,
+        auth_time: None,
     }
 }

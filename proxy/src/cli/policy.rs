@@ -278,6 +278,12 @@ fn terms(hold: &Hold) -> Vec<String> {
         let windows: Vec<String> = hold.windows.iter().map(ToString::to_string).collect();
         lines.push(format!("may be approved for {}", windows.join(", ")));
     }
+    if let Some(max) = hold.step_up {
+        lines.push(format!("who approves has signed in within {}", Span(max)));
+    }
+    if hold.webauthn {
+        lines.push("approvals are signed by the reviewer's security key".to_owned());
+    }
     if !hold.break_glass.is_empty() {
         lines.push(format!("glass broken by {}", list(&hold.break_glass)));
     }

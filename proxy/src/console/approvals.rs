@@ -5,6 +5,7 @@
 //! it counts is for the approval service to say, as for every other channel.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use axum::extract::rejection::{FormRejection, QueryRejection};
 use axum::extract::{Form, Path, Query, State};
@@ -12,13 +13,16 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use holdpoint_core::display::escape_line;
 use holdpoint_core::id::Digest;
+use holdpoint_core::source::Span;
 use serde::Deserialize;
 
 use super::Console;
+use super::glass;
 use super::html::Html;
 use super::one::{Weight, chips, command, countdown, heading, moment, state, warnings, weight};
 use super::page::{Frame, Tab, notice, refused};
 use super::sign_in::Who;
+use super::signing::{self, Challenges, Signature};
 use crate::api::{Choice, Decision, Problem, approval_id, cast};
 use crate::approvals::View;
 
@@ -33,7 +37,7 @@ const SHORT_ROW: usize = 80;
 const RECENT: usize = 15;
 
 /// How long a page waits for a change before it asks again.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(25);
+const PATIENCE: Duration = Duration::from_secs(25);
 
 pub(super) async fn list(State(console): State<Console>, headers: HeaderMap) -> Response {
     let who = match console.who(&headers, "/console").await {
@@ -63,6 +67,7 @@ pub(super) async fn list(State(console): State<Console>, headers: HeaderMap) -> 
         }
         html.raw("</ol>\n");
     }
+    glass::open(&mut html, &console.0.own.reviews().await);
     if !decided.is_empty() {
         html.raw("<h2>Decided</h2>\n<ol class=\"rows\">\n");
         for view in decided.iter().take(RECENT) {
@@ -207,14 +212,27 @@ async fn confirm(
     warnings(&mut html, &view);
     command(
         &mut html,
-        &view,
+        &view.shown,
         console.sql_targets().contains(&view.target),
     );
+    if matches!(choice, Choice::Approve) && !ready(&mut html, &console, &who, &view, &next) {
+        return frame(&console, &who, "Decide", false).page(StatusCode::OK, &html);
+    }
     html.raw("<form class=\"vote ")
         .raw(word)
         .raw("\" method=\"post\" action=\"/console/approvals/")
         .text(&view.id)
-        .raw("/decision\">\n<input type=\"hidden\" name=\"csrf\" value=\"")
+        .raw("/decision\"");
+    let challenges = match choice {
+        Choice::Approve if view.webauthn => signing::form(&mut html, &console, &who, &view),
+        _ => None,
+    };
+    if let Some(challenges) = &challenges {
+        html.raw(" data-challenge=\"")
+            .text(&challenges.of(None))
+            .raw("\"");
+    }
+    html.raw(">\n<input type=\"hidden\" name=\"csrf\" value=\"")
         .text(&who.session.csrf)
         .raw("\">\n<input type=\"hidden\" name=\"digest\" value=\"")
         .text(&view.digest)
@@ -225,8 +243,15 @@ async fn confirm(
         Choice::Approve => {
             html.raw("<h2>Approve this command?</h2>\n<p>It may run once, exactly as shown above, on <b>")
                 .text(&view.target)
-                .raw("</b>. This is recorded with your name and cannot be taken back.</p>\n");
-            windows(&mut html, &view);
+                .raw("</b>. This is recorded with your name and cannot be taken back.");
+            if challenges.is_some() {
+                html.raw(" Your security key signs it.");
+            }
+            html.raw("</p>\n");
+            windows(&mut html, &view, challenges.as_ref());
+            if let Some(challenges) = &challenges {
+                challenges.inputs(&mut html);
+            }
             html.raw("<p><label for=\"reason\">Note <span class=\"soft\">optional, recorded</span></label><textarea id=\"reason\" name=\"reason\" rows=\"2\" maxlength=\"2000\" autofocus></textarea></p>\n<p class=\"buttons\"><button class=\"button go\">Approve it</button> ");
         }
         Choice::Deny => {
@@ -239,16 +264,68 @@ async fn confirm(
     frame(&console, &who, "Decide", false).page(StatusCode::OK, &html)
 }
 
+/// Whether `who` may approve now. Otherwise the page says what to do first, and leads back to it.
+fn ready(html: &mut Html, console: &Console, who: &Who, view: &View, next: &str) -> bool {
+    if !signed_in_lately(html, console, who, view, next) {
+        return false;
+    }
+    if view.webauthn {
+        let own = (console.0.keys.as_ref()).map(|keys| keys.of(&who.principal.identity));
+        if own.is_none_or(|own| own.is_empty()) {
+            html.raw("<section class=\"vote approve\"><h2>Register a security key to approve</h2>\n<p>The rule wants approvals signed by your security key, and you have none here. To deny it, nothing is needed.</p>\n<p class=\"buttons\"><a class=\"button go\" href=\"/console/keys\">Register one</a> ");
+            back(html, view);
+            return false;
+        }
+    }
+    true
+}
+
+/// Whether `who` signed in as lately as the rule asks; otherwise as [`ready`].
+pub(super) fn signed_in_lately(
+    html: &mut Html,
+    console: &Console,
+    who: &Who,
+    view: &View,
+    next: &str,
+) -> bool {
+    let Some(max) = &view.step_up else {
+        return true;
+    };
+    // A time that cannot be read is no time.
+    let span = Span::parse(max).map_or(Duration::ZERO, |Span(span)| span);
+    let Some((why, url)) = console.again(who, span, next) else {
+        return true;
+    };
+    html.raw("<section class=\"vote approve\"><h2>Sign in again first</h2>\n<p>To let it run, the rule wants a sign-in of the last ")
+        .text(max)
+        .raw(", and ")
+        .text(&why.to_string())
+        .raw(". You come back to this page. To deny it, nothing is needed.</p>\n<p class=\"buttons\"><a class=\"button go\" href=\"")
+        .text(&url)
+        .raw("\">Sign in again</a> ");
+    back(html, view);
+    false
+}
+
+fn back(html: &mut Html, view: &View) {
+    html.raw("<a class=\"button quiet\" data-key=\"u\" href=\"/console/approvals/")
+        .text(&view.id)
+        .raw("\">Back</a></p>\n</section>\n");
+}
+
 /// How else than once it may run, where the rule offers that.
-fn windows(html: &mut Html, view: &View) {
+fn windows(html: &mut Html, view: &View, challenges: Option<&Challenges>) {
     if view.windows.is_empty() {
         return;
     }
     html.raw("<p><label for=\"window\">May run</label><select id=\"window\" name=\"window\"><option value=\"\" selected>once</option>");
     for window in &view.windows {
-        html.raw("<option value=\"")
-            .text(window)
-            .raw("\">as often as asked, the identical command: ")
+        html.raw("<option value=\"").text(window);
+        if let (Some(challenges), Ok(window)) = (challenges, window.parse()) {
+            html.raw("\" data-challenge=\"")
+                .text(&challenges.of(Some(window)));
+        }
+        html.raw("\">as often as asked, the identical command: ")
             .text(window)
             .raw("</option>");
     }
@@ -264,6 +341,8 @@ pub(super) struct Ballot {
     reason: String,
     #[serde(default)]
     window: String,
+    #[serde(flatten)]
+    signature: Signature,
 }
 
 pub(super) async fn decision(
@@ -292,16 +371,23 @@ pub(super) async fn decision(
         reason: (!reason.is_empty()).then(|| reason.to_owned()),
         window: (!ballot.window.is_empty()).then_some(ballot.window),
     };
-    let vote = match decision.vote(&id, who.principal, "console") {
+    let mut vote = match decision.vote(&id, who.principal, "console") {
         Ok(vote) => vote,
         Err(problem) => return refused("Your vote did not count", &problem),
     };
+    if let Err(problem) = console.sign(&mut vote, ballot.signature).await {
+        return refused("Your vote did not count", &problem);
+    }
     match cast(&*console.0.approvals, vote, console.now()).await {
         Ok(decided) => Redirect::to(&format!(
             "/console/approvals/{}?told={}",
             decided.id, decided.outcome
         ))
         .into_response(),
+        // The page says what to do.
+        Err(problem) if problem.code == "HP-STEP-UP" => {
+            Redirect::to(&format!("{next}/approve")).into_response()
+        }
         Err(problem) => refused("Your vote did not count", &problem),
     }
 }

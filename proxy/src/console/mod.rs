@@ -11,15 +11,19 @@
 
 mod approvals;
 mod assets;
+mod glass;
 mod guard;
 mod health;
 mod html;
+mod keys;
 mod link;
 mod one;
 mod page;
 mod rules;
 mod sessions;
 mod sign_in;
+mod sign_out;
+mod signing;
 mod sql;
 mod table;
 
@@ -46,9 +50,11 @@ pub use health::{Health, PluginInForce, RulesInForce};
 use crate::api::{Sessions, Tokens};
 use crate::approvals::{Approvals, Board, Clock};
 use crate::links::Links;
+use crate::security_keys::SecurityKeys;
 use guard::Origin;
 use page::notice;
 use sign_in::{Begun, SignedIn, Way};
+use signing::Asked;
 use table::Table;
 
 /// No form of ours is longer.
@@ -59,6 +65,9 @@ const MAX_SIGNED_IN: usize = 1_024;
 
 /// Sign-ins that have begun. Anyone may begin one; past this the oldest is forgotten.
 const MAX_BEGUN: usize = 4_096;
+
+/// Signatures that were asked for of security keys. Past this the oldest is forgotten.
+const MAX_ASKED: usize = 4_096;
 
 /// Pages that wait for a change; each costs a connection.
 const MAX_WAITING: usize = 512;
@@ -77,6 +86,8 @@ pub struct ConsoleParts {
     pub public_url: Option<String>,
     /// Of chat accounts, where there are any.
     pub links: Option<Arc<Links>>,
+    /// That sign what reviewers approve, where the configuration has them.
+    pub keys: Option<Arc<SecurityKeys>>,
     /// The journal's directory.
     pub journal: PathBuf,
     pub health: Arc<dyn Fn() -> Health + Send + Sync>,
@@ -94,9 +105,11 @@ struct Shared {
     ways: Vec<Way>,
     origin: Origin,
     links: Option<Arc<Links>>,
+    keys: Option<Arc<SecurityKeys>>,
     journal: PathBuf,
     health: Arc<dyn Fn() -> Health + Send + Sync>,
     clock: Clock,
+    asked: Table<Asked>,
     begun: Table<Begun>,
     signed_in: Table<SignedIn>,
     waiting: Semaphore,
@@ -140,6 +153,8 @@ impl Console {
                 .collect(),
             origin: Origin::of(&url)?,
             links: parts.links,
+            keys: parts.keys,
+            asked: Table::new(MAX_ASKED),
             journal: parts.journal,
             health: parts.health,
             clock: parts.clock,
@@ -162,15 +177,26 @@ fn routes(console: Console) -> Router {
             "/console/approvals/{id}/decision",
             post(approvals::decision),
         )
+        .route(
+            "/console/approvals/{id}/glass",
+            get(glass::confirm).post(glass::break_it),
+        )
+        .route(
+            "/console/reviews/{id}",
+            get(glass::show).post(glass::review),
+        )
         .route("/console/changes", get(approvals::changes))
         .route("/console/sessions", get(sessions::list))
         .route("/console/sessions/{id}", get(sessions::one))
         .route("/console/rules", get(rules::show))
         .route("/console/health", get(health::show))
+        .route("/console/keys", get(keys::list))
+        .route("/console/keys/add", post(keys::add))
+        .route("/console/keys/remove", post(keys::remove))
         .route("/console/link/{token}", get(link::show).post(link::confirm))
         .route("/console/login", get(sign_in::login))
         .route("/console/callback", get(sign_in::callback))
-        .route("/console/logout", post(sign_in::logout))
+        .route("/console/logout", post(sign_out::logout))
         .route("/console/console.css", get(assets::style))
         .route("/console/console.js", get(assets::script))
         .route("/console/{*rest}", get(missing))

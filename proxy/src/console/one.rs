@@ -15,7 +15,7 @@ use super::Console;
 use super::approvals::{found, frame, unknown};
 use super::html::Html;
 use super::sql::shape;
-use crate::approvals::{IdentityView, View};
+use crate::approvals::{IdentityView, ShownView, View};
 
 /// Earlier decisions that are shown.
 const EARLIER: usize = 5;
@@ -71,18 +71,21 @@ pub(super) async fn show(
         html.raw("<p class=\"told bad\"><b>")
             .text(&glass.label)
             .raw("</b> let it run in an emergency, in place of its reviewers: ")
-            .text(&glass.reason)
-            .raw(match glass.reviewed_by {
-                Some(_) => " (reviewed)",
-                None => " (not reviewed yet: <code>holdpoint approvals review</code>)",
-            })
-            .raw("</p>\n");
+            .text(&glass.reason);
+        if glass.reviewed_by.is_some() {
+            html.raw(" (looked into)");
+        } else if view.node.is_none() {
+            html.raw(" <a href=\"/console/reviews/")
+                .text(&view.id)
+                .raw("\">Look into it…</a>");
+        }
+        html.raw("</p>\n");
     }
     html.raw("<div class=\"split\">\n<div class=\"first\">\n");
     warnings(&mut html, &view);
     command(
         &mut html,
-        &view,
+        &view.shown,
         console.sql_targets().contains(&view.target),
     );
     earlier(&mut html, &console, &view);
@@ -97,6 +100,14 @@ pub(super) async fn show(
             .raw("/deny\">Deny…</a> <a class=\"button go\" data-key=\"a\" href=\"/console/approvals/")
             .text(&view.id)
             .raw("/approve\">Approve…</a></nav>\n");
+        // What is no vote does not travel to other nodes.
+        if !view.break_glass.is_empty() && view.node.is_none() {
+            html.raw("<p class=\"soft small emergency\">In an emergency, ")
+                .text(&view.break_glass.join(", "))
+                .raw(" may <a href=\"/console/approvals/")
+                .text(&view.id)
+                .raw("/glass\">let it run at once…</a></p>\n");
+        }
     }
     evidence(&mut html, &view);
     frame(&console, &who, "Approval", true).page(StatusCode::OK, &html)
@@ -235,8 +246,7 @@ pub(super) fn warnings(html: &mut Html, view: &View) {
 }
 
 /// The whole of it.
-pub(super) fn command(html: &mut Html, view: &View, sql: bool) {
-    let shown = &view.shown;
+pub(super) fn command(html: &mut Html, shown: &ShownView, sql: bool) {
     html.raw("<section class=\"whole\" aria-label=\"The command\">\n<div class=\"bar\"><h2>The command, whole</h2><span class=\"soft small\">")
         .count(shown.text.lines().count(), "line")
         .raw(", ")
@@ -352,7 +362,18 @@ fn facts(html: &mut Html, view: &View) {
             .raw(" of ")
             .text(&view.reviewers.join(", "));
     }
-    html.raw("</dd>\n<dt>Transaction</dt><dd>")
+    html.raw("</dd>\n");
+    if let Some(max) = &view.step_up {
+        html.within(
+            "<dt>Approving takes</dt><dd>a sign-in of the last ",
+            max,
+            "</dd>\n",
+        );
+    }
+    if view.webauthn {
+        html.raw("<dt>Signed</dt><dd>by the reviewer's security key</dd>\n");
+    }
+    html.raw("<dt>Transaction</dt><dd>")
         .raw(if view.shown.in_transaction {
             "open"
         } else {
@@ -445,8 +466,11 @@ fn votes(html: &mut Html, view: &View) {
             .raw("</b> <span class=\"soft small\">")
             .text(&person(&vote.reviewer))
             .raw(" · ")
-            .text(&vote.channel)
-            .raw("</span>");
+            .text(&vote.channel);
+        if vote.webauthn {
+            html.raw(" · signed by a security key");
+        }
+        html.raw("</span>");
         if let Some(reason) = &vote.reason {
             html.within("<br>", reason, "");
         }

@@ -81,9 +81,17 @@ impl Frame<'_> {
         }
         html.raw("</nav>\n<form class=\"who\" method=\"post\" action=\"/console/logout\"><input type=\"hidden\" name=\"csrf\" value=\"")
             .text(&who.session.csrf)
-            .raw("\"><span>")
-            .text(&who.label())
-            .raw("</span> <button class=\"plain\">Sign out</button></form>");
+            .raw("\">");
+        if who.keys {
+            html.within(
+                "<a href=\"/console/keys\" title=\"Security keys\">",
+                &who.label(),
+                "</a>",
+            );
+        } else {
+            html.within("<span>", &who.label(), "</span>");
+        }
+        html.raw(" <button class=\"plain\">Sign out</button></form>");
     }
 }
 

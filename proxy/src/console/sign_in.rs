@@ -3,15 +3,20 @@
 //! The state of a sign-in lives here and is tied to the browser that began it by a cookie of
 //! its own; an answer counts once. What comes of it is an access token that the API's own check
 //! must accept for deciding; the browser gets a random name for it, the token itself never.
+//!
+//! When somebody signed in is what the ID token says (`auth_time`), which came in the same answer as
+//! the access token. A rule may want that to be recent: then the issuer is asked with `max_age`, and
+//! once more with `prompt=login` where it took no notice.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Form, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
+use holdpoint_core::approval::SignIn;
 use holdpoint_core::config::Issuer;
 use holdpoint_core::display::escape_line;
 use holdpoint_core::principal::Principal;
@@ -24,7 +29,7 @@ use super::html::Html;
 use super::page::{Frame, Tab, notice, refused};
 use crate::api::Problem;
 use crate::identity::same_secret;
-use crate::oidc::{self, Client, Provider, plain};
+use crate::oidc::{self, Ask, Client, Provider, plain};
 
 /// To type a password and find a phone.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -32,12 +37,15 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// What an issuer says of itself is used for this long.
 const FRESH: Duration = Duration::from_secs(3600);
 
+/// From the issuer's page to ours.
+const ON_THE_WAY: Duration = Duration::from_secs(60);
+
 /// A sign-in ends after this, whatever its token says.
 const LONGEST: Duration = Duration::from_secs(12 * 3600);
 
 /// An issuer that people sign in at.
 pub(super) struct Way {
-    name: String,
+    pub(super) name: String,
     issuer: String,
     client_id: String,
     secret: Option<Secret>,
@@ -69,7 +77,7 @@ impl Way {
     }
 
     /// Asked anew after a while, and after a failure: issuers move their endpoints.
-    async fn provider(&self, now: u64) -> anyhow::Result<Arc<Provider>> {
+    pub(super) async fn provider(&self, now: u64) -> anyhow::Result<Arc<Provider>> {
         if let Some((until, provider)) = &*self.kept()
             && now < *until
         {
@@ -107,12 +115,19 @@ pub(super) struct Begun {
     /// What the browser that began it has in its cookie.
     browser: String,
     next: String,
+    /// How recent the sign-in has to be, and whether the issuer was told to ask in any case.
+    max_age: Option<Duration>,
+    prompted: bool,
 }
 
 /// A browser in which somebody is signed in.
 pub(super) struct SignedIn {
-    token: Secret,
+    pub(super) token: Secret,
     pub(super) csrf: String,
+    /// Where.
+    pub(super) way: usize,
+    /// When, as the ID token says.
+    auth_time: Option<u64>,
 }
 
 #[cfg(test)]
@@ -121,6 +136,8 @@ impl SignedIn {
         Self {
             token: token.to_owned().into(),
             csrf: csrf.to_owned(),
+            way: 0,
+            auth_time: None,
         }
     }
 }
@@ -129,6 +146,8 @@ impl SignedIn {
 pub(super) struct Who {
     pub(super) principal: Principal,
     pub(super) session: Arc<SignedIn>,
+    /// Whether security keys can be registered here.
+    pub(super) keys: bool,
 }
 
 impl Who {
@@ -151,7 +170,14 @@ impl Console {
             return Err(Box::new(self.sign_in_page(next, None)));
         };
         match shared.tokens.review(session.token.expose(), now).await {
-            Ok(principal) => Ok(Who { principal, session }),
+            Ok(mut principal) => {
+                principal.auth_time = older(session.auth_time, principal.auth_time);
+                Ok(Who {
+                    principal,
+                    session,
+                    keys: shared.keys.is_some(),
+                })
+            }
             Err(denial) => {
                 shared.signed_in.take(name, now.mono_ns);
                 let problem = Problem::from(denial);
@@ -179,6 +205,17 @@ impl Console {
         } else {
             Err(Box::new(foreign()))
         }
+    }
+
+    /// Where `who` signs in once more and comes back to `next`, if their sign-in is older than
+    /// `max`; with why.
+    pub(super) fn again(&self, who: &Who, max: Duration, next: &str) -> Option<(SignIn, String)> {
+        let unix = self.now().unix();
+        let why = SignIn::within(who.principal.auth_time, max, unix).err()?;
+        let way = self.0.ways.get(who.session.way);
+        let issuer = way.map_or("", |way| way.name.as_str());
+        // Half of it, so that there is time left to read and to decide.
+        Some((why, login_url(issuer, max / 2, false, next)))
     }
 
     fn sign_in_page(&self, next: &str, over: Option<&Problem>) -> Response {
@@ -225,6 +262,10 @@ impl Console {
 pub(super) struct Start {
     issuer: Option<String>,
     next: Option<String>,
+    /// Seconds.
+    max_age: Option<u64>,
+    /// `login`.
+    prompt: Option<String>,
 }
 
 /// Sends the browser to the issuer.
@@ -240,10 +281,16 @@ pub(super) async fn login(
         return nothing();
     };
     let way = &console.0.ways[at];
+    let max_age = start.max_age.map(Duration::from_secs);
+    let prompted = start.prompt.as_deref() == Some("login");
     let begun = match way.provider(console.now().mono_ns).await {
         Ok(provider) => {
             let scopes = [way.review_scope.clone()];
-            provider.begin(&scopes, console.0.origin.callback(), None)
+            let ask = Ask {
+                prompt: prompted.then_some("login"),
+                max_age,
+            };
+            provider.begin(&scopes, console.0.origin.callback(), ask)
         }
         Err(error) => Err(error),
     };
@@ -272,6 +319,8 @@ pub(super) async fn login(
         begun: Mutex::new(Some(begun)),
         browser,
         next: start.next.filter(|next| is_ours(next)).unwrap_or_default(),
+        max_age,
+        prompted,
     };
     console
         .0
@@ -321,6 +370,10 @@ pub(super) async fn callback(
                 "" => "/console",
                 next => next,
             };
+            // The former sign-in of this browser, if there was one, is over.
+            if let Some(former) = cookie(&headers, &shared.origin.cookie_name("")) {
+                shared.signed_in.take(former, now.mono_ns);
+            }
             with_cookie(Redirect::to(next).into_response(), &set)
         }
         Err(Failed::Said(error)) => {
@@ -336,6 +389,25 @@ pub(super) async fn callback(
         Err(Failed::Page(page)) => *page,
     };
     with_cookie(response, &clear)
+}
+
+/// Where a sign-in begins that has to be this recent.
+fn login_url(issuer: &str, max_age: Duration, prompted: bool, next: &str) -> String {
+    format!(
+        "/console/login?issuer={}&max_age={}{}&next={}",
+        query(issuer),
+        max_age.as_secs(),
+        if prompted { "&prompt=login" } else { "" },
+        query(next)
+    )
+}
+
+/// Of two times that are said of one sign-in, the one that proves less.
+fn older(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 enum Failed {
@@ -408,6 +480,10 @@ async fn finish(
         .review(given.access.expose(), now)
         .await
         .map_err(|denial| page(refused("You cannot review here", &Problem::from(denial))))?;
+    let auth_time = older(given.auth_time, principal.auth_time);
+    if let Some(max_age) = begun.max_age {
+        check_age(begun, way, auth_time, max_age, now.unix()).map_err(page)?;
+    }
     let (Ok(name), Ok(csrf)) = (random(), random()) else {
         return Err(page(nothing()));
     };
@@ -415,6 +491,8 @@ async fn finish(
     let session = SignedIn {
         token: given.access,
         csrf,
+        way: begun.way,
+        auth_time,
     };
     let until = after(now.mono_ns, lasts);
     shared.signed_in.put(&name, session, now.mono_ns, until);
@@ -427,32 +505,44 @@ async fn finish(
     Ok(origin.cookie(&origin.cookie_name(""), &name, None))
 }
 
-#[derive(Deserialize)]
-pub(super) struct Leave {
-    csrf: String,
-}
-
-pub(super) async fn logout(
-    State(console): State<Console>,
-    headers: HeaderMap,
-    form: Result<Form<Leave>, axum::extract::rejection::FormRejection>,
-) -> Response {
-    let csrf = form.map(|Form(leave)| leave.csrf).unwrap_or_default();
-    if let Err(page) = console.sender(&headers, &csrf, "/console").await {
-        return *page;
-    }
-    let origin = &console.0.origin;
-    let name = origin.cookie_name("");
-    if let Some(value) = cookie(&headers, &name) {
-        console.0.signed_in.take(value, console.now().mono_ns);
-    }
-    let page = notice(
-        StatusCode::OK,
-        "Signed out",
-        "This browser is signed out of holdpoint. Your issuer may still know you.",
-        None,
+/// An issuer that was asked with `max_age` says when the person signed in, and that is recent; some
+/// do not do as they are asked until they are told to prompt.
+fn check_age(
+    begun: &Begun,
+    way: &Way,
+    auth_time: Option<u64>,
+    max_age: Duration,
+    unix: u64,
+) -> Result<(), Response> {
+    let Err(why) = SignIn::within(auth_time, max_age.saturating_add(ON_THE_WAY), unix) else {
+        return Ok(());
+    };
+    tracing::warn!(
+        issuer = way.name,
+        max_age = max_age.as_secs(),
+        ?why,
+        "console: no recent sign-in"
     );
-    with_cookie(page, &origin.cookie(&name, "", Some(0)))
+    match why {
+        SignIn::Old(_) if !begun.prompted => {
+            let again = login_url(&way.name, max_age, true, &begun.next);
+            Err(Redirect::to(&again).into_response())
+        }
+        SignIn::Unknown => Err(notice(
+            StatusCode::BAD_GATEWAY,
+            "Not signed in again",
+            "The issuer does not say when you signed in (`auth_time` in the ID token), so nothing proves that it was just now.",
+            Some(
+                "an operator: the console's client has to ask for `openid`, and the issuer to say it",
+            ),
+        )),
+        SignIn::Old(_) | SignIn::Future => Err(notice(
+            StatusCode::BAD_GATEWAY,
+            "Not signed in again",
+            "The issuer did not ask you to sign in again although it was told to, or its clock is wrong.",
+            None,
+        )),
+    }
 }
 
 /// One a sign-in: two windows do not disturb each other.
@@ -475,17 +565,17 @@ pub(super) fn query(text: &str) -> String {
     openidconnect::url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
-fn after(now: u64, span: Duration) -> u64 {
+pub(super) fn after(now: u64, span: Duration) -> u64 {
     now.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX))
 }
 
-fn random() -> Result<String, getrandom::Error> {
+pub(super) fn random() -> Result<String, getrandom::Error> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)?;
     Ok(hex::encode(bytes))
 }
 
-fn with_cookie(mut response: Response, set: &str) -> Response {
+pub(super) fn with_cookie(mut response: Response, set: &str) -> Response {
     if let Ok(value) = HeaderValue::from_str(set) {
         response.headers_mut().append(header::SET_COOKIE, value);
     }

@@ -11,12 +11,15 @@ use holdpoint_core::principal::{self, Identity, Principal};
 use tokio::net::TcpListener;
 
 use super::*;
+
+mod step_up;
+
 use crate::api::SessionView;
 use crate::approvals::testing::{Desk, draft, principal};
 use crate::approvals::{Later, Waiter};
 use crate::http_client::HttpClient;
 
-/// `review-NAME` may decide, whatever else may not.
+/// `review-NAME` may decide, whatever else may not; `review-NAME@SECONDS` signed in then.
 struct Names;
 
 impl Tokens for Names {
@@ -30,7 +33,12 @@ impl Tokens for Names {
                     "not to review",
                 ));
             };
+            let (name, auth_time) = match name.split_once('@') {
+                Some((name, at)) => (name, at.parse().ok()),
+                None => (name, None),
+            };
             let mut principal = principal(name);
+            principal.auth_time = auth_time;
             principal.kind = principal::Kind::Person;
             principal.owners = Vec::new();
             principal.groups = vec!["dba".to_owned()];
@@ -80,6 +88,10 @@ struct Site {
 
 impl Site {
     async fn start() -> Self {
+        Self::with_keys(None).await
+    }
+
+    async fn with_keys(keys: Option<Arc<SecurityKeys>>) -> Self {
         let desk = Desk::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
@@ -101,6 +113,7 @@ impl Site {
             issuers: Vec::new(),
             public_url: Some(base.clone()),
             links: None,
+            keys,
             journal: PathBuf::from("/nonexistent"),
             health: Arc::new(health),
             clock: desk.hands.clock(),

@@ -13,6 +13,10 @@ pub(crate) struct Metadata {
     pub(crate) token_endpoint: Option<String>,
     pub(crate) authorization_endpoint: Option<String>,
     pub(crate) device_authorization_endpoint: Option<String>,
+    /// Where a token is given back (RFC 7009).
+    pub(crate) revocation_endpoint: Option<String>,
+    /// Where people sign out of the issuer itself.
+    pub(crate) end_session_endpoint: Option<String>,
     /// What may be asked for, where the issuer says it.
     pub(crate) scopes: Vec<String>,
     /// How clients with a secret prove who they are, where the issuer says it.
@@ -108,6 +112,9 @@ fn read(url: String, body: &[u8], wanted: &str) -> Result<Metadata, DiscoveryErr
         token_endpoint: endpoint("token_endpoint")?,
         authorization_endpoint: endpoint("authorization_endpoint")?,
         device_authorization_endpoint: endpoint("device_authorization_endpoint")?,
+        // For leaving, not for coming in: one that cannot be used is as good as none.
+        revocation_endpoint: endpoint("revocation_endpoint").ok().flatten(),
+        end_session_endpoint: endpoint("end_session_endpoint").ok().flatten(),
         scopes: words("scopes_supported"),
         client_auth: words("token_endpoint_auth_methods_supported"),
         names_itself: document.get("authorization_response_iss_parameter_supported")

@@ -30,6 +30,7 @@ fn an_ordinary_token_gives_its_bearer() {
             expires: NOW + 300,
             token: super::token::fingerprint(token.as_bytes()),
             token_id: Some("t-1".to_owned()),
+            auth_time: None,
         }
     );
     assert_eq!(principal.token.len(), 16);

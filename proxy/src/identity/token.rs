@@ -170,6 +170,9 @@ impl<'a> Presented<'a> {
         if issued.is_some_and(|time| time > future) {
             return Err(bad("iat", "lies in the future"));
         }
+        if self.time("auth_time")?.is_some_and(|time| time > future) {
+            return Err(bad("auth_time", "lies in the future"));
+        }
         Ok(expires)
     }
 
@@ -277,6 +280,7 @@ impl<'a> Presented<'a> {
             scopes,
             expires,
             token_id: self.text("jti")?.map(str::to_owned),
+            auth_time: self.time("auth_time")?,
             token: self.digest,
         })
     }

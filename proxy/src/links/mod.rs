@@ -15,9 +15,6 @@
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,7 +25,7 @@ use holdpoint_core::secret::Secret;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-use crate::secrets::{SecretError, check_file};
+use crate::state_file::{self, StateFileError};
 
 const FILE: &str = "links.json";
 
@@ -37,8 +34,6 @@ const INVITED: u64 = 600;
 
 /// More people than that do not review at one gateway.
 const MAX_LINKS: usize = 10_000;
-
-const MAX_FILE: u64 = 64 << 20;
 
 const MAC: usize = 32;
 
@@ -76,12 +71,8 @@ pub struct Invitation {
 
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    #[error("cannot use `{}`: {cause}", path.display())]
-    File { path: PathBuf, cause: io::Error },
     #[error(transparent)]
-    Unsafe(#[from] SecretError),
-    #[error("`{}` is not as holdpoint wrote it: {cause}; without it everybody links their account again", path.display())]
-    Content { path: PathBuf, cause: String },
+    File(#[from] StateFileError),
     #[error("no randomness: {0}")]
     Random(getrandom::Error),
     #[error("too many accounts are linked")]
@@ -193,26 +184,9 @@ impl Links {
         Some(mac)
     }
 
-    /// Whole and beside the old one first, so that no crash leaves half of it.
     fn write(&self, links: &BTreeMap<Account, Link>) -> Result<(), LinkError> {
-        let failed = |cause| LinkError::File {
-            path: self.path.clone(),
-            cause,
-        };
         let all: Vec<_> = links.values().collect();
-        let text = serde_json::to_vec_pretty(&all).map_err(|e| failed(e.into()))?;
-        let beside = self.path.with_extension("json.new");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside)
-            .map_err(failed)?;
-        file.write_all(&text)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| std::fs::rename(&beside, &self.path))
-            .map_err(failed)
+        Ok(state_file::write(&self.path, &all)?)
     }
 
     fn links(&self) -> MutexGuard<'_, BTreeMap<Account, Link>> {
@@ -221,29 +195,7 @@ impl Links {
 }
 
 fn read(path: &Path) -> Result<BTreeMap<Account, Link>, LinkError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        Err(cause) => {
-            return Err(LinkError::File {
-                path: path.to_owned(),
-                cause,
-            });
-        }
-    };
-    // Whoever could write it could be anybody.
-    check_file(&file, path)?;
-    let mut text = Vec::new();
-    file.take(MAX_FILE)
-        .read_to_end(&mut text)
-        .map_err(|cause| LinkError::File {
-            path: path.to_owned(),
-            cause,
-        })?;
-    let links: Vec<Link> = serde_json::from_slice(&text).map_err(|e| LinkError::Content {
-        path: path.to_owned(),
-        cause: e.to_string(),
-    })?;
+    let links: Vec<Link> = state_file::read(path)?.unwrap_or_default();
     let keyed = links.into_iter().map(|link| (link.account.clone(), link));
     Ok(keyed.collect())
 }

@@ -83,11 +83,14 @@ fn a_file_that_others_can_write_is_not_believed() {
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o620)).unwrap();
-    assert!(matches!(Links::open(&dir, []), Err(LinkError::Unsafe(_))));
+    assert!(matches!(
+        Links::open(&dir, []),
+        Err(LinkError::File(StateFileError::Unsafe(_)))
+    ));
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::fs::write(&path, "[{}]").unwrap();
     assert!(matches!(
         Links::open(&dir, []),
-        Err(LinkError::Content { .. })
+        Err(LinkError::File(StateFileError::Content { .. }))
     ));
 }

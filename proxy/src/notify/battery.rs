@@ -331,6 +331,27 @@ async fn only_a_command_that_is_whole_in_a_message_can_be_approved_in_it() {
 }
 
 #[tokio::test]
+async fn what_takes_a_sign_in_or_a_key_cannot_be_approved_in_a_message() {
+    for kind in KINDS {
+        for takes in ["a sign-in of the last 5m", "your security key"] {
+            let desk = Desk::start(kind).await;
+            let mut draft = draft("agent", "DROP TABLE t", 1);
+            match takes {
+                "your security key" => draft.hold.webauthn = true,
+                _ => draft.hold.step_up = Some(Duration::from_secs(300)),
+            }
+            let _waiter = desk.hold(&draft).await;
+            let came = desk.came(1).await;
+            assert!(!came[0].may_approve, "{kind:?}");
+            if kind == Kind::Slack {
+                let whole = String::from_utf8_lossy(&came[0].raw);
+                assert!(whole.contains(takes), "{whole}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn names_that_people_chose_cannot_pass_for_anything_else() {
     for kind in KINDS {
         let desk = Desk::start(kind).await;

@@ -102,6 +102,9 @@ impl<'a> Card<'a> {
         if view.steps.len() > 1 && self.message.asks() {
             facts.push(("Step", format!("{} of {}", view.step, view.steps.len())));
         }
+        if let Some(takes) = takes(view).filter(|_| self.message.asks()) {
+            facts.push(("Approving takes", takes));
+        }
         if self.message.asks() {
             facts.push(("Reviewers", view.reviewers.join(", ")));
             facts.push(("Expires", view.expires_at.clone()));
@@ -212,6 +215,18 @@ fn class(view: &View) -> String {
         view.shown.class.clone()
     } else {
         format!("{}, not proven", view.shown.class)
+    }
+}
+
+/// What a reviewer has to do first.
+fn takes(view: &View) -> Option<String> {
+    match (&view.step_up, view.webauthn) {
+        (None, false) => None,
+        (Some(max), false) => Some(format!("a sign-in of the last {max}")),
+        (None, true) => Some("your security key, in the console".to_owned()),
+        (Some(max), true) => Some(format!(
+            "a sign-in of the last {max} and your security key, in the console"
+        )),
     }
 }
 

@@ -101,6 +101,7 @@ fn open() -> Entry {
             expires: 0,
             token: "0011223344556677".into(),
             token_id: None,
+            auth_time: None,
         },
         target: "shop".into(),
         tags: None,

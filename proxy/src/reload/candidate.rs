@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use holdpoint_core::config::{Config, SecretRef, UpstreamTls};
 use holdpoint_core::policy::Policy;
 use holdpoint_host::Plugin;
@@ -46,6 +46,12 @@ impl Candidate {
         let secrets = Secrets::load(config)?;
         let lists: Vec<&str> = config.review.on_call.keys().map(String::as_str).collect();
         policy.check_lists(&lists)?;
+        if policy.wants_webauthn() && config.review.webauthn.is_none() {
+            bail!(
+                "rules ask for `webauthn = true`, and there is no `[review.webauthn]`: nobody \
+                 could register a security key"
+            );
+        }
         // For its checks: bundles and URLs.
         Lists::new(config, &secrets).context("`[review.oncall]`")?;
         let channels = Channels::open(config, &secrets)?;

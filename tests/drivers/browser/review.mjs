@@ -5,70 +5,9 @@
 // `hold NUMBER` on standard output asks the test to start the command of that number;
 // `ok WHAT` says what was seen. The last line is `done`. Anything wrong ends it with a message.
 
-import { createRequire } from "node:module";
-import { mkdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { base, check, click, everywhere, focused, judged, press, say, shot, tell, text, watched } from "./common.mjs";
 
-const [modules, chromium, base, shots] = process.argv.slice(2);
-const require = createRequire(join(modules, "x.js"));
-const puppeteer = require("puppeteer-core");
-const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
-mkdirSync(shots, { recursive: true });
-
-const say = (line) => process.stdout.write(`${line}\n`);
-const check = (good, what) => {
-  if (!good) throw new Error(what);
-};
-
-const browser = await puppeteer.launch({
-  executablePath: chromium,
-  // The tests' machines may have no user namespaces, and only our own pages are opened.
-  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--force-color-profile=srgb"],
-});
-
-const violations = [];
-const watched = async (width, height, scheme, script = true) => {
-  const page = await browser.newPage();
-  await page.setJavaScriptEnabled(script);
-  await page.setViewport({ width, height, deviceScaleFactor: 1, isMobile: width < 500, hasTouch: width < 500 });
-  await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
-  page.on("console", (message) => {
-    const text = message.text();
-    // The sign-in page answers 401 and the missing one 404, and a browser logs each.
-    if (message.type() === "error" && !/status of (401|404)/.test(text)) violations.push(`${page.url()}: ${text}`);
-  });
-  page.on("pageerror", (error) => violations.push(`${page.url()}: ${error.message}`));
-  page.setDefaultTimeout(20000);
-  return page;
-};
-
-// Serious and critical findings of axe fail; screenshots stay for people to look at.
-const judged = async (page, name) => {
-  await page.screenshot({ path: join(shots, `${name}.png`), fullPage: true });
-  const wide = await page.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
-  check(wide[0] <= wide[1], `${name}: scrolls sideways, ${wide[0]} px in ${wide[1]}`);
-  await page.evaluate(axe);
-  const found = await page.evaluate(async () => {
-    const result = await axe.run(document, { resultTypes: ["violations"] });
-    return result.violations.map((one) => ({
-      id: one.id,
-      impact: one.impact,
-      where: one.nodes.map((node) => `${node.target} ${node.failureSummary}`).join("; "),
-    }));
-  });
-  const grave = found.filter((one) => ["serious", "critical"].includes(one.impact));
-  check(grave.length === 0, `${name}: ${JSON.stringify(grave, null, 1)}`);
-  say(`ok ${name}${found.length ? ` (${found.map((one) => one.id)})` : ""}`);
-};
-
-const text = (page) => page.evaluate(() => document.body.innerText);
-const click = (page, selector) =>
-  Promise.all([page.waitForNavigation({ waitUntil: "load" }), page.click(selector)]);
-const press = (page, key) =>
-  Promise.all([page.waitForNavigation({ waitUntil: "load" }), page.keyboard.press(key)]);
-const focused = (page) => page.evaluate(() => document.activeElement?.outerHTML ?? "");
-
-try {
+await tell(async () => {
   // Signing in, at the development issuer.
   const page = await watched(1280, 820, "light");
   await page.goto(`${base}/console`);
@@ -139,18 +78,7 @@ try {
     ["health", "/console/health"],
     ["missing", "/console/nothing"],
   ];
-  for (const scheme of ["light", "dark"]) {
-    const phone = await watched(390, 844, scheme);
-    const desk = await watched(1280, 820, scheme);
-    for (const [name, path] of pages) {
-      await phone.goto(base + path);
-      await judged(phone, `phone-${scheme}-${name}`);
-      await desk.goto(base + path);
-      await judged(desk, `desk-${scheme}-${name}`);
-    }
-    await phone.close();
-    await desk.close();
-  }
+  await everywhere(pages);
 
   // Sessions are searched and replayed.
   await page.goto(`${base}/console/sessions?text=archive_of_nothing`);
@@ -168,24 +96,12 @@ try {
   say("ok replay");
 
   // Without script all the same.
-  const plain = await watched(1280, 820, "light", false);
+  const plain = await watched(1280, 820, "light", { script: false });
   await plain.goto(`${base}/console`);
   await click(plain, ".card");
   await click(plain, '[data-key="a"]');
   await click(plain, "button.go");
   check((await plain.content()).includes("it settled the approval"), "a vote needs no script");
-  await plain.screenshot({ path: join(shots, "09-no-script.png"), fullPage: true });
+  await plain.screenshot({ path: shot("09-no-script"), fullPage: true });
   say("approved 2");
-
-  check(violations.length === 0, `the browser complains:\n${violations.join("\n")}`);
-  await browser.close();
-  say("done");
-} catch (error) {
-  console.error(error);
-  const open = await browser.pages().catch(() => []);
-  for (const [at, page] of open.entries()) {
-    await page.screenshot({ path: join(shots, `failed-${at}.png`) }).catch(() => {});
-  }
-  await browser.close().catch(() => {});
-  process.exit(1);
-}
+});

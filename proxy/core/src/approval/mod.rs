@@ -9,6 +9,7 @@ mod glass;
 mod refusals;
 mod shown;
 mod state;
+mod step_up;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -18,6 +19,7 @@ pub use glass::{BreakGlass, may_review};
 pub use refusals::{ClaimError, JustifyError, VoteError};
 pub use shown::Shown;
 pub use state::{Approval, Cast, MAX_REASON, State, VoteOutcome};
+pub use step_up::{SignIn, challenge};
 pub use window::{OpenWindow, Reach};
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::decision::{Hold, Reviewers, Window};
 use crate::id::{ApprovalId, CommandId, Digest, SessionId};
 use crate::principal::{Identity, Principal};
+use crate::webauthn::Assertion;
 
 /// What a held command asks of its reviewers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +73,9 @@ pub struct Vote {
     /// Names this vote for idempotence, such as a webhook's id.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub nonce: Option<String>,
+    /// The reviewer's own signature over this vote, where a rule asks for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub assertion: Option<Box<Assertion>>,
 }
 
 /// Who voted, as far as it was proved.
@@ -87,6 +93,10 @@ pub struct Reviewer {
     /// Further identities of the same person (`act` chain); none may be behind the request.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub also: Vec<Identity>,
+    /// When they signed in, in Unix seconds, as their issuer says. Absent where nobody
+    /// proved it, such as in a chat.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub auth_time: Option<u64>,
 }
 
 impl Draft {

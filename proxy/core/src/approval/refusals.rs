@@ -1,5 +1,8 @@
 //! Why something does not count. Each has a sentence for whoever is refused.
 
+use super::SignIn;
+use crate::webauthn::WebauthnError;
+
 /// Why a vote, or another act of a reviewer, does not count.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VoteError {
@@ -28,6 +31,16 @@ pub enum VoteError {
         window: String,
         offered: Vec<String>,
     },
+    #[error("rule `{rule}` wants a sign-in of the last {max} before an approval, and {why}")]
+    StepUp {
+        rule: String,
+        max: String,
+        why: SignIn,
+    },
+    #[error("rule `{0}` wants approvals signed by your security key")]
+    NotSigned(String),
+    #[error("the security key's signature is not good for this vote: {0}")]
+    Signature(WebauthnError),
     #[error("a denial needs a reason: it is what the agent is told")]
     NoReason,
     #[error("breaking the glass needs a reason: others will review it")]

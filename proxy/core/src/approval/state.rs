@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BreakGlass, ClaimError, Clearance, Draft, JustifyError, OpenWindow, Reach, Reviewer, Verdict,
-    Vote, VoteError, same_person,
+    Vote, VoteError, same_person, step_up,
 };
 use crate::Now;
 use crate::decision::Step;
@@ -296,7 +296,7 @@ impl Approval {
                 reason: bounded(reason).to_owned(),
             }));
         }
-        self.approvable(vote)?;
+        self.approvable(vote, now)?;
         let (have, need) = (self.progress().0.saturating_add(1), self.need());
         if have < need {
             return Ok(VoteOutcome::Counted { have, need });
@@ -417,6 +417,8 @@ impl Approval {
         if glass.reason.len() > MAX_REASON {
             return Err(VoteError::LongReason(MAX_REASON));
         }
+        // A signature is not asked for: in an emergency the key may be elsewhere.
+        step_up::recent(&self.draft.hold, &self.draft.rule, &glass.by, now.unix())?;
         Ok(State::Approved {
             by: vec![glass.by.identity.clone()],
         })
@@ -561,11 +563,13 @@ impl Approval {
     }
 
     /// What an approval needs beyond somebody who may give it.
-    fn approvable(&self, vote: &Vote) -> Result<(), VoteError> {
-        let hold = &self.draft.hold;
+    fn approvable(&self, vote: &Vote, now: Now) -> Result<(), VoteError> {
+        let (hold, rule) = (&self.draft.hold, &self.draft.rule);
         if hold.justify && self.justification.is_none() {
             return Err(VoteError::NotJustified(self.draft.rule.clone()));
         }
+        step_up::recent(hold, rule, &vote.reviewer, now.unix())?;
+        step_up::signed(hold, rule, vote)?;
         match vote.window {
             Some(window) if !hold.windows.contains(&window) => Err(VoteError::NoWindow {
                 rule: self.draft.rule.clone(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 mod rules;
+mod step_up;
 
 use super::*;
 use crate::Now;
@@ -47,6 +48,7 @@ fn draft(quorum: u32) -> Draft {
             expires: u64::MAX,
             token: String::new(),
             token_id: None,
+            auth_time: None,
         },
         hold: Hold {
             steps: vec![Step::of(
@@ -64,6 +66,8 @@ fn draft(quorum: u32) -> Draft {
             justify: false,
             windows: Vec::new(),
             break_glass: Vec::new(),
+            step_up: None,
+            webauthn: false,
         },
         rule: "base:delete".to_owned(),
         policy: "v1".to_owned(),
@@ -98,9 +102,11 @@ fn vote(subject: &str, verdict: Verdict) -> Vote {
             on_call: Vec::new(),
             agent: false,
             also: Vec::new(),
+            auth_time: None,
         },
         channel: "cli".to_owned(),
         nonce: None,
+        assertion: None,
     }
 }
 

@@ -68,6 +68,9 @@ fn root(config: &Config) -> raw::Root {
         hold: hold(&config.hold),
         review: raw::Review {
             public_url: config.review.public_url.clone(),
+            webauthn: config.review.webauthn.as_ref().map(|rp| raw::Webauthn {
+                rp_id: Some(rp.id.clone()),
+            }),
             webhook: config.review.webhooks.iter().map(webhook).collect(),
             integration: config
                 .review

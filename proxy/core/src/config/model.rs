@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::decision::Reviewers;
 use crate::principal::Identity;
+use crate::webauthn::RelyingParty;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -226,6 +227,8 @@ pub struct HoldConfig {
 pub struct Review {
     /// Base of the links in messages.
     pub public_url: Option<String>,
+    /// What security keys are made for; without it there are none.
+    pub webauthn: Option<RelyingParty>,
     pub webhooks: Vec<WebhookOut>,
     pub integrations: BTreeMap<String, Integration>,
     pub on_call: BTreeMap<String, OnCall>,

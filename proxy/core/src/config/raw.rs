@@ -360,6 +360,10 @@ pub(super) struct Review {
     /// Where held commands are announced (Standard Webhooks).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) webhook: Vec<Webhook>,
+    /// Lets reviewers register security keys and passkeys in the console, which sign what they
+    /// approve where a rule says `webauthn = true`. Needs a `public_url` with a host's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) webauthn: Option<Webauthn>,
     /// Systems that may send signed votes, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) integration: BTreeMap<String, Integration>,
@@ -378,6 +382,16 @@ pub(super) struct Review {
     /// PagerDuty services, by a name of yours.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) pagerduty: BTreeMap<String, PagerDuty>,
+}
+
+/// The relying party that keys are made for.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Webauthn {
+    /// The host of `public_url` unless set; else a domain above it. Keys that were made for another
+    /// one are good no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rp_id: Option<String>,
 }
 
 /// Where to ask who is on call. The answer is `{"people": [{"issuer": "NAME", "subject": "…"}]}`.

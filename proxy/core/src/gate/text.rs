@@ -268,6 +268,8 @@ mod tests {
                 justify,
                 windows: Vec::new(),
                 break_glass: Vec::new(),
+                step_up: None,
+                webauthn: false,
             };
             let notice = holding(&id, "a:x", &hold, false, 60_000_000_000, now);
             assert!(notice.contains("2 reviewers in 2 steps"), "{notice}");

@@ -252,6 +252,7 @@ impl From<CasePrincipal> for Principal {
             expires: u64::MAX,
             token: String::new(),
             token_id: None,
+            auth_time: None,
         }
     }
 }

@@ -16,6 +16,9 @@ const DEFAULT_EXPIRY: Duration = Duration::from_secs(30 * 60);
 /// More agreements than anyone would wait for.
 const MAX_STEPS: usize = 8;
 
+/// Nobody comes back from a sign-in and reads what they approve any faster.
+const MIN_STEP_UP: Duration = Duration::from_secs(10);
+
 /// A window is a leave for the work at hand, not a rule.
 const MAX_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
@@ -44,6 +47,14 @@ impl Compiler<'_> {
             self.fault(&glass, "an empty list lets nobody", "remove it");
         }
         let break_glass = self.people(&glass, raw.break_glass.as_deref().unwrap_or_default());
+        let step_up = raw.step_up.map(|span| span.0);
+        if step_up.is_some_and(|max| max < MIN_STEP_UP) {
+            let message = format!(
+                "at least {}: nobody could sign in and vote in time",
+                Span(MIN_STEP_UP)
+            );
+            self.fault(&at.key("step_up"), message, "");
+        }
         if steps.iter().any(|step| step.reviewers.is_empty()) {
             self.warn(format!(
                 "`{id}` holds for reviewers but names none: what it matches is refused"
@@ -59,6 +70,8 @@ impl Compiler<'_> {
             justify: raw.justify,
             windows,
             break_glass,
+            step_up,
+            webauthn: raw.webauthn,
         })
     }
 

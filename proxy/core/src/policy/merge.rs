@@ -61,6 +61,11 @@ fn both(one: &Hold, two: &Hold) -> Option<Hold> {
         justify: one.justify || two.justify,
         windows: shared(&one.windows, &two.windows),
         break_glass: shared(&one.break_glass, &two.break_glass),
+        step_up: match (one.step_up, two.step_up) {
+            (Some(one), Some(two)) => Some(one.min(two)),
+            (one, two) => one.or(two),
+        },
+        webauthn: one.webauthn || two.webauthn,
     })
 }
 

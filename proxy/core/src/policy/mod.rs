@@ -32,7 +32,7 @@ use matcher::Fit;
 use merge::{Found, HOUSEKEEPING, strictest};
 
 use crate::command::{Command, Confidence, Operation};
-use crate::decision::{Decision, Monitored, Outcome, Reviewers};
+use crate::decision::{Decision, Hold, Monitored, Outcome, Reviewers};
 use crate::id::FieldHasher;
 use crate::principal::Principal;
 use crate::source::Problems;
@@ -167,6 +167,22 @@ impl Policy {
             }
         }
         problems.or(())
+    }
+
+    /// Whether a rule asks for the signature of a security key.
+    pub fn wants_webauthn(&self) -> bool {
+        self.holds().any(|hold| hold.webauthn)
+    }
+
+    fn holds(&self) -> impl Iterator<Item = &Hold> {
+        let outcomes = self.files.iter().flat_map(|file| {
+            let rules = file.rules.iter().map(|rule| &rule.outcome);
+            rules.chain(file.masks.iter().map(|mask| &mask.otherwise))
+        });
+        outcomes.filter_map(|outcome| match outcome {
+            Outcome::Hold(hold) => Some(hold),
+            _ => None,
+        })
     }
 
     fn matchers(&self) -> impl Iterator<Item = &matcher::Matcher> {

@@ -140,6 +140,13 @@ pub(super) struct Hold {
     pub(super) windows: Option<Vec<String>>,
     /// People who may let it run at once, with a reason and an alarm; others review it afterwards.
     pub(super) break_glass: Option<Vec<String>>,
+    /// How long ago at most whoever approves (or breaks the glass) has signed in, such as `5m`; at
+    /// least `10s`. A denial needs no such thing.
+    pub(super) step_up: Option<Span>,
+    /// An approval has to be signed by the reviewer's security key, in the console
+    /// (`[review.webauthn]`).
+    #[serde(default)]
+    pub(super) webauthn: bool,
 }
 
 /// One agreement.

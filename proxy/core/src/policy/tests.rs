@@ -100,6 +100,7 @@ fn principal() -> Principal {
         expires: 0,
         token: String::new(),
         token_id: None,
+        auth_time: None,
     }
 }
 

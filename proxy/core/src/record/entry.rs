@@ -12,6 +12,7 @@ use crate::decision::Decision;
 use crate::denial::Denial;
 use crate::id::{ApprovalId, CommandId, Digest, SessionId};
 use crate::principal::{Identity, Principal};
+use crate::webauthn::{Counter, Credential};
 
 /// How safely a record must lie before the session goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -185,6 +186,19 @@ pub enum Entry {
         by: Identity,
         groups: Vec<String>,
         until_unix: u64,
+    },
+    /// From now on this security key signs votes of its owner.
+    KeyAdded {
+        by: Identity,
+        /// The owner's own name for it.
+        name: String,
+        credential: Box<Credential>,
+        counter: Counter,
+    },
+    /// No more.
+    KeyRemoved {
+        by: Identity,
+        id: String,
     },
 }
 

@@ -204,3 +204,96 @@ async fn a_signed_decision_opens_the_window_that_the_rule_offers_and_no_other() 
         .await;
     assert_eq!(listed["windows"][0]["id"], json!(id), "{listed}");
 }
+
+/// A rule that asks for a sign-in of the last five minutes.
+fn stepping_up(at: u128) -> Draft {
+    let mut draft = draft("agent", "DROP TABLE t", at);
+    draft.hold.step_up = Some(Duration::from_secs(300));
+    draft
+}
+
+#[tokio::test]
+async fn an_approval_without_a_recent_sign_in_is_refused_with_what_to_do() {
+    let gateway = Gateway::start().await;
+    let draft = stepping_up(1);
+    let _waiter = held(&gateway, &draft).await;
+    let decide = format!("/v1/approvals/{}/decision", draft.id);
+    let vote = json!({ "decision": "approve", "digest": draft.digest.to_string() });
+    let now = gateway.desk.hands.now().unix();
+    for (token, says) in [
+        ("review-rita".to_owned(), "is not known"),
+        (format!("review-rita@{}", now - 301), "5m ago"),
+        (format!("review-rita@{}", now + 3_600), "has not come yet"),
+    ] {
+        let (status, problem) = gateway.json("POST", &decide, &token, vote.clone()).await;
+        assert_eq!(
+            (status, &problem["code"]),
+            (403, &json!("HP-STEP-UP")),
+            "{token}"
+        );
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(
+            detail.contains(says) || detail.contains("301s ago"),
+            "{detail}"
+        );
+        assert!(problem["hint"].is_string(), "{problem}");
+    }
+    let (_, problem) = gateway
+        .json("POST", &decide, "review-rita", vote.clone())
+        .await;
+    let hint = problem["hint"].as_str().unwrap();
+    assert!(
+        hint.contains("holdpoint login --review --max-age 5m"),
+        "{hint}"
+    );
+    let show = format!("/v1/approvals/{}", draft.id);
+    let (_, view) = gateway.json("GET", &show, "review-rita", Value::Null).await;
+    assert_eq!(
+        (&view["step_up"], &view["state"]),
+        (&json!("5m"), &json!("pending"))
+    );
+
+    let fresh = format!("review-rita@{}", now - 300);
+    let (status, decided) = gateway.json("POST", &decide, &fresh, vote).await;
+    assert_eq!((status, &decided["state"]), (200, &json!("approved")));
+    let (_, view) = gateway.json("GET", &show, "review-rita", Value::Null).await;
+    assert!(view["votes"][0]["signed_in_at"].is_string(), "{view}");
+}
+
+#[tokio::test]
+async fn an_integration_proves_no_sign_in_and_no_key_and_may_still_deny() {
+    let gateway = Gateway::start().await;
+    let keyed = {
+        let mut draft = draft("agent", "DROP TABLE u", 2);
+        draft.hold.webauthn = true;
+        draft
+    };
+    for (draft, code) in [(stepping_up(1), "HP-STEP-UP"), (keyed, "HP-SECURITY-KEY")] {
+        let _waiter = held(&gateway, &draft).await;
+        let (id, digest) = (draft.id.to_string(), draft.digest.to_string());
+        let mut signed = decision(&id, &digest, "rita");
+        let (status, problem) = gateway
+            .signed("chat", &id, &format!("m-{id}"), &signed)
+            .await;
+        assert_eq!((status, &problem["code"]), (403, &json!(code)));
+        // Nor does a token alone show a key.
+        if code == "HP-SECURITY-KEY" {
+            let decide = format!("/v1/approvals/{id}/decision");
+            let vote = json!({ "decision": "approve", "digest": digest });
+            let now = gateway.desk.hands.now().unix();
+            let token = format!("review-rita@{now}");
+            let (status, problem) = gateway.json("POST", &decide, &token, vote).await;
+            assert_eq!((status, &problem["code"]), (403, &json!(code)));
+        }
+        signed["decision"] = json!("deny");
+        signed["reason"] = json!("no");
+        let (status, decided) = gateway
+            .signed("chat", &id, &format!("n-{id}"), &signed)
+            .await;
+        assert_eq!(
+            (status, &decided["state"]),
+            (200, &json!("denied")),
+            "{decided}"
+        );
+    }
+}

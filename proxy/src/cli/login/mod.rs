@@ -14,9 +14,12 @@ mod way;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
+use holdpoint_core::approval::SignIn;
+use holdpoint_core::source::Span;
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -28,7 +31,7 @@ use way::Way;
 pub(super) use way::{Where, is_dev, issuer_in};
 
 use super::{Outcome, runtime};
-use crate::oidc::{Given, Provider, plain};
+use crate::oidc::{Ask, Given, Provider, plain};
 pub(super) use crate::oidc::{claims, unix};
 
 #[derive(Debug, Args)]
@@ -36,7 +39,7 @@ pub(super) struct LoginArgs {
     #[command(flatten)]
     place: Where,
     /// Show a code to be entered in a browser anywhere, instead of opening one here
-    #[arg(long, conflicts_with_all = ["port", "no_browser", "prompt"])]
+    #[arg(long, conflicts_with_all = ["port", "no_browser", "prompt", "max_age"])]
     device: bool,
     /// Sign in to decide on held commands; otherwise to connect
     #[arg(long)]
@@ -53,6 +56,9 @@ pub(super) struct LoginArgs {
     /// Passed on, such as `consent` or `login`
     #[arg(long, value_name = "WORD")]
     prompt: Option<String>,
+    /// Have the issuer ask you again if you signed in longer ago, such as `5m`
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    max_age: Option<Duration>,
     /// Only print the URL
     #[arg(long)]
     no_browser: bool,
@@ -111,6 +117,9 @@ impl LoginArgs {
                 way.issuer
             );
         };
+        if let Some(max_age) = self.max_age {
+            recent(&given, max_age)?;
+        }
         let kept = keep(way, purpose, scopes, given);
         let done = told(&kept, self.json)?;
         cache.lock().await?.keep(kept)?;
@@ -156,7 +165,11 @@ impl LoginArgs {
         scopes: &[String],
     ) -> anyhow::Result<Given> {
         let callback = browser::Callback::listen(self.port).await?;
-        let begun = provider.begin(scopes, callback.redirect_uri(), self.prompt.as_deref())?;
+        let ask = Ask {
+            prompt: self.prompt.as_deref(),
+            max_age: self.max_age,
+        };
+        let begun = provider.begin(scopes, callback.redirect_uri(), ask)?;
         if self.json {
             say(&json!({ "event": "open", "url": begun.url.as_str() }))?;
         } else {
@@ -224,6 +237,27 @@ async fn forget(place: &Where, json: bool) -> Outcome {
         eprintln!("{removed} token(s) removed from this machine");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    Span::parse(text).map(|Span(time)| time)
+}
+
+/// Whether the access token, which is what a gateway sees, shows a sign-in of late.
+fn recent(given: &Given, max_age: Duration) -> anyhow::Result<()> {
+    let token = String::from_utf8_lossy(given.access.expose()).into_owned();
+    let at = claims(&token).and_then(|claims| claims.get("auth_time")?.as_u64());
+    if at.is_none() {
+        bail!(
+            "the issuer writes no `auth_time` into access tokens, so this one proves no recent \
+             sign-in; nothing was kept\nhint: approve in the console, or have the issuer add the claim"
+        );
+    }
+    SignIn::within(at, max_age, unix()).map_err(|why| {
+        anyhow::anyhow!(
+            "the issuer did not ask again: {why}; nothing was kept\nhint: add `--prompt login`"
+        )
+    })
 }
 
 fn keep(way: Way, purpose: Purpose, scopes: Vec<String>, given: Given) -> Kept {

@@ -36,7 +36,8 @@ const localise = () => {
 
 // Takes the new page's content, and keeps what has the focus.
 const refresh = async () => {
-  const answer = await fetch(location.pathname, { credentials: "same-origin" });
+  // With what was asked for: a vote that was just confirmed stays confirmed.
+  const answer = await fetch(location.pathname + location.search, { credentials: "same-origin" });
   if (answer.status === 401) return location.reload();
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const fresh = page.getElementById("main");
@@ -131,11 +132,55 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
+// Bytes as base64url, as forms carry them.
+const bytes = (text) => Uint8Array.from(atob(text.replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));
+const encoded = (buffer) =>
+  btoa(String.fromCharCode(...new Uint8Array(buffer))).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+
+// Has a security key sign what the form says, or make itself known; then sends the form.
+const signed = async (form) => {
+  const { webauthn, rp, user, label, keys } = form.dataset;
+  const chosen = form.elements.window?.selectedOptions[0];
+  const challenge = bytes(chosen?.dataset.challenge ?? form.dataset.challenge);
+  const credentials = keys.split(" ").filter(Boolean).map((id) => ({ type: "public-key", id: bytes(id) }));
+  const timeout = 120000;
+  let made;
+  if (webauthn === "create") {
+    made = await navigator.credentials.create({ publicKey: {
+      challenge, timeout, attestation: "none", excludeCredentials: credentials,
+      rp: { id: rp, name: "holdpoint" },
+      user: { id: bytes(user), name: label, displayName: label },
+      pubKeyCredParams: [-7, -8, -257].map((alg) => ({ type: "public-key", alg })),
+      authenticatorSelection: { userVerification: "required", residentKey: "discouraged" },
+    } });
+    form.elements.authenticator_data.value = encoded(made.response.getAuthenticatorData());
+  } else {
+    made = await navigator.credentials.get({ publicKey: {
+      challenge, timeout, rpId: rp, allowCredentials: credentials, userVerification: "required",
+    } });
+    form.elements.credential.value = encoded(made.rawId);
+    form.elements.authenticator_data.value = encoded(made.response.authenticatorData);
+    form.elements.signature.value = encoded(made.response.signature);
+  }
+  form.elements.client_data.value = encoded(made.response.clientDataJSON);
+  form.submit();
+};
+
 // A vote is sent once, however often the button is pressed.
 document.addEventListener("submit", (event) => {
-  if (event.target.method !== "post") return;
-  if (event.target.dataset.sent) event.preventDefault();
-  event.target.dataset.sent = "yes";
+  const form = event.target;
+  if (form.method !== "post") return;
+  if (form.dataset.sent) return event.preventDefault();
+  form.dataset.sent = "yes";
+  if (!form.dataset.webauthn) return;
+  event.preventDefault();
+  const failed = form.querySelector("[data-failed]");
+  failed.hidden = true;
+  signed(form).catch((error) => {
+    delete form.dataset.sent;
+    failed.textContent = `Your security key gave nothing: ${error.message || error.name}`;
+    failed.hidden = false;
+  });
 });
 window.addEventListener("pageshow", () => {
   for (const form of document.forms) delete form.dataset.sent;

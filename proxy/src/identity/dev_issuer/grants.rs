@@ -17,6 +17,8 @@ const SIGN_IN: u64 = 600;
 const CODE: u64 = 60;
 /// Seconds that refreshing goes on after a sign-in, however often.
 const REFRESH: u64 = 12 * 3600;
+/// Seconds that a browser is remembered.
+const SESSION: u64 = 12 * 3600;
 /// Seconds to enter a device's code.
 pub(super) const DEVICE: u64 = 600;
 /// Seconds between a device's questions.
@@ -47,6 +49,15 @@ pub(super) struct Authorization {
     pub(super) state: Option<String>,
     /// PKCE, S256.
     pub(super) challenge: String,
+    /// Seconds since which a sign-in of before may be gone on with.
+    pub(super) max_age: u64,
+}
+
+/// Somebody who signed in with this browser before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Session {
+    pub(super) user: String,
+    pub(super) at: u64,
 }
 
 /// Somebody signed in for something.
@@ -113,6 +124,7 @@ pub(super) struct Grants {
     codes: HashMap<String, Code>,
     refresh: HashMap<String, Refresh>,
     devices: HashMap<String, Device>,
+    sessions: HashMap<String, Session>,
 }
 
 /// The system gave no random bytes.
@@ -161,10 +173,38 @@ impl Grants {
         if good { self.pages.remove(name) } else { None }
     }
 
-    /// `user` signed in. Gives the code.
+    /// Remembers who signed in. Gives what their browser shows the next time.
+    pub(super) fn open_session(&mut self, user: &str, now: u64) -> Result<String, Refused> {
+        self.forget(now);
+        if self.sessions.len() >= MAX {
+            return Err(FULL);
+        }
+        let name = secret()?;
+        let session = Session {
+            user: user.to_owned(),
+            at: now,
+        };
+        self.sessions.insert(name.clone(), session);
+        Ok(name)
+    }
+
+    /// Who signed in with this browser, if that is not longer ago than the request lets it be.
+    pub(super) fn session(
+        &self,
+        name: &str,
+        authorization: &Authorization,
+        now: u64,
+    ) -> Option<Session> {
+        let session = self.sessions.get(name)?;
+        let age = now.saturating_sub(session.at);
+        (age < authorization.max_age.min(SESSION)).then(|| session.clone())
+    }
+
+    /// `user` signed in, at `at`. Gives the code.
     pub(super) fn code(
         &mut self,
         user: &str,
+        at: u64,
         authorization: Authorization,
         now: u64,
     ) -> Result<String, Refused> {
@@ -174,7 +214,7 @@ impl Grants {
         }
         let code = secret()?;
         let held = Code {
-            signed: Signed::new(user, authorization.asked, now)?,
+            signed: Signed::new(user, authorization.asked, at)?,
             redirect_uri: authorization.redirect_uri,
             challenge: authorization.challenge,
             used: false,
@@ -317,6 +357,7 @@ impl Grants {
         self.pages.retain(|_, page| now < page.until);
         self.codes.retain(|_, code| now < code.until);
         self.refresh.retain(|_, refresh| now < refresh.until);
+        self.sessions.retain(|_, one| now < one.at + SESSION);
         // A little longer, so that a device hears that it is too late.
         self.devices.retain(|_, device| now < device.until + 60);
     }
@@ -389,13 +430,14 @@ mod tests {
             redirect_uri: URI.to_owned(),
             state: None,
             challenge: CHALLENGE.to_owned(),
+            max_age: u64::MAX,
         }
     }
 
     #[test]
     fn a_code_works_once_and_a_second_use_ends_what_came_of_it() {
         let mut grants = Grants::default();
-        let code = grants.code("ada", authorization(), 0).unwrap();
+        let code = grants.code("ada", 0, authorization(), 0).unwrap();
         let signed = grants.redeem(&code, URI, VERIFIER, 1).unwrap();
         assert_eq!(signed.user, "ada");
         let refresh = grants.refresh_token(&signed, 1).unwrap();
@@ -412,7 +454,7 @@ mod tests {
             (URI, VERIFIER.to_owned(), CODE),
         ] {
             let mut grants = Grants::default();
-            let code = grants.code("ada", authorization(), 0).unwrap();
+            let code = grants.code("ada", 0, authorization(), 0).unwrap();
             assert_eq!(grants.redeem(&code, uri, &verifier, now), Err(NO_GRANT));
             // A failure uses it up as well.
             assert_eq!(grants.redeem(&code, URI, VERIFIER, 2), Err(NO_GRANT));
@@ -482,6 +524,26 @@ mod tests {
         }
         assert!(grants.close_page(&page, &csrf, Some(&csrf), 1).is_some());
         assert!(grants.close_page(&page, &csrf, Some(&csrf), 1).is_none());
+    }
+
+    #[test]
+    fn a_browser_is_known_for_as_long_as_the_request_lets_it_be() {
+        let mut grants = Grants::default();
+        let name = grants.open_session("ada", 100).unwrap();
+        let known = |max_age, now| {
+            let wanted = Authorization {
+                max_age,
+                ..authorization()
+            };
+            grants.session(&name, &wanted, now).map(|one| one.at)
+        };
+        assert_eq!(known(u64::MAX, 100 + SESSION - 1), Some(100));
+        assert_eq!(known(u64::MAX, 100 + SESSION), None);
+        assert_eq!(known(60, 159), Some(100));
+        assert_eq!(known(60, 160), None);
+        // As `prompt=login`.
+        assert_eq!(known(0, 100), None);
+        assert_eq!(grants.session("guess", &authorization(), 100), None);
     }
 
     #[test]

@@ -200,7 +200,7 @@ impl DevIssuer {
         scopes: &[&str],
         ttl: Duration,
     ) -> Result<String, DevIssuerError> {
-        self.shared.mint(subject, scopes, ttl)
+        self.shared.mint(subject, scopes, ttl, None)
     }
 }
 
@@ -262,11 +262,13 @@ impl Shared {
             .is_some_and(|user| scopes.iter().all(|scope| may(user, scope)))
     }
 
+    /// Without `signed_in`, nobody signed in for it: it was there for the asking.
     fn mint(
         &self,
         subject: &str,
         scopes: &[&str],
         ttl: Duration,
+        signed_in: Option<u64>,
     ) -> Result<String, DevIssuerError> {
         let user = self
             .users
@@ -289,12 +291,15 @@ impl Shared {
         let now = self.now();
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|e| DevIssuerError::Keys(e.to_string()))?;
-        let claims = json!({
+        let mut claims = json!({
             "iss": self.issuer, "sub": subject, "aud": AUDIENCE,
             "client_id": if user.agent { subject } else { PEOPLE_CLIENT },
             "scope": scope, "groups": user.groups, "jti": hex::encode(id),
             "iat": now, "exp": now.saturating_add(ttl.as_secs()),
         });
+        if let Some(at) = signed_in {
+            claims["auth_time"] = at.into();
+        }
         self.sign("at+jwt", &claims)
     }
 

@@ -21,6 +21,8 @@ pub(super) struct Form<'a> {
     pub(super) text: String,
     /// A device's code, to be checked or typed.
     pub(super) user_code: Option<&'a str>,
+    /// Who signed in with this browser before, and how many seconds ago.
+    pub(super) known: Option<(&'a str, u64)>,
     pub(super) choices: Vec<Choice<'a>>,
 }
 
@@ -41,6 +43,14 @@ impl Form<'_> {
                 "<p><label>Code that the device shows: <input name=\"user_code\" value=\"{}\" \
                  autocomplete=\"off\" required></label></p>",
                 escape(code)
+            );
+        }
+        if let Some((user, age)) = self.known {
+            let _ = writeln!(
+                html,
+                "<p><button name=\"known\" value=\"yes\">Go on as {}</button> \
+                 (signed in {age} s ago)</p>",
+                escape(user)
             );
         }
         for choice in &self.choices {
@@ -127,6 +137,7 @@ mod tests {
             csrf: "c",
             text: "<script>".to_owned(),
             user_code: Some("\"><script>"),
+            known: Some(("<script>", 3)),
             choices: vec![Choice {
                 name: "'a'",
                 groups: &[],

@@ -2,8 +2,11 @@
 //! clients need it. Code flow with PKCE (S256 alone), refresh, device grant, client credentials.
 //!
 //! A redirect goes to a loopback address and the path `/callback` (or the console's), any port (RFC 8252
-//! section 7.3); not to `localhost`, which a resolver may send elsewhere. A request whose
+//! section 7.3); not to `localhost`, which a resolver may send elsewhere, unless it is the console's. A request whose
 //! client or redirect is wrong gets a page, never a redirect.
+//!
+//! A browser in which somebody signed in before may go on as they are, with the `auth_time` of then;
+//! `max_age` and `prompt=login` have them choose again, which is all that signing in is here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,8 +29,13 @@ use crate::http_client::is_loopback;
 const CODE_GRANT: &str = "authorization_code";
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
+const CONSOLE: &str = "/console/callback";
+
 /// Where `holdpoint login` and the console listen for an answer.
-const CALLBACKS: [&str; 2] = ["/callback", "/console/callback"];
+const CALLBACKS: [&str; 2] = ["/callback", CONSOLE];
+
+/// The cookie that tells who signed in with a browser before.
+const SESSION: &str = "holdpoint-dev-session";
 
 /// Scopes that say what comes with a token, not what it is for.
 const PLAIN: [&str; 4] = ["openid", "profile", "email", "offline_access"];
@@ -97,10 +105,13 @@ struct AuthorizeRequest {
     nonce: Option<String>,
     code_challenge: Option<String>,
     code_challenge_method: Option<String>,
+    prompt: Option<String>,
+    max_age: Option<String>,
 }
 
 async fn authorize(
     State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
     Query(request): Query<AuthorizeRequest>,
 ) -> Response {
     let wrong = |text: &str| notice(StatusCode::BAD_REQUEST, "This request is wrong", text);
@@ -133,6 +144,16 @@ async fn authorize(
         Ok(asked) => asked,
         Err(Refused(error, text)) => return back(error, text),
     };
+    let max_age = match (request.max_age.as_deref(), request.prompt.as_deref()) {
+        // Somebody has to choose, always.
+        (_, Some("none")) => return back("login_required", "nobody signs in without a page"),
+        (_, Some("login" | "select_account")) => 0,
+        (None, _) => u64::MAX,
+        (Some(text), _) => match text.parse() {
+            Ok(seconds) => seconds,
+            Err(_) => return back("invalid_request", "`max_age` is no number of seconds"),
+        },
+    };
     let text = format!(
         "A program on this machine asks for {}.",
         asked.scopes.join(", ")
@@ -143,7 +164,14 @@ async fn authorize(
         redirect_uri: redirect_uri.clone(),
         state: state.clone(),
         challenge,
+        max_age,
     };
+    let now = shared.now();
+    let known = cookies(&headers)
+        .get(SESSION)
+        .and_then(|name| shared.grants().session(name, &authorization, now))
+        .filter(|session| shared.may_all(&session.user, &scopes))
+        .map(|session| (session.user, now.saturating_sub(session.at)));
     let opened = shared.grants().open_page(Some(authorization), shared.now());
     match opened {
         Ok((name, csrf)) => {
@@ -153,6 +181,7 @@ async fn authorize(
                 csrf: &csrf,
                 text,
                 user_code: None,
+                known: known.as_ref().map(|(user, age)| (user.as_str(), *age)),
                 choices: choices(&shared, Some(&scopes)),
             };
             show(&form)
@@ -166,6 +195,8 @@ struct Chosen {
     page: String,
     csrf: String,
     user: Option<String>,
+    /// Go on as who signed in before.
+    known: Option<String>,
     deny: Option<String>,
     user_code: Option<String>,
 }
@@ -186,9 +217,15 @@ async fn signed_in(
         authorization.state.clone(),
     );
     let back = |parameters: &[(&str, &str)]| redirect(&shared, &uri, state.as_deref(), parameters);
-    let user = match chosen.user.filter(|_| chosen.deny.is_none()) {
-        Some(user) => user,
-        None => return back(&[("error", "access_denied")]),
+    let now = shared.now();
+    let known = cookies(&headers)
+        .get(SESSION)
+        .filter(|_| chosen.known.is_some())
+        .and_then(|name| shared.grants().session(name, &authorization, now))
+        .map(|session| (session.user, session.at));
+    let signed = known.or(chosen.user.map(|user| (user, now)));
+    let Some((user, at)) = signed.filter(|_| chosen.deny.is_none()) else {
+        return back(&[("error", "access_denied")]);
     };
     if !shared.may_all(&user, &authorization.asked.scopes) {
         return back(&[
@@ -196,9 +233,22 @@ async fn signed_in(
             ("error_description", "that identity may not have this scope"),
         ]);
     }
-    let code = shared.grants().code(&user, authorization, shared.now());
+    let mut grants = shared.grants();
+    let code = grants.code(&user, at, authorization, now);
+    let session = grants.open_session(&user, at);
+    drop(grants);
     match code {
-        Ok(code) => back(&[("code", &code)]),
+        Ok(code) => {
+            let mut response = back(&[("code", &code)]);
+            // A browser that is not remembered signs in again.
+            let cookie = session
+                .ok()
+                .map(|name| format!("{SESSION}={name}; Path=/dev; HttpOnly; SameSite=Lax"));
+            if let Some(Ok(cookie)) = cookie.map(|cookie| cookie.parse()) {
+                response.headers_mut().insert(header::SET_COOKIE, cookie);
+            }
+            response
+        }
         Err(Refused(error, text)) => back(&[("error", error), ("error_description", text)]),
     }
 }
@@ -265,6 +315,7 @@ async fn device_page(
             csrf: &csrf,
             text,
             user_code: Some(&code),
+            known: None,
             choices: choices(&shared, scopes.as_deref()),
         }),
         Err(Refused(_, text)) => notice(StatusCode::SERVICE_UNAVAILABLE, "Not now", text),
@@ -387,7 +438,7 @@ async fn token(State(shared): State<Arc<Shared>>, Form(request): Form<TokenReque
     };
     let scope = text(&request.scope);
     let scopes: Vec<&str> = scope.split_ascii_whitespace().collect();
-    match shared.mint(&subject, &scopes, shared.ttl) {
+    match shared.mint(&subject, &scopes, shared.ttl, None) {
         Ok(token) => json_answer(json!({
             "access_token": token, "token_type": "Bearer", "expires_in": shared.ttl.as_secs(),
         })),
@@ -404,7 +455,9 @@ fn granted(shared: &Shared, signed: &Signed, fresh: bool, now: u64) -> Result<Va
     let failed = |_| Refused("invalid_grant", "that identity is not there any more");
     let scopes: Vec<&str> = asked.scopes.iter().map(String::as_str).collect();
     let mut answer = json!({
-        "access_token": shared.mint(&signed.user, &scopes, shared.ttl).map_err(failed)?,
+        "access_token": shared
+            .mint(&signed.user, &scopes, shared.ttl, Some(signed.at))
+            .map_err(failed)?,
         "token_type": "Bearer",
         "expires_in": shared.ttl.as_secs(),
         "scope": asked.scopes.join(" "),
@@ -449,7 +502,13 @@ fn is_callback(uri: &str) -> bool {
     let Ok(url) = Url::parse(uri) else {
         return false;
     };
-    let host = matches!(url.host_str(), Some("127.0.0.1" | "[::1]"));
+    // Browsers send `localhost` to this machine without asking a resolver, and security keys
+    // are made for names only; so the console, where a browser goes, may have that name.
+    let host = match url.host_str() {
+        Some("127.0.0.1" | "[::1]") => true,
+        Some("localhost") => url.path() == CONSOLE,
+        _ => false,
+    };
     host && url.as_str() == uri
         && url.scheme() == "http"
         && CALLBACKS.contains(&url.path())
@@ -525,18 +584,22 @@ fn closed(shared: &Shared, headers: &HeaderMap, chosen: &Chosen) -> Option<super
     if site.is_some_and(|site| site != "same-origin") {
         return None;
     }
-    let cookies: BTreeMap<&str, &str> = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .collect();
+    let cookies = cookies(headers);
     let cookie = cookies.get(cookie_name(&chosen.page).as_str()).copied();
     let now = shared.now();
     shared
         .grants()
         .close_page(&chosen.page, &chosen.csrf, cookie, now)
+}
+
+fn cookies(headers: &HeaderMap) -> BTreeMap<&str, &str> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .collect()
 }
 
 fn stale() -> Response {
@@ -567,6 +630,7 @@ mod tests {
             "http://[::1]:1/callback",
             "http://127.0.0.1/callback",
             "http://127.0.0.1:8000/console/callback",
+            "http://localhost:8000/console/callback",
         ] {
             assert!(is_callback(good), "{good}");
         }

@@ -57,7 +57,7 @@ pub(super) fn message(
     }
     let mut actions = Vec::new();
     if message.asks() && buttons {
-        if whole {
+        if whole && !view.needs_console() {
             actions.push(approve(view, None));
             let offered = view.windows.iter().take(MAX_WINDOWS).enumerate();
             actions.extend(offered.map(|offer| approve(view, Some(offer))));

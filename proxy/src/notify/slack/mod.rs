@@ -161,7 +161,7 @@ impl Slack {
 
     /// Whether one may approve here what `view` shows.
     pub(crate) fn may_approve(&self, view: &View) -> bool {
-        self.buttons && fits(view)
+        self.buttons && fits(view) && !view.needs_console()
     }
 
     /// Whether one may decide here at all.

@@ -220,6 +220,8 @@ impl Judge for Rulebook {
                 justify: false,
                 windows: Vec::new(),
                 break_glass: Vec::new(),
+                step_up: None,
+                webauthn: false,
             }),
             _ => Outcome::Deny { message: None },
         };
@@ -302,6 +304,7 @@ impl Gatekeeper for Doorman {
                 expires: now.unix() + 3600,
                 token: String::new(),
                 token_id: None,
+                auth_time: None,
             })
         })
     }
@@ -344,6 +347,7 @@ impl FakeDesk {
             on_call: Vec::new(),
             agent: false,
             also: Vec::new(),
+            auth_time: None,
         };
         let vote = Vote {
             approval: approval.draft().id.clone(),
@@ -354,6 +358,7 @@ impl FakeDesk {
             window: None,
             channel: "test".to_owned(),
             nonce: None,
+            assertion: None,
         };
         approval.vote(vote, self.clock.now()).unwrap();
         self.settled.notify_one();

@@ -9,6 +9,7 @@ use super::{Resolver, is_loopback, split_address};
 use crate::decision::Reviewers;
 use crate::policy;
 use crate::source::At;
+use crate::webauthn::RelyingParty;
 
 const SLACK: &str = "https://slack.com/api";
 const PAGERDUTY: &str = "https://events.pagerduty.com";
@@ -43,6 +44,9 @@ impl Resolver<'_> {
                 .help("set it to where browsers reach the admin listener");
             self.fault_with(problem);
         }
+        let webauthn = raw
+            .webauthn
+            .and_then(|webauthn| self.webauthn(&at, webauthn, raw.public_url.as_deref()));
         let webhooks = self.webhooks(&at.key("webhook"), raw.webhook);
         let integrations = self.integrations(&at.key("integration"), raw.integration);
         let on_call = self.on_call(&at.key("oncall"), raw.oncall);
@@ -71,6 +75,7 @@ impl Resolver<'_> {
         let pagerduty = pagerduty.collect();
         Review {
             public_url: raw.public_url,
+            webauthn,
             webhooks,
             integrations,
             on_call,
@@ -79,6 +84,63 @@ impl Resolver<'_> {
             email,
             pagerduty,
         }
+    }
+
+    /// Browsers make keys for names only, and for no other host than the page's own or one
+    /// above it.
+    fn webauthn(
+        &mut self,
+        review: &At,
+        raw: raw::Webauthn,
+        public_url: Option<&str>,
+    ) -> Option<RelyingParty> {
+        let at = review.key("webauthn");
+        let Some(url) = public_url else {
+            let problem = self
+                .source
+                .problem_of_key(
+                    &at,
+                    "`review.public_url` is not set: keys are made for its host",
+                )
+                .help("set it to where browsers reach the console, by a name");
+            self.fault_with(problem);
+            return None;
+        };
+        let origin = url.trim_end_matches('/');
+        let authority = origin.split_once("://").map_or(origin, |(_, rest)| rest);
+        let host = split_address(authority).map_or(authority, |(host, _)| host);
+        let host = host.to_ascii_lowercase();
+        let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+        let address = host.parse::<std::net::IpAddr>().is_ok();
+        if address || host.is_empty() || !host.chars().all(name) {
+            let problem = self
+                .source
+                .problem(
+                    &review.key("public_url"),
+                    "browsers make security keys for names, not for addresses",
+                )
+                .help("name the host; on this machine `http://localhost:PORT`");
+            self.fault_with(problem);
+            return None;
+        }
+        let id = raw.rp_id.unwrap_or_else(|| host.clone());
+        let above = host
+            .strip_suffix(&id)
+            .is_some_and(|rest| rest.ends_with('.'));
+        if id != host && !(above && id.contains('.')) {
+            let message = format!("`{id}` is neither `{host}` nor a domain above it");
+            self.fault(&at.key("rp_id"), message);
+        }
+        // As browsers write it.
+        let usual = match origin.starts_with("https:") {
+            true => ":443",
+            false => ":80",
+        };
+        let origin = origin.strip_suffix(usual).unwrap_or(origin);
+        Some(RelyingParty {
+            id,
+            origin: origin.to_ascii_lowercase(),
+        })
     }
 
     pub(super) fn deciders(&mut self, at: &At, texts: &[String]) -> Vec<Reviewers> {

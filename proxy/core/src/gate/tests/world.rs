@@ -76,6 +76,8 @@ pub(super) fn hold(quorum: u32) -> Hold {
         justify: false,
         windows: Vec::new(),
         break_glass: Vec::new(),
+        step_up: None,
+        webauthn: false,
         expires_in: Duration::from_secs(600),
         reason: None,
     }
@@ -103,6 +105,7 @@ pub(super) fn setup() -> GateSetup {
             expires: 10_000,
             token: String::new(),
             token_id: None,
+            auth_time: None,
         },
         target: "billing".to_owned(),
         tags: Vec::new(),
@@ -158,10 +161,12 @@ pub(super) fn vote(approval: &Approval, subject: &str, verdict: Verdict) -> Vote
             on_call: Vec::new(),
             agent: false,
             also: Vec::new(),
+            auth_time: None,
         },
         window: None,
         channel: "cli".to_owned(),
         nonce: None,
+        assertion: None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Holds with steps, owners, lists, windows and emergencies.
 
+use std::time::Duration;
+
 use super::*;
 use crate::decision::Hold;
 
@@ -36,7 +38,8 @@ fn steps_are_read_in_order_and_the_short_form_is_one_of_them() {
         "x",
         "hold = { steps = [{ reviewers = [\"group:dba\"], quorum = 2, escalate = { after = \"5m\", \
          reviewers = [\"oncall:sre\"] } }, { reviewers = [\"owner\"] }], justify = true, \
-         windows = [\"session\", \"10m\"], break_glass = [\"group:sre\"] }",
+         windows = [\"session\", \"10m\"], break_glass = [\"group:sre\"], step_up = \"5m\", \
+         webauthn = true }",
     );
     let decision = at(&[&long], None);
     let hold = held(&decision);
@@ -46,6 +49,8 @@ fn steps_are_read_in_order_and_the_short_form_is_one_of_them() {
     assert_eq!(more.reviewers, [Reviewers::OnCall("sre".to_owned())]);
     assert!(hold.justify && hold.windows.len() == 2);
     assert_eq!(hold.break_glass, [group("sre")]);
+    assert_eq!(hold.step_up, Some(Duration::from_secs(300)));
+    assert!(hold.webauthn);
     let short = rule(
         "x",
         "hold = { reviewers = [\"group:dba\"], escalate = { after = \"5m\", reviewers = [\"group:x\"] } }",
@@ -102,6 +107,7 @@ tls = { cert = "c", key = "k" }
 [policy]
 files = ["p.toml"]
 "#;
+    const TARGET: &str = "[target.billing]\nprotocol = \"postgres\"\naddress = \"db.example:5432\"\nuser = \"app\"\n";
     let guide = crate::config::tests_support::repository().join("docs/approvals.md");
     #[allow(clippy::disallowed_methods, reason = "a file of the repository")]
     let guide = std::fs::read_to_string(guide).unwrap();
@@ -113,7 +119,11 @@ files = ["p.toml"]
             assert_eq!(policy.warnings(), [""; 0]);
             rules += 1;
         } else {
-            let text = format!("{text}{BASE}");
+            let target = match text.contains("[target.billing]") {
+                true => "",
+                false => TARGET,
+            };
+            let text = format!("{text}{target}{BASE}");
             let config = crate::config::Config::parse(&text, "guide", std::path::Path::new("/"));
             let config = config.unwrap_or_else(|problems| panic!("{problems}"));
             // What is in force reads back as itself.
@@ -126,7 +136,7 @@ files = ["p.toml"]
             configs += 1;
         }
     }
-    assert!(rules >= 5 && configs == 1, "{rules} {configs}");
+    assert!(rules >= 7 && configs == 2, "{rules} {configs}");
 }
 
 #[test]
@@ -188,15 +198,23 @@ fn two_holds_ask_for_all_that_each_of_them_asks() {
     assert_eq!(none.rule, "conflicting-holds");
 
     let generous = "reviewers = [\"group:a\"], windows = [\"session\", \"10m\"], \
-                    break_glass = [\"group:g\", \"group:h\"]";
+                    break_glass = [\"group:g\", \"group:h\"], step_up = \"10m\"";
     let strict = "reviewers = [\"group:a\"], justify = true, windows = [\"10m\"], \
-                  break_glass = [\"group:h\"]";
+                  break_glass = [\"group:h\"], step_up = \"5m\", webauthn = true";
     for decision in [decide(generous, strict), decide(strict, generous)] {
         let hold = held(&decision);
         assert!(hold.justify);
         assert_eq!(hold.windows.len(), 1);
         assert_eq!(hold.break_glass, [group("h")]);
+        assert_eq!(hold.step_up, Some(Duration::from_secs(300)));
+        assert!(hold.webauthn);
     }
+    // One that says nothing takes nothing away.
+    let some = decide(
+        "reviewers = [\"group:a\"]",
+        "reviewers = [\"group:a\"], step_up = \"1h\"",
+    );
+    assert_eq!(held(&some).step_up, Some(Duration::from_secs(3_600)));
 }
 
 #[test]
@@ -244,6 +262,14 @@ fn mistakes_in_holds_are_found_with_their_place() {
             "at most 1d",
         ),
         ("reviewers = [\"group:a\"], break_glass = []", "lets nobody"),
+        (
+            "reviewers = [\"group:a\"], step_up = \"9s\"",
+            "at least 10s",
+        ),
+        (
+            "reviewers = [\"group:a\"], step_up = \"0s\"",
+            "at least 10s",
+        ),
         (
             "reviewers = [\"group:a\"], justifiy = true",
             "did you mean `justify`?",

@@ -4,13 +4,16 @@
 //! itself, which carries the groups that the reviewer's token proved.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use super::report::Unreviewed;
-use crate::approval::{BreakGlass, Draft, Reach, Reviewer, Verdict, Vote, same_person};
+use crate::approval::{BreakGlass, Draft, Reach, Reviewer, SignIn, Verdict, Vote, same_person};
 use crate::decision::{Hold, Outcome, Step};
 use crate::id::{ApprovalId, CommandId, Digest, SessionId};
 use crate::principal::{Identity, Principal};
 use crate::record::CommandEntry;
+
+use super::keys::Keys;
 
 /// Clocks of the hold's and the settlement's record are read apart.
 const SLACK_NS: u64 = 1_000_000_000;
@@ -23,6 +26,7 @@ pub(super) struct Approvals {
     windows: HashMap<ApprovalId, Window>,
     /// Glass that was broken and not looked into.
     broken: HashMap<ApprovalId, Broken>,
+    pub(super) keys: Keys,
 }
 
 /// A command that may go forward again.
@@ -93,7 +97,7 @@ enum Stage {
     Forwarded,
 }
 
-type Checked = Result<(), String>;
+pub(super) type Checked = Result<(), String>;
 
 /// One [`crate::record::Entry::Claimed`].
 pub(super) struct Claim<'a> {
@@ -227,8 +231,8 @@ impl Approvals {
         checked
     }
 
-    /// A vote that was counted.
-    pub(super) fn vote(&mut self, vote: &Vote, at: (u64, u64)) -> Checked {
+    /// A vote that was counted, at this wall time.
+    pub(super) fn vote(&mut self, vote: &Vote, at: (u64, u64), unix: u64) -> Checked {
         let known = self.live.get_mut(&vote.approval).ok_or_else(|| {
             format!(
                 "a vote was counted for approval {}, which is not pending",
@@ -252,7 +256,17 @@ impl Approvals {
                 known.denied = true;
                 Ok(())
             }
-            Verdict::Approve => known.approve(vote, at),
+            Verdict::Approve => {
+                known.recent(&vote.reviewer, unix)?;
+                if known.hold.webauthn && vote.assertion.is_none() {
+                    return Err(format!(
+                        "`{who}` approved without a signature, which rule `{}` wants",
+                        known.rule
+                    ));
+                }
+                self.keys.signed(vote)?;
+                known.approve(vote, at)
+            }
         }
     }
 
@@ -296,7 +310,7 @@ impl Approvals {
     }
 
     /// Counted, not refused.
-    pub(super) fn glass(&mut self, glass: &BreakGlass, seq: u64) -> Checked {
+    pub(super) fn glass(&mut self, glass: &BreakGlass, seq: u64, unix: u64) -> Checked {
         let id = &glass.approval;
         let known = self.pending(id, "let go by a broken glass")?;
         let who = &glass.by.label;
@@ -313,6 +327,7 @@ impl Approvals {
             rule: known.rule.clone(),
         };
         let same = known.digest == glass.digest;
+        let recent = known.recent(&glass.by, unix);
         self.broken.insert(id.clone(), broken);
         if !entitled {
             return Err(format!("`{who}` may not break the glass of approval {id}"));
@@ -323,7 +338,7 @@ impl Approvals {
         if glass.reason.trim().is_empty() {
             return Err(format!("`{who}` broke the glass of {id} without a reason"));
         }
-        Ok(())
+        recent
     }
 
     /// Glass that was broken and that nobody has looked into.
@@ -599,6 +614,26 @@ impl Known {
                 }
             ))
         }
+    }
+
+    /// Whether they had signed in as recently as the rule wants, by the record's time.
+    fn recent(&self, reviewer: &Reviewer, unix: u64) -> Checked {
+        let Some(max) = self.hold.step_up else {
+            return Ok(());
+        };
+        // The record may be written a moment after the vote was judged.
+        let max = max.saturating_add(Duration::from_nanos(SLACK_NS));
+        SignIn::within(reviewer.auth_time, max, unix).map_err(|why| {
+            let why = match why {
+                SignIn::Unknown => "without a known sign-in".to_owned(),
+                SignIn::Old(age) => format!("{age} s after their sign-in"),
+                SignIn::Future => "before their sign-in".to_owned(),
+            };
+            format!(
+                "`{}` approved {why}, which rule `{}` does not let them",
+                reviewer.label, self.rule
+            )
+        })
     }
 
     fn approve(&mut self, vote: &Vote, at: (u64, u64)) -> Checked {

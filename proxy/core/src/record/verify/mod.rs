@@ -6,6 +6,7 @@
 //! whatever went forward under an approval had one. It cannot see what happened
 //! after the last checkpoint that somebody kept: that is what checkpoints are sent elsewhere for.
 
+mod keys;
 mod linkage;
 mod report;
 
@@ -412,6 +413,7 @@ impl Verifier {
     /// Checks what the entry claims against what was decided before.
     fn check_approval(&mut self, frame: &Frame<'_>, entry: &Entry) -> Option<(Kind, String)> {
         let at = (self.process.number, frame.at.mono_ns);
+        let unix = frame.at.unix();
         let id = frame.session.as_ref();
         let counts = &mut self.report.counts;
         let mut commands = id
@@ -429,7 +431,7 @@ impl Verifier {
             (Entry::Vote { vote, refused }, _) => {
                 counts.votes += 1;
                 match refused {
-                    None => self.approvals.vote(vote, at),
+                    None => self.approvals.vote(vote, at, unix),
                     Some(_) => Ok(()),
                 }
             }
@@ -455,7 +457,7 @@ impl Verifier {
                     refused: None,
                 },
                 _,
-            ) => self.approvals.glass(glass, frame.seq),
+            ) => self.approvals.glass(glass, frame.seq, unix),
             (Entry::Reviewed { approval, by, .. }, _) => self.approvals.reviewed(approval, by),
             (
                 Entry::Claimed {
@@ -477,6 +479,16 @@ impl Verifier {
                     None => Err("the record must belong to a session".into()),
                 }
             }
+            (
+                Entry::KeyAdded {
+                    by,
+                    credential,
+                    counter,
+                    ..
+                },
+                _,
+            ) => self.approvals.keys.added(by, credential, *counter),
+            (Entry::KeyRemoved { by, id }, _) => self.approvals.keys.removed(by, id),
             (Entry::WindowEnded { approval, .. }, _) => self.approvals.window_ended(approval),
             (
                 Entry::Forward {

@@ -33,6 +33,7 @@ fn principal() -> Principal {
         expires: 0,
         token: "0011223344556677".into(),
         token_id: None,
+        auth_time: None,
     }
 }
 
@@ -50,6 +51,8 @@ fn hold(quorum: u32) -> Hold {
         justify: false,
         windows: vec![],
         break_glass: vec![],
+        step_up: None,
+        webauthn: false,
         expires_in: Duration::from_secs(60),
         reason: None,
     }
@@ -146,9 +149,11 @@ fn vote(who: &str, verdict: Verdict) -> Vote {
             on_call: vec![],
             agent: false,
             also: vec![],
+            auth_time: None,
         },
         channel: "cli".into(),
         nonce: None,
+        assertion: None,
     }
 }
 
@@ -606,3 +611,4 @@ fn an_entry_of_a_newer_version_is_chained_and_remarked() {
 }
 
 mod rules;
+mod step_up;

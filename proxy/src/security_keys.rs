@@ -1,0 +1,287 @@
+//! Security keys and passkeys that reviewers registered, by who they are.
+//!
+//! They lie in `security-keys.json` of the state directory (0600). Whoever adds or removes one has been
+//! asked by the console to sign in just before, and the journal has it first. A counter that does not
+//! rise means that there are two of a key: that signature does not count, and neither do those after it
+//! until the counter has passed where it was.
+//!
+//! Limits: of one node; a person registers at each node where they review. Whoever can sign in as
+//! somebody can add a key as them: it stays visible in the journal and on their page.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use holdpoint_core::principal::Identity;
+use holdpoint_core::webauthn::{Counter, Credential, RelyingParty, WebauthnError};
+use serde::{Deserialize, Serialize};
+
+use crate::state_file::{self, StateFileError};
+
+const FILE: &str = "security-keys.json";
+
+/// One at home, one at the desk, one in the safe, and some more.
+const MAX_OF_ONE: usize = 10;
+
+/// More do not review at one gateway.
+const MAX_KEYS: usize = 10_000;
+
+/// A key, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecurityKey {
+    pub owner: Identity,
+    /// The owner's own name for it.
+    pub name: String,
+    pub credential: Credential,
+    pub counter: Counter,
+    pub added_unix: u64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub used_unix: Option<u64>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    #[error(transparent)]
+    File(#[from] StateFileError),
+    #[error("you have {MAX_OF_ONE} keys already: remove one first")]
+    Full,
+    #[error("too many keys are registered here")]
+    AllFull,
+    #[error("this key is registered already")]
+    Twice,
+    #[error("{0}")]
+    Refused(#[from] WebauthnError),
+}
+
+pub struct SecurityKeys {
+    path: PathBuf,
+    rp: RelyingParty,
+    keys: Mutex<Vec<SecurityKey>>,
+}
+
+impl SecurityKeys {
+    /// # Errors
+    /// The file is not ours alone, or not as we wrote it.
+    pub fn open(state: &Path, rp: RelyingParty) -> Result<Self, KeysError> {
+        let path = state.join(FILE);
+        let keys = state_file::read(&path)?.unwrap_or_default();
+        Ok(Self {
+            path,
+            rp,
+            keys: Mutex::new(keys),
+        })
+    }
+
+    /// What new keys are made for.
+    pub fn rp(&self) -> &RelyingParty {
+        &self.rp
+    }
+
+    /// All of somebody's keys that are good here, the first one first.
+    pub fn of(&self, owner: &Identity) -> Vec<SecurityKey> {
+        let keys = self.keys();
+        let own = keys.iter().filter(|key| key.owner == *owner);
+        own.filter(|key| key.credential.rp == self.rp)
+            .cloned()
+            .collect()
+    }
+
+    /// Somebody's key of this name that its authenticator gave.
+    ///
+    /// # Errors
+    /// There is none, or it is somebody else's.
+    pub fn one(&self, owner: &Identity, id: &str) -> Result<SecurityKey, KeysError> {
+        let own = self.of(owner).into_iter();
+        let mut found = own.filter(|key| key.credential.id == id);
+        Ok(found.next().ok_or(WebauthnError::NotYours)?)
+    }
+
+    /// Whether [`SecurityKeys::add`] would take it.
+    ///
+    /// # Errors
+    /// It would not, for the reason given.
+    pub fn check(&self, owner: &Identity, credential: &Credential) -> Result<(), KeysError> {
+        may_add(&self.keys(), owner, credential)
+    }
+
+    /// # Errors
+    /// It is registered already, there are too many, or it cannot be written down.
+    pub fn add(&self, key: SecurityKey) -> Result<(), KeysError> {
+        let mut keys = self.keys();
+        may_add(&keys, &key.owner, &key.credential)?;
+        let mut next = keys.clone();
+        next.push(key);
+        self.keep(&mut keys, next)
+    }
+
+    /// # Errors
+    /// It is not theirs, or the change cannot be written down.
+    pub fn remove(&self, owner: &Identity, id: &str) -> Result<(), KeysError> {
+        let mut keys = self.keys();
+        let mut next = keys.clone();
+        next.retain(|key| key.owner != *owner || key.credential.id != id);
+        if next.len() == keys.len() {
+            return Err(WebauthnError::NotYours.into());
+        }
+        self.keep(&mut keys, next)
+    }
+
+    /// A key signed, and stood at `counter`.
+    ///
+    /// # Errors
+    /// The counter did not rise, or it cannot be written down: the signature must not count.
+    pub fn used(
+        &self,
+        owner: &Identity,
+        id: &str,
+        counter: Counter,
+        unix: u64,
+    ) -> Result<(), KeysError> {
+        let mut keys = self.keys();
+        let mut next = keys.clone();
+        let mut own = next.iter_mut();
+        let key = own.find(|key| key.owner == *owner && key.credential.id == id);
+        let key = key.ok_or(WebauthnError::NotYours)?;
+        if !key.counter.may_become(counter) {
+            tracing::warn!(
+                principal.iss = owner.issuer,
+                principal.sub = owner.subject,
+                key = key.name,
+                "a security key's counter went back: there may be two of it"
+            );
+            return Err(WebauthnError::Counter.into());
+        }
+        key.counter = counter;
+        key.used_unix = Some(unix);
+        self.keep(&mut keys, next)
+    }
+
+    fn keep(&self, keys: &mut Vec<SecurityKey>, next: Vec<SecurityKey>) -> Result<(), KeysError> {
+        state_file::write(&self.path, &next)?;
+        *keys = next;
+        Ok(())
+    }
+
+    fn keys(&self) -> MutexGuard<'_, Vec<SecurityKey>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn may_add(keys: &[SecurityKey], owner: &Identity, new: &Credential) -> Result<(), KeysError> {
+    // Whoever's it is: one key must not speak for two people.
+    if keys.iter().any(|key| key.credential.id == new.id) {
+        return Err(KeysError::Twice);
+    }
+    if keys.iter().filter(|key| key.owner == *owner).count() >= MAX_OF_ONE {
+        return Err(KeysError::Full);
+    }
+    if keys.len() >= MAX_KEYS {
+        return Err(KeysError::AllFull);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use holdpoint_core::webauthn::PublicKey;
+
+    use super::*;
+
+    fn dir(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("holdpoint-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    fn rp(id: &str) -> RelyingParty {
+        RelyingParty {
+            id: id.to_owned(),
+            origin: format!("https://{id}"),
+        }
+    }
+
+    fn who(subject: &str) -> Identity {
+        Identity {
+            issuer: "https://id.example".to_owned(),
+            subject: subject.to_owned(),
+        }
+    }
+
+    fn key(owner: &str, id: &str, counter: u32) -> SecurityKey {
+        SecurityKey {
+            owner: who(owner),
+            name: "desk".to_owned(),
+            credential: Credential {
+                id: id.to_owned(),
+                key: PublicKey::EdDsa("AA".to_owned()),
+                rp: rp("gw.example"),
+            },
+            counter: Counter(counter),
+            added_unix: 1,
+            used_unix: None,
+        }
+    }
+
+    fn is(result: Result<(), KeysError>, why: WebauthnError) -> bool {
+        matches!(result, Err(KeysError::Refused(found)) if found == why)
+    }
+
+    #[test]
+    fn keys_are_kept_over_a_restart_and_are_their_owners_alone() {
+        let dir = dir("security-keys");
+        let keys = SecurityKeys::open(&dir, rp("gw.example")).unwrap();
+        keys.add(key("rita", "a", 0)).unwrap();
+        assert!(matches!(
+            keys.add(key("sam", "a", 0)),
+            Err(KeysError::Twice)
+        ));
+        let keys = SecurityKeys::open(&dir, rp("gw.example")).unwrap();
+        assert_eq!(keys.of(&who("rita")).len(), 1);
+        assert!(keys.of(&who("sam")).is_empty());
+        assert!(keys.one(&who("sam"), "a").is_err());
+        assert!(is(keys.remove(&who("sam"), "a"), WebauthnError::NotYours));
+        assert!(is(
+            keys.used(&who("sam"), "a", Counter(1), 2),
+            WebauthnError::NotYours
+        ));
+        keys.remove(&who("rita"), "a").unwrap();
+        assert!(keys.one(&who("rita"), "a").is_err());
+    }
+
+    #[test]
+    fn a_counter_that_goes_back_is_refused_over_a_restart_too() {
+        let dir = dir("security-keys-counter");
+        let keys = SecurityKeys::open(&dir, rp("gw.example")).unwrap();
+        keys.add(key("rita", "a", 5)).unwrap();
+        keys.used(&who("rita"), "a", Counter(6), 2).unwrap();
+        let keys = SecurityKeys::open(&dir, rp("gw.example")).unwrap();
+        for back in [6, 5, 0] {
+            let used = keys.used(&who("rita"), "a", Counter(back), 3);
+            assert!(is(used, WebauthnError::Counter), "{back}");
+        }
+        assert_eq!(keys.one(&who("rita"), "a").unwrap().used_unix, Some(2));
+    }
+
+    #[test]
+    fn keys_of_another_relying_party_are_good_no_more() {
+        let dir = dir("security-keys-rp");
+        let keys = SecurityKeys::open(&dir, rp("gw.example")).unwrap();
+        keys.add(key("rita", "a", 0)).unwrap();
+        let keys = SecurityKeys::open(&dir, rp("other.example")).unwrap();
+        assert!(keys.of(&who("rita")).is_empty());
+        assert!(keys.one(&who("rita"), "a").is_err());
+    }
+
+    #[test]
+    fn nobody_has_keys_without_end() {
+        let keys = SecurityKeys::open(&dir("security-keys-many"), rp("gw.example")).unwrap();
+        for n in 0..MAX_OF_ONE {
+            keys.add(key("rita", &n.to_string(), 0)).unwrap();
+        }
+        assert!(matches!(
+            keys.add(key("rita", "more", 0)),
+            Err(KeysError::Full)
+        ));
+        keys.add(key("sam", "more", 0)).unwrap();
+    }
+}
