@@ -32,6 +32,9 @@ pub struct Session {
     memo: Option<Memo>,
     /// What the target's login answered to the instance that rests.
     resting: Option<Answers>,
+    /// The last notice, where nothing was called since: the same text gets the same
+    /// bytes, and nobody has to wake for it.
+    notice: Option<(String, Vec<u8>)>,
     /// Why nothing but the end is left.
     over: Option<PluginError>,
     /// Whose session it is, once that is known.
@@ -56,6 +59,7 @@ impl Session {
             instance: Some(instance),
             memo: Some(Memo::new(setup)),
             resting: None,
+            notice: None,
             over: None,
             who: None,
             input: 0,
@@ -145,7 +149,12 @@ impl Session {
     /// See [`Session::open`].
     pub fn notice(&mut self, text: &str) -> Result<Vec<u8>, PluginError> {
         self.alive()?;
-        self.bytes(&Call::Notice(Cow::Borrowed(text)))
+        if let Some((_, bytes)) = self.notice.as_ref().filter(|(said, _)| said == text) {
+            return Ok(bytes.clone());
+        }
+        let bytes = self.bytes(&Call::Notice(Cow::Borrowed(text)))?;
+        self.notice = Some((text.to_owned(), bytes.clone()));
+        Ok(bytes)
     }
 
     /// Bytes that end the session. Never fails: where the plugin cannot put this
@@ -209,6 +218,7 @@ impl Session {
     }
 
     fn call(&mut self, call: &Call<'_>) -> Result<Reply, PluginError> {
+        self.notice = None;
         if let Some(answers) = self.resting.take() {
             self.wake(answers)?;
         }

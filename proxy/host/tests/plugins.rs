@@ -374,6 +374,22 @@ fn who_wakes_does_not_log_in_again_and_never_can() {
 }
 
 #[test]
+fn saying_the_same_again_wakes_nobody() {
+    let plugin = ENGINE.load(&ECHO, None).unwrap();
+    let mut session = start(&plugin, "").unwrap();
+    let first = session.notice("wait").unwrap();
+    session.rest();
+    assert_eq!(session.notice("wait").unwrap(), first);
+    assert!(!session.is_awake());
+    assert_eq!(session.notice("go").unwrap(), b"# go\n");
+    assert!(session.is_awake());
+    session.rest();
+    let _ = session.terminate(&denial());
+    assert_eq!(session.notice("go").unwrap(), b"# go\n");
+    assert!(session.is_awake(), "something else was said in between");
+}
+
+#[test]
 fn who_has_said_too_much_stays_awake() {
     let plugin = ENGINE.load(&ECHO, None).unwrap();
     let mut session = start(&plugin, "").unwrap();

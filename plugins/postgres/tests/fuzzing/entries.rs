@@ -140,10 +140,15 @@ impl Game {
         (!self.closed).then_some(())
     }
 
-    /// A client is not read while its command is undecided: it goes forward then.
+    /// A client is not read while its command is undecided: it goes forward then, and
+    /// so does the next one, where the session had kept it back.
     fn frame(&mut self, side: Side, kind: u8, body: &[u8]) -> bool {
-        let decided = side == Side::Upstream || self.asked.is_none() || self.verdict(true);
-        decided && self.show(side, Some(kind), body).is_some()
+        while side == Side::Client && self.asked.is_some() {
+            if !self.verdict(true) {
+                return false;
+            }
+        }
+        self.show(side, Some(kind), body).is_some()
     }
 
     fn verdict(&mut self, forward: bool) -> bool {

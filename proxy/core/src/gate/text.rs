@@ -215,24 +215,35 @@ pub(super) fn holding(
     )
 }
 
+/// The same words each time, so that thousands of sessions which say them every few
+/// seconds need no plugin for it.
 pub(super) fn still_holding(approval: &ApprovalId, expires_mono_ns: u64, now: Now) -> String {
     format!(
         "holdpoint: still waiting for approval {approval}, open until {}; not executed yet.",
-        until(expires_mono_ns, now)
+        clock_time(expires_mono_ns, now)
     )
 }
 
 /// `14:05:00Z (in 4 min)`. The wall clock is for people; it decides nothing.
 fn until(mono_ns: u64, now: Now) -> String {
     let left = mono_ns.saturating_sub(now.mono_ns) / 1_000_000_000;
-    let at = now.unix().saturating_add(left) % 86_400;
-    let (hour, minute, second) = (at / 3600, at / 60 % 60, at % 60);
+    let at = clock_time(mono_ns, now);
     let left = if left < 120 {
         format!("{left} s")
     } else {
         format!("{} min", left / 60)
     };
-    format!("{hour:02}:{minute:02}:{second:02}Z (in {left})")
+    format!("{at} (in {left})")
+}
+
+/// `14:05:00Z`, whenever it is asked while the wall clock runs even.
+fn clock_time(mono_ns: u64, now: Now) -> String {
+    let left = mono_ns.saturating_sub(now.mono_ns);
+    // To the nearest second: the two clocks are not read at the same instant.
+    let at = now.wall_ns.saturating_add(left).saturating_add(500_000_000);
+    let at = at / 1_000_000_000 % 86_400;
+    let (hour, minute, second) = (at / 3600, at / 60 % 60, at % 60);
+    format!("{hour:02}:{minute:02}:{second:02}Z")
 }
 
 #[cfg(test)]

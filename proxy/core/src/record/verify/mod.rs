@@ -182,7 +182,7 @@ impl Verifier {
             .and_then(<[_]>::last)
             .map_or(0, |(checkpoint, _)| checkpoint.size);
         self.report.uncovered = size.saturating_sub(covered);
-        self.report.to_review(self.approvals.unreviewed());
+        self.report.await_review(self.approvals.unreviewed());
         self.report.open = self.sessions.into_keys().collect();
         self.report
     }

@@ -150,7 +150,7 @@ impl Report {
         }
     }
 
-    pub(super) fn to_review(&mut self, mut open: Vec<Unreviewed>) {
+    pub(super) fn await_review(&mut self, mut open: Vec<Unreviewed>) {
         open.sort_by_key(|one| one.seq);
         self.unreviewed_count = open.len() as u64;
         open.truncate(KEPT);
