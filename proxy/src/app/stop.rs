@@ -104,9 +104,10 @@ impl Stop {
         tracing::info!(sessions = self.sessions.len(), limit = ?self.drain, "stopping");
         self.open.send_replace(false);
         drop(lock(&self.sockets).take());
-        self.sessions.drain(Signal::Drain);
-        // Whoever waits for a reviewer is told that nobody will answer here any more.
+        // Whoever waits for a reviewer is told that nobody will answer here any more. First:
+        // a session that went by itself would withdraw, as if its client had left.
         self.approvals.orphan_all().await;
+        self.sessions.drain(Signal::Drain);
         let busy = tokio::select! {
             () = self.sessions.empty() => false,
             () = tokio::time::sleep(self.drain) => {
