@@ -175,8 +175,18 @@ impl Session {
     }
 
     /// Gives the instance's memory back until the next call, which makes it again
-    /// (a fraction of a millisecond). For a session that is going to wait.
-    pub fn rest(&mut self) {
+    /// (a fraction of a millisecond). For a session that is going to wait. `notice` is
+    /// what its client will hear meanwhile, for which nobody wakes.
+    pub fn rest(&mut self, notice: Option<&str>) {
+        if self.memo.is_none() || self.over.is_some() {
+            return;
+        }
+        // A failure is told by the next call.
+        if let Some(text) = notice.filter(|_| self.is_awake())
+            && self.notice(text).is_err()
+        {
+            return;
+        }
         let Some(memo) = self.memo.as_mut().filter(|_| self.over.is_none()) else {
             return;
         };

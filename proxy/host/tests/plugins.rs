@@ -318,13 +318,13 @@ fn a_session_that_rests_anywhere_says_what_it_would_have_said() {
     let plugin = ENGINE.load(&ECHO, None).unwrap();
     let awake = conversation(&plugin, |_| {});
     assert!(awake[6].contains("Submit"), "{awake:?}");
-    assert_eq!(conversation(&plugin, Session::rest), awake);
+    assert_eq!(conversation(&plugin, |session| session.rest(None)), awake);
     for rests in 0..8 {
         let mut step = 0;
         let rested = conversation(&plugin, |session| {
             if step == rests {
                 assert!(session.is_awake());
-                session.rest();
+                session.rest(None);
                 assert!(!session.is_awake());
             }
             step += 1;
@@ -364,7 +364,7 @@ fn who_wakes_does_not_log_in_again_and_never_can() {
     };
     let first = go(&mut session, 1);
     assert!(first.contains("app proof of salt"), "{first}");
-    session.rest();
+    session.rest(None);
     // It is told all it knew, and its login is answered as it was.
     assert_eq!(session.notice("x").map(|_| ()).map_err(|_| ()), Ok(()));
     assert_eq!(logins.load(Ordering::SeqCst), 1);
@@ -378,27 +378,30 @@ fn saying_the_same_again_wakes_nobody() {
     let plugin = ENGINE.load(&ECHO, None).unwrap();
     let mut session = start(&plugin, "").unwrap();
     let first = session.notice("wait").unwrap();
-    session.rest();
+    session.rest(None);
     assert_eq!(session.notice("wait").unwrap(), first);
     assert!(!session.is_awake());
     assert_eq!(session.notice("go").unwrap(), b"# go\n");
     assert!(session.is_awake());
-    session.rest();
+    session.rest(None);
     let _ = session.terminate(&denial());
     assert_eq!(session.notice("go").unwrap(), b"# go\n");
     assert!(session.is_awake(), "something else was said in between");
+    session.rest(Some("wait"));
+    assert_eq!(session.notice("wait").unwrap(), first);
+    assert!(!session.is_awake());
 }
 
 #[test]
 fn who_has_said_too_much_stays_awake() {
     let plugin = ENGINE.load(&ECHO, None).unwrap();
     let mut session = start(&plugin, "").unwrap();
-    session.rest();
+    session.rest(None);
     assert!(!session.is_awake());
     for seq in 1..40 {
         let _ = session.on_frames(Side::Upstream, &frame(seq, &[b'x'; 1024]));
     }
-    session.rest();
+    session.rest(None);
     assert!(session.is_awake());
 }
 
@@ -408,7 +411,7 @@ fn a_session_that_is_over_stays_over() {
     let error = session
         .on_frames(Side::Client, &frame(1, b"go"))
         .unwrap_err();
-    session.rest();
+    session.rest(None);
     let again = session
         .on_frames(Side::Client, &frame(2, b"go"))
         .unwrap_err();

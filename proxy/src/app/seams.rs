@@ -185,8 +185,12 @@ impl Instance for holdpoint_host::Session {
         self.terminate(denial)
     }
 
-    fn rest(&mut self) {
-        self.rest();
+    fn rest(&mut self, notice: Option<&str>) {
+        self.rest(notice);
+    }
+
+    fn is_awake(&self) -> bool {
+        self.is_awake()
     }
 }
 

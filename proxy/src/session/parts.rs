@@ -44,8 +44,13 @@ pub trait Instance: Send {
     fn notice(&mut self, text: &str) -> Result<Vec<u8>, PluginError>;
     /// Never fails: prepared bytes where the instance is gone.
     fn terminate(&mut self, denial: &Denial) -> Vec<u8>;
-    /// Nothing will be asked of it for a while, so it may give memory back.
-    fn rest(&mut self) {}
+    /// Nothing but this notice will be asked of it for a while, so it may give memory
+    /// back.
+    fn rest(&mut self, _notice: Option<&str>) {}
+    /// Whether it has any to give.
+    fn is_awake(&self) -> bool {
+        false
+    }
 }
 
 /// A plugin in force, from which instances are made.

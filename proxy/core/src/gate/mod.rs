@@ -141,6 +141,16 @@ impl Gate {
         )))
     }
 
+    /// What the client hears at each heartbeat while its command is held.
+    pub fn heartbeat(&self, now: Now) -> Option<String> {
+        match &self.undecided.as_ref()?.stage {
+            undecided::Stage::Holding(hold) if hold.next_notice.is_some() => {
+                Some(text::still_holding(&hold.approval, hold.expires, now))
+            }
+            _ => None,
+        }
+    }
+
     /// When to give [`Input::Tick`], in monotonic nanoseconds.
     pub fn deadline(&self) -> Option<u64> {
         self.undecided.as_ref()?.deadline()
