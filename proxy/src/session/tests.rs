@@ -265,6 +265,53 @@ async fn a_plugin_that_lets_a_judged_frame_out_ends_its_session() {
     }
 }
 
+/// Asks for the declared message and reads what reaches the target until the end.
+async fn undo_ends_it(mut scene: Scene) {
+    scene.client.write_all(&frame(b'Q', b"undo")).await.unwrap();
+    let mut rest = Vec::new();
+    timeout(SOON, scene.target.read_to_end(&mut rest))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(rest.is_empty(), "{rest:?}");
+    timeout(SOON, scene.task).await.unwrap().unwrap();
+    let entries = scene.ledger.entries();
+    let blamed = |(entry, _): &(Entry, Bytes)| matches!(entry, Entry::Plugin { .. });
+    assert!(entries.iter().any(blamed));
+}
+
+#[tokio::test]
+async fn nothing_is_given_up_where_nothing_was_refused() {
+    let mut scene = Scene::start().await;
+    scene.log_in().await;
+    undo_ends_it(scene).await;
+}
+
+#[tokio::test]
+async fn a_refusal_lets_the_declared_message_out_once_and_no_other_bytes() {
+    let mut scene = Scene::start().await;
+    scene.log_in().await;
+    scene.client.write_all(&frame(b'Q', b"no")).await.unwrap();
+    let mut kind = [0; 1];
+    timeout(SOON, scene.client.read_exact(&mut kind))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(kind, *b"X");
+    scene.client.write_all(&frame(b'Q', b"undo")).await.unwrap();
+    let mut sent = [0; 5];
+    timeout(SOON, scene.target.read_exact(&mut sent))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(sent, *b"undo\n");
+    let recorded = |(entry, blob): &(Entry, Bytes)| {
+        matches!(entry, Entry::Command(_)) && blob == &Bytes::from_static(b"undo\n")
+    };
+    assert!(scene.ledger.entries().iter().any(recorded));
+    undo_ends_it(scene).await;
+}
+
 #[tokio::test]
 async fn a_journal_that_fails_ends_the_session_with_nothing_sent() {
     let mut scene = Scene::start().await;

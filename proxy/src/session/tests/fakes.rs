@@ -101,6 +101,12 @@ impl Instance for Toy {
                         _ => Action::Ready,
                     });
                 }
+                (Side::Client, Some(b'Q')) if frame.body == "undo" => {
+                    let mut submission = submission(frame);
+                    submission.undo = true;
+                    submission.command.text = Bytes::from_static(b"ok");
+                    out.push(Action::Submit(Box::new(submission)));
+                }
                 (Side::Client, Some(b'Q')) => {
                     out.push(Action::Submit(Box::new(submission(frame))));
                 }
