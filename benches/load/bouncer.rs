@@ -1,6 +1,5 @@
 //! PgBouncer in session mode, with TLS to its clients.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 
@@ -71,11 +70,9 @@ impl Bouncer {
     }
 
     pub(crate) fn way(&self) -> Way {
-        let mut env: BTreeMap<_, _> = crate::clear(&self.database, self.address).env;
-        env.insert("PGSSLMODE", "require".to_owned());
         Way {
             name: "PgBouncer",
-            env,
+            ..crate::encrypted(crate::clear(&self.database, self.address))
         }
     }
 }

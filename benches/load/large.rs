@@ -6,49 +6,71 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use futures_util::StreamExt as _;
-use holdpoint_tests::{Database, Gateway};
+use holdpoint_tests::{Database, Gateway, wire};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
+use crate::splice::Splice;
 use crate::{Args, median};
 
 pub(crate) async fn run(
     args: &Args,
     database: &Database,
-    splice: SocketAddr,
+    splice: &Splice,
     gateway: &Gateway,
 ) -> anyhow::Result<()> {
     let rows = args.large * 1024 * 1024 / 8000;
     let sql = format!("SELECT repeat('x', 8000) FROM generate_series(1, {rows})");
-    let mut measured = [Vec::new(), Vec::new(), Vec::new()];
+    let mut measured = [const { Vec::new() }; 4];
     for _ in 0..args.rounds {
         measured[0].push(clear(database, database.address, &sql).await?);
-        measured[1].push(clear(database, splice, &sql).await?);
-        measured[2].push(through(gateway, &sql).await?);
+        measured[1].push(clear(database, splice.clear, &sql).await?);
+        measured[2].push(over_tls(database, splice, &sql).await?);
+        measured[3].push(through(gateway, &sql).await?);
     }
-    let [direct, splice, holdpoint] = measured.map(median);
+    let [direct, clear, tls, holdpoint] = measured.map(median);
     println!(
-        "| {} MiB result, MB/s | direct | splice | holdpoint (TLS, recorded) |",
+        "| {} MiB result, MB/s | direct | splice | splice with TLS | holdpoint (TLS, recorded) |",
         args.large
     );
-    println!("|---|---|---|---|");
+    println!("|---|---|---|---|---|");
     println!(
-        "| | {direct:.0} | {splice:.0} | {holdpoint:.0} [{:.2} of splice] |\n",
-        holdpoint / splice
+        "| | {direct:.0} | {clear:.0} | {tls:.0} | {holdpoint:.0} [{:.2} of splice, {:.2} with TLS] |\n",
+        holdpoint / clear,
+        holdpoint / tls,
     );
     Ok(())
 }
 
 /// MB/s without TLS.
 async fn clear(database: &Database, address: SocketAddr, sql: &str) -> anyhow::Result<f64> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    drain(&connect(database, stream).await?, sql).await
+}
+
+/// MB/s through the splice that ends TLS.
+async fn over_tls(database: &Database, splice: &Splice, sql: &str) -> anyhow::Result<f64> {
+    let stream = wire::tls(splice.tls, &splice.ca).await;
+    drain(&connect(database, stream).await?, sql).await
+}
+
+async fn connect<S>(database: &Database, stream: S) -> anyhow::Result<Client>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut config = Config::new();
-    config.host("127.0.0.1").port(address.port());
     config
         .user(&database.user)
         .dbname(&database.name)
-        .password(&database.password);
-    let (client, connection) = config.connect(NoTls).await.context("cannot connect")?;
+        .password(&database.password)
+        .ssl_mode(SslMode::Disable);
+    let connected = config.connect_raw(stream, NoTls).await;
+    let (client, connection) = connected.context("cannot connect")?;
     tokio::spawn(connection);
-    drain(&client, sql).await
+    Ok(client)
 }
 
 /// MB/s through holdpoint.

@@ -1,8 +1,8 @@
 //! Known clients through holdpoint and around it, alternated in one run.
 //!
-//! Four ways to one PostgreSQL: *direct*, a bare *splice* (64 KiB copies, no TLS),
-//! *PgBouncer* (session mode, TLS to the client, as holdpoint has), and *holdpoint*
-//! with rules and recording on. Ratios are what counts: client, server and proxy
+//! Five ways to one PostgreSQL: *direct*, a bare *splice* (64 KiB copies), a *TLS
+//! splice* (which ends the client's TLS, as the others do), *PgBouncer* (session mode, TLS to the
+//! client) and *holdpoint* with rules and recording on. Ratios are what counts: client, server and proxy
 //! share the machine's cores.
 //!
 //! `cargo bench -p holdpoint-benches --bench load -- --help`
@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 use clap::Parser;
 use holdpoint_tests::{Database, Gateway, PgServer, Settings};
+use splice::Splice;
 
 /// Load benchmarks, side by side.
 #[derive(Parser)]
@@ -37,6 +38,12 @@ struct Args {
     /// Clients
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 32])]
     clients: Vec<u32>,
+    /// How pgbench sends its statement
+    #[arg(long, value_delimiter = ',', default_values_t = ["simple".to_owned(), "prepared".to_owned()])]
+    modes: Vec<String>,
+    /// Only these ways, such as `PgBouncer,relaxed`; all without it
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// MiB of the large result; 0 leaves it out
     #[arg(long, default_value_t = 500)]
     large: u64,
@@ -66,20 +73,25 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let server = PgServer::shared().context("PostgreSQL is missing: run `make bench`")?;
     let database = server.database();
     pgbench::prepare(&database)?;
-    let splice = splice::start(database.address).await?;
+    let splice = Splice::start(database.address).await?;
     let bouncer = bouncer::Bouncer::start(&database)?;
     let synced = gateway(&database, "commands").await;
     let relaxed = gateway(&database, "relaxed").await;
-    let ways = [
+    let mut ways = vec![
         direct(&database),
         Way {
             name: "splice",
-            ..clear(&database, splice)
+            ..clear(&database, splice.clear)
+        },
+        Way {
+            name: "TLS splice",
+            ..encrypted(clear(&database, splice.tls))
         },
         bouncer.way(),
         through("holdpoint", &synced),
         through("holdpoint relaxed", &relaxed),
     ];
+    ways.retain(|way| args.only.is_empty() || args.only.iter().any(|one| way.name.ends_with(one)));
     println!("machine: {}", machine());
     println!(
         "{} rounds of {} s, medians; ratio to PgBouncer in brackets\n",
@@ -87,7 +99,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     );
     pgbench::run(args, &ways)?;
     if args.large > 0 {
-        large::run(args, &database, splice, &synced).await?;
+        large::run(args, &database, &splice, &synced).await?;
     }
     // The gateways' oracle reads every byte again, which a benchmark's volume does not need.
     for gateway in [&synced, &relaxed] {
@@ -139,6 +151,11 @@ fn through(name: &'static str, gateway: &Gateway) -> Way {
         ("PGSSLMODE", "require".to_owned()),
     ]);
     Way { name, env }
+}
+
+fn encrypted(mut way: Way) -> Way {
+    way.env.insert("PGSSLMODE", "require".to_owned());
+    way
 }
 
 /// What the numbers were measured on.
