@@ -1,5 +1,7 @@
 //! What a client asks a target to do, as far as a plugin could tell.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use memchr::memmem;
 use serde::{Deserialize, Serialize};
@@ -52,7 +54,8 @@ pub struct Parameter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     /// In the order in which they run; empty where nothing has an effect.
-    pub operations: Vec<Operation>,
+    /// Shared with the command's record.
+    pub operations: Arc<[Operation]>,
     /// The client's own bytes for a reviewer to read.
     pub text: Bytes,
     pub parameters: Vec<Parameter>,
@@ -216,7 +219,7 @@ mod tests {
 
     fn command(text: &str, secrets: &[(u32, u32)], wire: &str) -> Command {
         Command {
-            operations: Vec::new(),
+            operations: Arc::default(),
             text: Bytes::copy_from_slice(text.as_bytes()),
             parameters: Vec::new(),
             secrets: secrets.to_vec(),

@@ -1,45 +1,67 @@
 //! Small types that keep one kind of name apart from another.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 /// Letters of ids: no vowels and no look-alikes, so that ids spell nothing and
 /// survive being read aloud.
 const ALPHABET: &[u8; 32] = b"0123456789BCDFGHJKLMNPQRSTVWXYZE";
 
-fn letters(mut bits: u128, count: usize) -> String {
-    let mut out = vec![b'0'; count];
-    for slot in out.iter_mut().rev() {
+/// The prefix, then letters for the lowest bits.
+fn spelled<const N: usize>(prefix: &str, mut bits: u128) -> [u8; N] {
+    let mut out = [b'0'; N];
+    let (head, letters) = out.split_at_mut(prefix.len());
+    head.copy_from_slice(prefix.as_bytes());
+    for slot in letters.iter_mut().rev() {
         *slot = ALPHABET[(bits & 31) as usize];
         bits >>= 5;
     }
-    String::from_utf8_lossy(&out).into_owned()
+    out
+}
+
+/// The id in its one spelling; `None` for anything else.
+fn read<const N: usize>(prefix: &str, text: &str) -> Option<[u8; N]> {
+    let mut out: [u8; N] = text.as_bytes().try_into().ok()?;
+    let (head, letters) = out.split_at_mut(prefix.len());
+    let matches = head.eq_ignore_ascii_case(prefix.as_bytes());
+    head.copy_from_slice(prefix.as_bytes());
+    letters.make_ascii_uppercase();
+    let known = letters.iter().all(|letter| ALPHABET.contains(letter));
+    (matches && known).then_some(out)
 }
 
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal, $letters:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(transparent)]
-        pub struct $name(String);
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; $prefix.len() + $letters]);
 
         impl $name {
             /// Makes an id from random bits that the caller drew.
             pub fn from_random(bits: u128) -> Self {
-                Self(format!(concat!($prefix, "{}"), letters(bits, $letters)))
+                Self(spelled($prefix, bits))
             }
 
             pub fn as_str(&self) -> &str {
-                &self.0
+                // Only letters of the alphabet are ever put in.
+                std::str::from_utf8(&self.0).unwrap_or_default()
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
             }
         }
 
@@ -48,17 +70,20 @@ macro_rules! text_id {
 
             /// Accepts the id in either case.
             fn from_str(text: &str) -> Result<Self, BadId> {
-                let rest = text
-                    .get(..$prefix.len())
-                    .filter(|head| head.eq_ignore_ascii_case($prefix))
-                    .map(|head| &text[head.len()..])
-                    .ok_or(BadId($prefix))?;
-                let upper = rest.to_ascii_uppercase();
-                let known = upper.bytes().all(|b| ALPHABET.contains(&b));
-                if upper.len() != $letters || !known {
-                    return Err(BadId($prefix));
-                }
-                Ok(Self(format!("{}{upper}", $prefix)))
+                read($prefix, text).map(Self).ok_or(BadId($prefix))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = Cow::<str>::deserialize(deserializer)?;
+                text.parse().map_err(D::Error::custom)
             }
         }
     };

@@ -17,10 +17,10 @@ use wasmtime::{Config, OptLevel, StoreContextMut, UpdateDeadline};
 use crate::guest::Guest;
 
 /// How often a running guest is looked at; the precision of its CPU budget.
-const TICK: Duration = Duration::from_millis(1);
+const TICK: Duration = Duration::from_millis(2);
 /// The ticker sleeps when nothing was called for this many ticks: an idle
 /// gateway wakes nobody.
-const IDLE_TICKS: u32 = 200;
+const IDLE_TICKS: u32 = 100;
 /// Wall time that one call may take, as a multiple of its CPU budget.
 const WALL_FACTOR: u32 = 20;
 

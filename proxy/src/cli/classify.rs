@@ -206,7 +206,7 @@ fn distinct<'a, T: PartialEq + 'a>(items: impl Iterator<Item = &'a T>) -> Vec<&'
 /// What stands in where the plugin could not answer.
 fn unknown(why: &str) -> Command {
     Command {
-        operations: vec![holdpoint_core::command::Operation {
+        operations: [holdpoint_core::command::Operation {
             class: "unknown".to_owned(),
             effects: Vec::new(),
             objects: Vec::new(),
@@ -215,7 +215,7 @@ fn unknown(why: &str) -> Command {
             confidence: Confidence::Unknown,
             housekeeping: false,
             facts: vec![("plugin_error".to_owned(), why.to_owned())],
-        }],
+        }].into(),
         text: Bytes::new(),
         parameters: Vec::new(),
         secrets: Vec::new(),

@@ -472,7 +472,7 @@ mod tests {
             wire: Digest([0; 32]),
             blob: blob.map(str::to_owned),
             text: text.to_owned(),
-            operations: vec![Operation {
+            operations: [Operation {
                 class: "read".to_owned(),
                 effects: Vec::new(),
                 objects: Vec::new(),
@@ -481,7 +481,7 @@ mod tests {
                 confidence: Confidence::Proven,
                 housekeeping: false,
                 facts: Vec::new(),
-            }],
+            }].into(),
             class: "read".to_owned(),
             confidence: Confidence::Proven,
             parameters: Vec::new(),

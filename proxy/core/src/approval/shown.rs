@@ -151,7 +151,7 @@ mod tests {
     fn a_reviewer_sees_everything_but_secrets() {
         let shown = Shown::of(
             &Command {
-                operations: vec![Operation {
+                operations: [Operation {
                     class: "admin".to_owned(),
                     effects: vec!["role".to_owned(), "role".to_owned()],
                     objects: vec![Object {
@@ -165,7 +165,7 @@ mod tests {
                     confidence: Confidence::Proven,
                     housekeeping: false,
                     facts: Vec::new(),
-                }],
+                }].into(),
                 text: Bytes::from_static(b"ALTER ROLE bob\nPASSWORD 'hunter2'"),
                 parameters: Vec::new(),
                 secrets: vec![(25, 32)],

@@ -1,5 +1,7 @@
 //! The records that the gate asks for.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::Now;
@@ -32,7 +34,7 @@ pub(super) fn command(
         wire: Digest::of(&command.wire),
         blob: differs.map(str::to_owned),
         text: Shown::text_of(command),
-        operations: command.operations.clone(),
+        operations: Arc::clone(&command.operations),
         class: Shown::class_of(command, classes),
         confidence: if unknown {
             Confidence::Unknown

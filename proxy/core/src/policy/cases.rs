@@ -266,7 +266,7 @@ impl From<CaseCommand> for Command {
             access: object.access,
         };
         Self {
-            operations: vec![Operation {
+            operations: [Operation {
                 class: case.class,
                 effects: case.effects,
                 objects: case.objects.into_iter().map(object).collect(),
@@ -275,7 +275,7 @@ impl From<CaseCommand> for Command {
                 confidence: case.confidence,
                 housekeeping: case.housekeeping,
                 facts: case.facts.into_iter().collect(),
-            }],
+            }].into(),
             text: case.text.into_bytes().into(),
             parameters: Vec::<Parameter>::new(),
             secrets: Vec::new(),

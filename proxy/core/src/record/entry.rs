@@ -4,6 +4,8 @@
 //! them, unencoded, as the record's *blob*. Variants may be added; a reader
 //! shows what it does not know and still verifies it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::approval::{BreakGlass, Draft, Reach, Reviewer, Vote};
@@ -267,7 +269,7 @@ pub struct CommandEntry {
     pub blob: Option<String>,
     /// What reviewers are shown: lossless escaping of the text, secrets starred.
     pub text: String,
-    pub operations: Vec<Operation>,
+    pub operations: Arc<[Operation]>,
     pub class: String,
     pub confidence: Confidence,
     pub parameters: Vec<String>,

@@ -169,7 +169,7 @@ fn submission(frame: &Frame) -> Submission {
         facts: Vec::new(),
     };
     let command = Command {
-        operations: vec![operation],
+        operations: [operation].into(),
         text: frame.body.clone(),
         parameters: Vec::new(),
         secrets: Vec::new(),

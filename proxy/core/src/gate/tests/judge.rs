@@ -172,7 +172,8 @@ fn the_record_of_a_command_holds_what_was_decided_but_no_secret() {
     let mut world = World::new();
     let mut secret = command("DELETE PASSWORD 'hunter2'");
     secret.secrets = vec![(17, 24)];
-    secret.operations[0].confidence = Confidence::Unknown;
+    let operations = Arc::get_mut(&mut secret.operations).unwrap();
+    operations[0].confidence = Confidence::Unknown;
     world.submit_command(secret);
     let record = &world.records[0];
     let Entry::Command(entry) = &record.entry else {

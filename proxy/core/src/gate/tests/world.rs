@@ -127,7 +127,7 @@ pub(super) fn setup() -> GateSetup {
 
 pub(super) fn command(text: &str) -> Command {
     Command {
-        operations: vec![Operation {
+        operations: [Operation {
             class: "write".to_owned(),
             effects: Vec::new(),
             objects: Vec::new(),
@@ -136,7 +136,7 @@ pub(super) fn command(text: &str) -> Command {
             confidence: Confidence::Proven,
             housekeeping: false,
             facts: Vec::new(),
-        }],
+        }].into(),
         text: Bytes::copy_from_slice(text.as_bytes()),
         parameters: Vec::new(),
         secrets: Vec::new(),

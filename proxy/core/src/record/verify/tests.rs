@@ -92,7 +92,7 @@ fn command(id: u64, outcome: Outcome) -> Entry {
         wire: digest(id),
         blob: None,
         text: "SELECT 1".into(),
-        operations: vec![],
+        operations: [].into(),
         class: "read".into(),
         confidence: Confidence::Proven,
         parameters: vec![],
