@@ -20,6 +20,7 @@ mod pgbench;
 mod splice;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -94,6 +95,10 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     ways.retain(|way| args.only.is_empty() || args.only.iter().any(|one| way.name.ends_with(one)));
     println!("machine: {}", machine());
     println!(
+        "start of a gateway: {:.0?} (look each 20 ms)",
+        start(&relaxed).await
+    );
+    println!(
         "{} rounds of {} s, medians; ratio to PgBouncer in brackets\n",
         args.rounds, args.seconds
     );
@@ -106,6 +111,15 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         gateway.waive("all");
     }
     Ok(())
+}
+
+/// From the start of a gateway whose plugin is compiled already until it is ready.
+async fn start(gateway: &Gateway) -> Duration {
+    gateway.stop();
+    let began = Instant::now();
+    gateway.spawn();
+    gateway.wait_ready().await;
+    began.elapsed()
 }
 
 async fn gateway(database: &Database, sync: &str) -> Gateway {

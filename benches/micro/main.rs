@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use holdpoint::recorder::{Loss, Recorder, now};
+use holdpoint::recorder::{Loss, Recorder, check_journal, now, read_verifier};
 use holdpoint_core::config::{JournalConfig, Sync};
 use holdpoint_core::framing::{Cut, Layout, LengthPrefixed};
 use holdpoint_core::policy::{Ask, Policy, RuleFile};
@@ -237,6 +237,25 @@ fn journal(dir: &Path) -> anyhow::Result<()> {
     });
     let rate = f64::from(64 * each) / began.elapsed().as_secs_f64();
     println!("| 64 producers, each record synced | {rate:.0} records/s | | |");
+    // As a large answer is recorded.
+    for _ in 0..2000 {
+        let blob = Bytes::from_static(&[b'x'; 64 << 10]);
+        let record = NewRecord { blob, ..record() };
+        runtime.block_on(recorder.write(record, Durability::Written))?;
+    }
     runtime.block_on(recorder.close())?;
+    verify(&config)
+}
+
+fn verify(config: &JournalConfig) -> anyhow::Result<()> {
+    let key = read_verifier(None, &config.dir)?;
+    let (began, mut bytes) = (Instant::now(), 0);
+    let (report, _) = check_journal(&config.dir, &key, &[], |now| bytes = now.bytes)?;
+    anyhow::ensure!(report.ok, "{:?}", report.errors);
+    let rate = bytes as f64 / 1e6 / began.elapsed().as_secs_f64();
+    println!(
+        "| `holdpoint verify` of {} MB | {rate:.0} MB/s | | one core |",
+        bytes / 1_000_000
+    );
     Ok(())
 }

@@ -215,7 +215,8 @@ fn unknown(why: &str) -> Command {
             confidence: Confidence::Unknown,
             housekeeping: false,
             facts: vec![("plugin_error".to_owned(), why.to_owned())],
-        }].into(),
+        }]
+        .into(),
         text: Bytes::new(),
         parameters: Vec::new(),
         secrets: Vec::new(),

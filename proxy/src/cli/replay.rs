@@ -481,7 +481,8 @@ mod tests {
                 confidence: Confidence::Proven,
                 housekeeping: false,
                 facts: Vec::new(),
-            }].into(),
+            }]
+            .into(),
             class: "read".to_owned(),
             confidence: Confidence::Proven,
             parameters: Vec::new(),

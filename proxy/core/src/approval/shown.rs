@@ -165,7 +165,8 @@ mod tests {
                     confidence: Confidence::Proven,
                     housekeeping: false,
                     facts: Vec::new(),
-                }].into(),
+                }]
+                .into(),
                 text: Bytes::from_static(b"ALTER ROLE bob\nPASSWORD 'hunter2'"),
                 parameters: Vec::new(),
                 secrets: vec![(25, 32)],

@@ -275,7 +275,8 @@ impl From<CaseCommand> for Command {
                 confidence: case.confidence,
                 housekeeping: case.housekeeping,
                 facts: case.facts.into_iter().collect(),
-            }].into(),
+            }]
+            .into(),
             text: case.text.into_bytes().into(),
             parameters: Vec::<Parameter>::new(),
             secrets: Vec::new(),

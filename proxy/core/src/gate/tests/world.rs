@@ -136,7 +136,8 @@ pub(super) fn command(text: &str) -> Command {
             confidence: Confidence::Proven,
             housekeeping: false,
             facts: Vec::new(),
-        }].into(),
+        }]
+        .into(),
         text: Bytes::copy_from_slice(text.as_bytes()),
         parameters: Vec::new(),
         secrets: Vec::new(),
