@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::api::{self, Problem, kill_here, revoke_here};
 use crate::approvals::{Approvals, Errand, Explained, Later};
 use crate::clock::Clock;
-use crate::cluster::{ClusterParts, Neighbour};
+use crate::cluster::{ClusterParts, Neighbour, Refusal};
 use crate::identity::{Authenticator, Revocation};
 use crate::recorder::{Reader, Recorder};
 
@@ -46,11 +46,18 @@ pub(super) fn parts(
         ledger: Arc::new(recorder.clone()),
         clock: Arc::new(move || clock.now()),
         admits: Arc::new(move |reviewer| may_review(&authenticator, reviewer)),
-        explain: Arc::new(|refused| Explained::from(&Problem::from(refused))),
+        explain: Arc::new(|refused| Explained::from(&explain(refused))),
         neighbour: Arc::new(here),
         checkpoint: Arc::new(move || journal.checkpoint()),
         verifier: recorder.verifier().to_string(),
         state: config.state.clone(),
+    }
+}
+
+fn explain(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::Vote(refused) => refused.into(),
+        Refusal::Words(refused) => refused.into(),
     }
 }
 
@@ -87,6 +94,7 @@ impl Neighbour for Here {
             match errand {
                 Errand::Sessions => json!(self.sessions.list()),
                 Errand::Windows => json!(self.approvals.windows().await),
+                Errand::Reviews => json!(self.approvals.reviews().await),
                 Errand::Kill { session, by } => {
                     json!(kill_here((&*self.sessions, &self.approvals), &session, by, from).await)
                 }

@@ -202,6 +202,7 @@ impl Owner {
         let seconds = (inner.clock)().unix();
         cmd.arg(inner.keys.nodes()).arg(seconds).arg(&inner.node);
         let _: u64 = inner.mail.ask(&cmd).await?;
+        self.cluster.say_version().await?;
         let Some(note) = (inner.checkpoint)() else {
             return Ok(());
         };

@@ -3,6 +3,7 @@
 mod chaos;
 mod contract;
 mod faults;
+mod motions;
 mod neighbours;
 mod stall;
 mod start;
@@ -45,6 +46,7 @@ pub(super) struct Listening {
     changes: watch::Sender<u64>,
     /// The leaves of its journal, and how often that was written.
     pub(super) journal: Mutex<(Vec<Digest>, u64)>,
+    approvals: std::sync::OnceLock<Approvals>,
 }
 
 /// A journal's leaves.
@@ -75,6 +77,9 @@ impl Neighbour for Listening {
             let leaves = self.journal.lock().unwrap().0.clone();
             let proof = tree::consistency_proof(&leaves, usize::try_from(from).unwrap());
             return Box::pin(async move { serde_json::json!(proof) });
+        }
+        if let (Errand::Reviews, Some(approvals)) = (&errand, self.approvals.get()) {
+            return Box::pin(async { serde_json::json!(approvals.reviews().await) });
         }
         let mut done = self.done.lock().unwrap();
         done.push((node.to_owned(), errand));
@@ -173,6 +178,7 @@ impl Node {
         let key = holdpoint_core::record::checkpoint::NodeKey::new(name, &[7; 32]).unwrap();
         let verifier = key.verifier().to_string();
         let neighbour = Arc::new(Listening::default());
+        let _ = neighbour.approvals.set(approvals.clone());
         let journal = Arc::clone(&neighbour);
         let note = move || {
             let (leaves, time) = journal.journal.lock().unwrap().clone();
@@ -185,7 +191,12 @@ impl Node {
             ledger: ledger.clone(),
             clock,
             admits: Arc::new(|reviewer| reviewer.identity.subject != "revoked"),
-            explain: Arc::new(|refused| Explained::from(&Problem::from(refused))),
+            explain: Arc::new(|refusal| {
+                Explained::from(&match refusal {
+                    Refusal::Vote(refused) => Problem::from(refused),
+                    Refusal::Words(refused) => Problem::from(refused),
+                })
+            }),
             neighbour: neighbour.clone(),
             checkpoint: Arc::new(move || Some(note())),
             verifier,
