@@ -120,6 +120,7 @@ pub(super) async fn start(
     let tokens: Arc<dyn api::Tokens> = Arc::new(shared.authenticator.clone());
     let live = live(&shared.sessions, config);
     let others = shared.cluster.clone();
+    let others = others.map(|cluster| Arc::new(cluster) as Arc<dyn Others>);
     let links = Arc::new(links(config).context("links of chat accounts")?);
     let public_url = public_url(config);
     let router = api::router(ApiParts {
@@ -132,7 +133,7 @@ pub(super) async fn start(
         told: telling.log,
         public_url: public_url.clone(),
         sessions: Arc::clone(&live),
-        others: others.map(|cluster| Arc::new(cluster) as Arc<dyn Others>),
+        others: others.clone(),
         about: about(config, &shared.issuers),
         ready: Arc::new(ready),
         counters: Arc::new(counters),
@@ -143,6 +144,7 @@ pub(super) async fn start(
         own: shared.approvals.clone(),
         tokens,
         sessions: live,
+        others,
         issuers: (shared.issuers.iter())
             .map(|issuer| (issuer.clone(), vault.console(&issuer.name)))
             .collect(),
@@ -177,7 +179,7 @@ pub(super) struct Serving {
 }
 
 /// Where browsers find the admin listener: where the configuration says, else on this machine.
-fn public_url(config: &Config) -> Option<String> {
+pub(super) fn public_url(config: &Config) -> Option<String> {
     let set = config.review.public_url.clone();
     set.or_else(|| {
         let admin = config.admin.as_ref()?;
@@ -301,6 +303,7 @@ impl api::Sessions for Live {
                 opened_at: rfc3339(info.since.wall_ns),
                 commands: info.commands,
                 node: None,
+                link: None,
             })
         };
         self.0.list().into_iter().filter_map(view).collect()

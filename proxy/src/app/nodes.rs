@@ -30,13 +30,14 @@ pub(super) fn parts(
     sessions: Arc<dyn api::Sessions>,
     clock: Clock,
 ) -> ClusterParts {
-    let journal = recorder.clone();
+    let (journal, signer) = (recorder.clone(), recorder.clone());
     let authenticator = authenticator.clone();
     let here = Here {
         authenticator: authenticator.clone(),
         approvals: approvals.clone(),
         sessions,
         journal: config.journal.dir.clone(),
+        console: super::admin::public_url(config),
         proving: Arc::default(),
     };
     ClusterParts {
@@ -49,6 +50,7 @@ pub(super) fn parts(
         explain: Arc::new(|refused| Explained::from(&explain(refused))),
         neighbour: Arc::new(here),
         checkpoint: Arc::new(move || journal.checkpoint()),
+        attest: Arc::new(move |kind, said| signer.attest(kind, said)),
         verifier: recorder.verifier().to_string(),
         state: config.state.clone(),
     }
@@ -75,6 +77,8 @@ struct Here {
     approvals: Approvals,
     sessions: Arc<dyn api::Sessions>,
     journal: PathBuf,
+    /// Where browsers find this node's console.
+    console: Option<String>,
     /// One proof at a time: each reads the journal from its beginning.
     proving: Arc<Mutex<()>>,
 }
@@ -92,7 +96,7 @@ impl Neighbour for Here {
         let from = Some(node.to_owned());
         Box::pin(async move {
             match errand {
-                Errand::Sessions => json!(self.sessions.list()),
+                Errand::Sessions => json!(self.listed()),
                 Errand::Windows => json!(self.approvals.windows().await),
                 Errand::Reviews => json!(self.approvals.reviews().await),
                 Errand::Kill { session, by } => {
@@ -173,6 +177,19 @@ fn prove(journal: &Path, from: u64, to: u64) -> anyhow::Result<Vec<Digest>> {
 }
 
 impl Here {
+    /// The live sessions, with where each can be looked at.
+    fn listed(&self) -> Vec<api::SessionView> {
+        let mut sessions = self.sessions.list();
+        for one in &mut sessions {
+            let page = |base: &String| {
+                let base = base.trim_end_matches('/');
+                format!("{base}/console/sessions/{}", one.id)
+            };
+            one.link = self.console.as_ref().map(page);
+        }
+        sessions
+    }
+
     fn all(&self) -> (&dyn api::Tokens, &dyn api::Sessions, &Approvals) {
         (&self.authenticator, &*self.sessions, &self.approvals)
     }

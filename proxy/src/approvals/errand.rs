@@ -41,6 +41,11 @@ pub trait Others: Send + Sync {
     /// Those that are seen now.
     fn names(&self) -> Vec<String>;
 
+    /// Those that were seen lately and are not now, without having said goodbye.
+    fn gone(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What `node` answers. With an answer, what it did is in its journal.
     fn ask<'a>(&'a self, node: &'a str, errand: Errand) -> Later<'a, Result<Value, NoAnswer>>;
 }

@@ -1,6 +1,6 @@
 //! What nodes write to each other.
 
-use holdpoint_core::approval::{BreakGlass, Reviewer, Vote};
+use holdpoint_core::approval::{BreakGlass, Draft, Reviewer, Vote};
 use holdpoint_core::id::ApprovalId;
 use holdpoint_core::principal::Identity;
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,11 @@ pub(super) enum Motion {
         approval: ApprovalId,
         by: Reviewer,
         note: Option<String>,
+    },
+    /// The identical command, as it asks at the other node, is to use an approval.
+    HandOver {
+        approval: ApprovalId,
+        draft: Box<Draft>,
     },
 }
 

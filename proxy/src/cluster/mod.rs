@@ -14,8 +14,9 @@
 //! not used to decide anything. A lease says which process bears a node's name; it is for
 //! people, and losing it stops nothing but the mail.
 //!
-//! Limits: a grant or a window is used at the node that gave it. One node can write in
-//! another's name, since all have one secret.
+//! Limits: a window is used at the node that opened it. One node can write in another's
+//! name, since all have one secret; but an approval passes from node to node only under the
+//! signature of its owner's journal.
 
 mod inbox;
 mod keys;
@@ -89,6 +90,8 @@ pub struct ClusterParts {
     pub neighbour: Arc<dyn Neighbour>,
     /// The last signed checkpoint of this node's journal.
     pub checkpoint: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+    /// Its word, signed by the same key: what kind it is of, and what it says.
+    pub attest: Arc<dyn Fn(&str, &str) -> String + Send + Sync>,
     /// Its public key.
     pub verifier: String,
     /// Private folder; what is known of other nodes' journals is kept in it.
@@ -155,6 +158,7 @@ struct Inner {
     explain: Arc<dyn Fn(Refusal) -> Explained + Send + Sync>,
     neighbour: Arc<dyn Neighbour>,
     checkpoint: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+    attest: Arc<dyn Fn(&str, &str) -> String + Send + Sync>,
     verifier: String,
     /// For everything but waiting for ballots.
     mail: Link,
@@ -208,6 +212,7 @@ impl Cluster {
             explain: parts.explain,
             neighbour: parts.neighbour,
             checkpoint: parts.checkpoint,
+            attest: parts.attest,
             verifier: parts.verifier,
             mail,
             inbox: Link::new(Arc::clone(&config), BLOCK),
@@ -231,6 +236,8 @@ impl Cluster {
             }
             Err(error) => return Err(error),
         }
+        let away = motions::Away(Arc::downgrade(&this.0));
+        (this.0.approvals).look_elsewhere(&this.0.node, Arc::new(away));
         // Before any task looks away: a change between is not missed.
         let changes = this.0.approvals.subscribe();
         tokio::spawn(owner::run(this.clone(), changes, taken));

@@ -9,21 +9,25 @@
 //! asked; nobody is asked for more, since a version that knows no envelopes would take
 //! it for forged; and a kind that is not known is answered, not judged.
 
+use std::sync::{Arc, Weak};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use holdpoint_core::Now;
-use holdpoint_core::approval::{BreakGlass, Reviewer};
+use holdpoint_core::approval::{BreakGlass, Draft, Reviewer, Shown};
 use holdpoint_core::id::ApprovalId;
 use holdpoint_core::principal::Identity;
+use holdpoint_core::record::{HANDOVER, Taken};
 use serde_json::{Value, json};
 
 use super::letter::{Asked, Motion, SPEAKS, Said, Work};
 use super::mirror::Seen;
 use super::scripts::{Reply, Script};
 use super::seal::Kind;
-use super::{Cluster, Refusal, StoreError, random};
+use super::{Cluster, Inner, Refusal, StoreError, random};
 use crate::approvals::{
-    Cast, Errand, Explained, JustifyRefused, ReviewView, VoteRefused, ask_all,
+    Cast, Elsewhere, Errand, Explained, JustifyRefused, Later, Others, ReviewView, View,
+    VoteRefused, ask_all,
 };
 
 /// A process of another node.
@@ -195,7 +199,7 @@ impl Cluster {
     /// What other nodes have to be looked into, and those that did not say.
     pub(super) async fn their_reviews(&self) -> (Vec<ReviewView>, Vec<String>) {
         let (mut reviews, mut missing) = (Vec::new(), Vec::new());
-        let others: std::sync::Arc<dyn crate::approvals::Others> = std::sync::Arc::new(self.clone());
+        let others: Arc<dyn Others> = Arc::new(self.clone());
         for (node, said) in ask_all(Some(&others), &Errand::Reviews).await {
             match said.map(serde_json::from_value::<Vec<ReviewView>>) {
                 Ok(Ok(theirs)) => reviews.extend(theirs.into_iter().map(|review| ReviewView {
@@ -208,10 +212,67 @@ impl Cluster {
         (reviews, missing)
     }
 
+    /// Another node's approval for a command that is about to be held here, with its owner's
+    /// word. Whoever does not answer in time may have given it: then nobody uses it.
+    pub(super) async fn take_from_others(&self, draft: &Draft) -> Option<Taken> {
+        let inner = &self.0;
+        let digest = draft.digest.to_string();
+        for (seen, id) in inner.mirror.with_digest(&digest) {
+            // Whoever was told of the approval may be faster than what was seen of it.
+            if let Err(error) = self.fetch(&seen.node, &seen.epoch, &id).await {
+                tracing::warn!(%error, approval.id = id, "another node's approval cannot be looked at");
+                continue;
+            }
+            let view = inner.mirror.get(&id);
+            let free = |view: &View| {
+                view.state == "approved" && view.waiting == 0 && view.rule == draft.rule
+            };
+            let (Some(_), Some(seen), Ok(approval)) = (
+                view.filter(|view| free(view)),
+                inner.mirror.seen(&id),
+                id.parse::<ApprovalId>(),
+            ) else {
+                continue;
+            };
+            let Some(key) = inner.peers.key(&seen.node) else {
+                tracing::warn!(node = seen.node, "the key of another node is not known yet: its approval is not taken over");
+                continue;
+            };
+            // What is shown is in the journals of both; the owner needs none of it.
+            let mut asks = draft.clone();
+            asks.shown = nothing_shown();
+            let motion = Motion::HandOver {
+                approval,
+                draft: Box::new(asks),
+            };
+            let note = match self.move_(&seen, motion).await {
+                Ok(Some(Value::String(note))) => note,
+                Ok(_) => {
+                    tracing::warn!(node = seen.node, approval.id = id, "another node did not say whether it gives its approval: the command is held anew");
+                    continue;
+                }
+                Err(unsaid) => {
+                    tracing::info!(node = seen.node, approval.id = id, ?unsaid, "another node's approval is not to be had");
+                    continue;
+                }
+            };
+            match Taken::read(&seen.node, &key, &note) {
+                Ok(taken) if taken.word.approval.as_str() == id => return Some(taken),
+                Ok(_) => self.forged().await,
+                Err(error) => {
+                    tracing::error!(node = seen.node, approval.id = id, error, "what another node gave is not signed by it");
+                    inner.counts.forged.fetch_add(1, Ordering::Relaxed);
+                    self.forged().await;
+                }
+            }
+        }
+        None
+    }
+
     /// Decides what another node moved. On return it is in the journal.
     pub(super) async fn decide(&self, from: &str, motion: Motion) -> Said {
         let reviewer = match &motion {
-            Motion::Justify { .. } => None,
+            Motion::Justify { .. } | Motion::HandOver { .. } => None,
             Motion::BreakGlass(glass) => Some(&glass.by),
             Motion::Review { by, .. } => Some(by),
         };
@@ -230,6 +291,9 @@ impl Cluster {
                 .map_err(Refusal::Vote),
             Motion::Review { approval, by, note } => (approvals.review(&approval, by, note).await)
                 .map(|()| Value::Null)
+                .map_err(Refusal::Vote),
+            Motion::HandOver { approval, draft } => (approvals.give(&approval, *draft, from).await)
+                .map(|word| json!((self.0.attest)(HANDOVER, &json!(word).to_string())))
                 .map_err(Refusal::Vote),
         };
         match done {
@@ -257,6 +321,29 @@ impl Cluster {
             hint: Some("vote at another node, and tell an operator".to_owned()),
             state: None,
         }))
+    }
+}
+
+/// The other nodes, for the approvals of this one: which does not keep them alive.
+pub(super) struct Away(pub(super) Weak<Inner>);
+
+impl Elsewhere for Away {
+    fn take<'a>(&'a self, draft: &'a Draft) -> Later<'a, Option<Taken>> {
+        let cluster = self.0.upgrade().map(Cluster);
+        Box::pin(async move { cluster?.take_from_others(draft).await })
+    }
+}
+
+fn nothing_shown() -> Shown {
+    Shown {
+        text: String::new(),
+        parameters: Vec::new(),
+        context: Vec::new(),
+        class: String::new(),
+        effects: Vec::new(),
+        objects: Vec::new(),
+        proven: false,
+        in_transaction: false,
     }
 }
 

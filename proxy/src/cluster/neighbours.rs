@@ -140,6 +140,10 @@ impl Others for Cluster {
         self.0.mirror.names()
     }
 
+    fn gone(&self) -> Vec<String> {
+        self.0.mirror.gone()
+    }
+
     fn ask<'a>(&'a self, node: &'a str, errand: Errand) -> Later<'a, Result<Value, NoAnswer>> {
         Box::pin(self.errand(node, errand, self.0.config.vote_wait))
     }

@@ -3,6 +3,7 @@
 mod chaos;
 mod contract;
 mod faults;
+mod handover;
 mod motions;
 mod neighbours;
 mod stall;
@@ -35,6 +36,8 @@ pub(super) struct Node {
     pub(super) forwards: Arc<Mutex<BTreeMap<ApprovalId, u32>>>,
     pub(super) clock: Stepped,
     pub(super) neighbour: Arc<Listening>,
+    /// Its journal's key, as far as it signs words.
+    pub(super) signer: Arc<Mutex<Arc<holdpoint_core::record::checkpoint::NodeKey>>>,
     pub(super) dir: TestDir,
 }
 
@@ -175,7 +178,9 @@ impl Node {
         let reading = stepped.clone();
         let clock: Clock = Arc::new(move || reading.now());
         let approvals = Approvals::new(holds(), ledger.clone(), Arc::clone(&clock), None);
-        let key = holdpoint_core::record::checkpoint::NodeKey::new(name, &[7; 32]).unwrap();
+        let key = Arc::new(holdpoint_core::record::checkpoint::NodeKey::new(name, &[7; 32]).unwrap());
+        let signer = Arc::new(Mutex::new(Arc::clone(&key)));
+        let signs = Arc::clone(&signer);
         let verifier = key.verifier().to_string();
         let neighbour = Arc::new(Listening::default());
         let _ = neighbour.approvals.set(approvals.clone());
@@ -199,6 +204,7 @@ impl Node {
             }),
             neighbour: neighbour.clone(),
             checkpoint: Arc::new(move || Some(note())),
+            attest: Arc::new(move |kind, said| signs.lock().unwrap().attest(kind, said)),
             verifier,
             state: dir.path().to_owned(),
         })
@@ -211,6 +217,7 @@ impl Node {
             forwards: Arc::default(),
             clock: stepped,
             neighbour,
+            signer,
             dir,
         })
     }
