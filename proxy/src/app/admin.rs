@@ -10,6 +10,7 @@ use holdpoint_core::policy::Judge;
 use holdpoint_core::principal::{Identity, Principal};
 
 use super::Shared;
+use super::nodes::People;
 use crate::api::{self, About, ApiParts, Integrations, LoginWay, Place, SessionView};
 use crate::approvals::{Approvals, Others, PrincipalView, rfc3339};
 use crate::cluster::Cluster;
@@ -48,6 +49,14 @@ pub(super) fn start_notifying(
 pub(super) struct Telling {
     pub(super) channels: Channels,
     pub(super) log: Arc<Log>,
+}
+
+/// What is known of those who review.
+pub(super) fn people(config: &Config) -> anyhow::Result<People> {
+    Ok(People {
+        links: Arc::new(links(config).context("links of chat accounts")?),
+        keys: security_keys(config).context("security keys")?,
+    })
 }
 
 /// Who stands behind accounts of the channels that take answers.
@@ -121,7 +130,7 @@ pub(super) async fn start(
     let live = live(&shared.sessions, config);
     let others = shared.cluster.clone();
     let others = others.map(|cluster| Arc::new(cluster) as Arc<dyn Others>);
-    let links = Arc::new(links(config).context("links of chat accounts")?);
+    let People { links, keys } = shared.people.clone();
     let public_url = public_url(config);
     let router = api::router(ApiParts {
         approvals: shared.approvals.clone(),
@@ -150,7 +159,7 @@ pub(super) async fn start(
             .collect(),
         public_url,
         links: (!config.review.slack.is_empty()).then_some(links),
-        keys: security_keys(config).context("security keys")?,
+        keys,
         journal: config.journal.dir.clone(),
         health: health(config, shared, in_force),
         clock: Arc::new(move || clock.now()),

@@ -19,15 +19,17 @@ use crate::approvals::{Approvals, Errand, Explained, Later};
 use crate::clock::Clock;
 use crate::cluster::{ClusterParts, Neighbour, Refusal};
 use crate::identity::{Authenticator, Revocation};
+use crate::links::{Link, Links};
 use crate::recorder::{Reader, Recorder};
+use crate::security_keys::{SecurityKey, SecurityKeys};
 
 pub(super) fn parts(
-    config: &Config,
-    store: &RedisConfig,
+    (config, store): (&Config, &RedisConfig),
     approvals: &Approvals,
     recorder: &Recorder,
     authenticator: &Authenticator,
     sessions: Arc<dyn api::Sessions>,
+    people: &People,
     clock: Clock,
 ) -> ClusterParts {
     let (journal, signer) = (recorder.clone(), recorder.clone());
@@ -39,6 +41,8 @@ pub(super) fn parts(
         journal: config.journal.dir.clone(),
         console: super::admin::public_url(config),
         proving: Arc::default(),
+        recorder: recorder.clone(),
+        people: people.clone(),
     };
     ClusterParts {
         node: config.node.clone(),
@@ -81,6 +85,37 @@ struct Here {
     console: Option<String>,
     /// One proof at a time: each reads the journal from its beginning.
     proving: Arc<Mutex<()>>,
+    recorder: Recorder,
+    people: People,
+}
+
+/// What is known here of those who review.
+#[derive(Clone)]
+pub(super) struct People {
+    pub(super) links: Arc<Links>,
+    /// Where the configuration has them.
+    pub(super) keys: Option<Arc<SecurityKeys>>,
+}
+
+/// The same, as nodes give it to each other.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Known {
+    #[serde(default)]
+    keys: Vec<SecurityKey>,
+    #[serde(default)]
+    links: Vec<Link>,
+}
+
+impl People {
+    fn take_up(&self, node: &str, number: u64, said: &str) -> Result<(), String> {
+        let known: Known = serde_json::from_str(said).map_err(|error| error.to_string())?;
+        if let Some(keys) = &self.keys {
+            let kept = keys.take_up(node, number, known.keys);
+            kept.map_err(|error| error.to_string())?;
+        }
+        let kept = self.links.take_up(node, number, known.links);
+        kept.map_err(|error| error.to_string())
+    }
 }
 
 /// Somebody who is let in no more, as nodes tell each other.
@@ -155,6 +190,32 @@ impl Neighbour for Here {
             match trouble {
                 None => Ok(()),
                 Some(why) => Err(why),
+            }
+        })
+    }
+
+    fn shares(&self) -> Option<(u64, String)> {
+        // First: a change stands in the journal before it is in the list.
+        let number = self.recorder.head().size;
+        let known = Known {
+            keys: (self.people.keys.as_ref()).map_or_else(Vec::new, |keys| keys.list()),
+            links: self.people.links.list(),
+        };
+        Some((number, serde_json::to_string(&known).ok()?))
+    }
+
+    fn take_up<'a>(
+        &'a self,
+        node: &'a str,
+        number: u64,
+        said: &'a str,
+    ) -> Later<'a, Result<(), String>> {
+        let (people, node, said) = (self.people.clone(), node.to_owned(), said.to_owned());
+        Box::pin(async move {
+            let kept = move || people.take_up(&node, number, &said);
+            match tokio::task::spawn_blocking(kept).await {
+                Ok(done) => done,
+                Err(error) => Err(error.to_string()),
             }
         })
     }

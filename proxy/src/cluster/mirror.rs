@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::letter::Posted;
 use super::neighbours::Learned;
 use super::seal::Kind;
+use super::shares::TakenUp;
 use super::{Cluster, LEASE, StoreError};
 use crate::approvals::{Later, View};
 
@@ -170,7 +171,7 @@ struct Followed {
 pub(super) async fn run(cluster: Cluster) {
     let mut stop = cluster.0.stop.subscribe();
     let mut followed: BTreeMap<String, Followed> = BTreeMap::new();
-    let mut learned = Learned::new();
+    let mut learned = (Learned::new(), TakenUp::new());
     let mut look_at_nodes = Instant::now();
     let mut last_seen = Instant::now();
     loop {
@@ -209,7 +210,7 @@ impl Cluster {
     async fn who(
         &self,
         followed: &mut BTreeMap<String, Followed>,
-        learned: &mut Learned,
+        (learned, taken_up): &mut (Learned, TakenUp),
     ) -> Result<(), StoreError> {
         let inner = &self.0;
         let mut cmd = redis::cmd("ZREVRANGE");
@@ -235,6 +236,7 @@ impl Cluster {
         for node in others {
             self.look_at_journal(&node).await?;
             self.learn(&node, learned).await?;
+            self.take_up(&node, taken_up).await?;
             followed.entry(node).or_default();
         }
         // One that was never looked at may be about to be.

@@ -29,6 +29,7 @@ mod owner;
 mod peers;
 mod scripts;
 mod seal;
+mod shares;
 mod voting;
 
 #[cfg(test)]

@@ -35,6 +35,18 @@ pub trait Neighbour: Send + Sync {
     /// Takes over what the list of `node` has that ours has not. On return it is in force.
     fn learn<'a>(&'a self, node: &'a str, list: &'a str) -> Later<'a, Result<(), String>>;
 
+    /// What others may take up on this node's word: a number that grows with each change, and
+    /// one line that [`Neighbour::take_up`] of another understands.
+    fn shares(&self) -> Option<(u64, String)>;
+
+    /// Takes up what another node says, whose signature is good.
+    fn take_up<'a>(
+        &'a self,
+        node: &'a str,
+        number: u64,
+        said: &'a str,
+    ) -> Later<'a, Result<(), String>>;
+
     /// Changes whenever [`Neighbour::revoked`] does.
     fn revocations(&self) -> watch::Receiver<u64>;
 }

@@ -50,6 +50,8 @@ pub(super) struct Listening {
     /// The leaves of its journal, and how often that was written.
     pub(super) journal: Mutex<(Vec<Digest>, u64)>,
     approvals: std::sync::OnceLock<Approvals>,
+    pub(super) shares: Mutex<Option<(u64, String)>>,
+    pub(super) taken_up: Mutex<Vec<(String, u64, String)>>,
 }
 
 /// A journal's leaves.
@@ -101,6 +103,21 @@ impl Neighbour for Listening {
                 self.revoke(subject);
             }
         }
+        Box::pin(async { Ok(()) })
+    }
+
+    fn shares(&self) -> Option<(u64, String)> {
+        self.shares.lock().unwrap().clone()
+    }
+
+    fn take_up<'a>(
+        &'a self,
+        node: &'a str,
+        number: u64,
+        said: &'a str,
+    ) -> Later<'a, Result<(), String>> {
+        let taken = (node.to_owned(), number, said.to_owned());
+        self.taken_up.lock().unwrap().push(taken);
         Box::pin(async { Ok(()) })
     }
 
