@@ -130,7 +130,10 @@ impl SecurityKeys {
         let mut others = self.others();
         let before = others.get(node);
         if before.is_some_and(|before| before.number > number) {
-            tracing::warn!(node, "an old list of another node's security keys is not taken up");
+            tracing::warn!(
+                node,
+                "an old list of another node's security keys is not taken up"
+            );
             return Ok(());
         }
         for key in &mut keys {

@@ -287,7 +287,11 @@ pub(crate) fn told(entry: &Entry, blob: &[u8]) -> Option<(Tone, String, String)>
         ),
         Entry::Given { word } => (
             Tone::Plain,
-            format!("{} is given to node {}: no more to be used here", word.approval, flat(&word.to)),
+            format!(
+                "{} is given to node {}: no more to be used here",
+                word.approval,
+                flat(&word.to)
+            ),
             none,
         ),
         Entry::Taken(taken) => (

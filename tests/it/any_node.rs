@@ -87,7 +87,10 @@ async fn words_an_emergency_and_its_review_go_through_another_node() {
     let id = view["id"].as_str().unwrap().to_owned();
     assert_eq!(view["node"], "a");
     let (status, early) = rita.approve(&view).await;
-    assert_eq!((status.as_u16(), &early["code"]), (409, &json!("HP-NOT-JUSTIFIED")));
+    assert_eq!(
+        (status.as_u16(), &early["code"]),
+        (409, &json!("HP-NOT-JUSTIFIED"))
+    );
     let eve = a.issuer.agent("eve");
     let stranger = run(&b, &eve, &["approvals", "justify", &id, "mine"]);
     assert!(!stranger.status.success());
@@ -95,31 +98,53 @@ async fn words_an_emergency_and_its_review_go_through_another_node() {
     let again = run(&b, &ada, &["approvals", "justify", &id, "or 8"]);
     assert!(String::from_utf8_lossy(&again.stderr).contains("HP-JUSTIFIED"));
     let (status, done) = rita.approve(&view).await;
-    assert_eq!((status.as_u16(), &done["state"]), (200, &json!("approved")), "{done}");
+    assert_eq!(
+        (status.as_u16(), &done["state"]),
+        (200, &json!("approved")),
+        "{done}"
+    );
     psql.wait().unwrap_done();
 
     // An emergency: by who may, with a reason; another looks into it.
     let psql = a.psql_as(&ada).start(&["CREATE TABLE two (a int)"]);
     let view = rita.pending("CREATE TABLE two").await;
     let id = view["id"].as_str().unwrap().to_owned();
-    let glass = ["approvals", "break-glass", &id, "--reason", "it burns", "--yes"];
+    let glass = [
+        "approvals",
+        "break-glass",
+        &id,
+        "--reason",
+        "it burns",
+        "--yes",
+    ];
     let refused = run(&b, &rita_token, &glass);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("HP-NOT-ELIGIBLE"));
     let told = ran(&run(&b, &sue, &glass));
     assert!(told.contains("approved"), "{told}");
     psql.wait().unwrap_done();
     let listed = ran(&run(&b, &rita_token, &["approvals", "reviews"]));
-    assert!(listed.contains(&id) && listed.contains("at node a"), "{listed}");
+    assert!(
+        listed.contains(&id) && listed.contains("at node a"),
+        "{listed}"
+    );
     let own = run(&b, &sue, &["approvals", "review", &id]);
     assert!(String::from_utf8_lossy(&own.stderr).contains("HP-NOT-ELIGIBLE"));
-    ran(&run(&b, &rita_token, &["approvals", "review", &id, "--note", "fine"]));
+    ran(&run(
+        &b,
+        &rita_token,
+        &["approvals", "review", &id, "--note", "fine"],
+    ));
     let (status, gone) = rita
         .call(Method::POST, &format!("/v1/approvals/{id}/review"), None)
         .await;
     assert_eq!(status.as_u16(), 404, "{gone}");
 
     // All of it is in the owner's journal, under their names, and none at the other node.
-    for (kind, who) in [("justified", "ada"), ("break_glass", "sue"), ("reviewed", "rita")] {
+    for (kind, who) in [
+        ("justified", "ada"),
+        ("break_glass", "sue"),
+        ("reviewed", "rita"),
+    ] {
         let at_a = entries(&a, kind);
         let refused = |entry: &&Value| entry["refused"].is_null();
         let counted: Vec<_> = at_a.iter().filter(refused).collect();
@@ -131,7 +156,8 @@ async fn words_an_emergency_and_its_review_go_through_another_node() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grant_of_one_node_is_used_at_another_once() {
-    let Some((_redis, a, b)) = two("inline_wait = { agent = \"1s\" }\ndeny_cooldown = \"0s\"\n").await
+    let Some((_redis, a, b)) =
+        two("inline_wait = { agent = \"1s\" }\ndeny_cooldown = \"0s\"\n").await
     else {
         return;
     };
@@ -151,7 +177,10 @@ async fn a_grant_of_one_node_is_used_at_another_once() {
     back.unwrap_done();
     let rows = || database_rows(&b);
     assert_eq!(rows(), "1");
-    assert_eq!(rita.show(view["id"].as_str().unwrap()).await["state"], "used");
+    assert_eq!(
+        rita.show(view["id"].as_str().unwrap()).await["state"],
+        "used"
+    );
     let given = entries(&a, "given");
     assert_eq!(
         (given.len(), &given[0]["word"]["to"]),
@@ -159,7 +188,11 @@ async fn a_grant_of_one_node_is_used_at_another_once() {
         "{given:?}"
     );
     let taken = entries(&b, "taken");
-    assert_eq!((taken.len(), &taken[0]["from"]), (1, &json!("a")), "{taken:?}");
+    assert_eq!(
+        (taken.len(), &taken[0]["from"]),
+        (1, &json!("a")),
+        "{taken:?}"
+    );
 
     // Once: the next one asks anew, at either.
     for gateway in [&a, &b] {
@@ -176,7 +209,10 @@ async fn a_grant_of_one_node_is_used_at_another_once() {
     let report = b.verified();
     let key = a.read("journal/journal.pub");
     assert_eq!(
-        (report["taken_count"].as_u64(), report["taken"][0]["key"].as_str()),
+        (
+            report["taken_count"].as_u64(),
+            report["taken"][0]["key"].as_str()
+        ),
         (Some(1), Some(key.trim())),
         "{report}"
     );

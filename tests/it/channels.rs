@@ -3,9 +3,7 @@
 use holdpoint_tests::browser::Page;
 use holdpoint_tests::psql::Running;
 use holdpoint_tests::slack::{Posted, button};
-use holdpoint_tests::{
-    Browser, FakeSlack, Gateway, People, PgServer, Settings, need, reviewer,
-};
+use holdpoint_tests::{Browser, FakeSlack, Gateway, People, PgServer, Settings, need, reviewer};
 use hyper::Method;
 use serde_json::Value;
 

@@ -60,7 +60,11 @@ pub(super) async fn justify(
     let said = api.0.board.justify(&id, by.identity, said.text, api.now());
     let node = submitted(&said.await?);
     let id = id.to_string();
-    Ok(accepted(node.is_some(), &id.clone(), Justified { id, node }))
+    Ok(accepted(
+        node.is_some(),
+        &id.clone(),
+        Justified { id, node },
+    ))
 }
 
 /// A held command that has to go now.
@@ -124,7 +128,11 @@ pub(super) async fn break_glass(
         Cast::Submitted { .. } => "pending".to_owned(),
     };
     let id = id.to_string();
-    Ok(accepted(node.is_some(), &id.clone(), GlassBroken { id, state, node }))
+    Ok(accepted(
+        node.is_some(),
+        &id.clone(),
+        GlassBroken { id, state, node },
+    ))
 }
 
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -175,7 +183,11 @@ pub(super) async fn review(
     let reviewed = api.0.board.review(&id, voter(by), said.note).await?;
     let node = submitted(&reviewed);
     let id = id.to_string();
-    Ok(accepted(node.is_some(), &id.clone(), ReviewClosed { id, node }))
+    Ok(accepted(
+        node.is_some(),
+        &id.clone(),
+        ReviewClosed { id, node },
+    ))
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]

@@ -14,9 +14,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{Api, Problem, Tokens};
-use crate::approvals::{
-    Approvals, Errand, IdentityView, NoAnswer, Others, PrincipalView, ask_all,
-};
+use crate::approvals::{Approvals, Errand, IdentityView, NoAnswer, Others, PrincipalView, ask_all};
 
 /// The sessions that this process has.
 pub trait Sessions: Send + Sync {

@@ -167,7 +167,9 @@ impl Approvals {
         if own.session != *session || own.command != command {
             return Some(Err(ClaimError::Session));
         }
-        let claimed = one.approval.claim(digest, session, command, self.latest(now));
+        let claimed = one
+            .approval
+            .claim(digest, session, command, self.latest(now));
         if claimed.is_ok() {
             taken.remove(id);
         }
@@ -197,7 +199,13 @@ impl Approvals {
 
     pub(super) async fn revoke_taken(&self, identity: &Identity) {
         let due: Vec<_> = (self.taken().iter())
-            .filter(|(_, one)| one.approval.draft().principal.behind().any(|id| id == identity))
+            .filter(|(_, one)| {
+                one.approval
+                    .draft()
+                    .principal
+                    .behind()
+                    .any(|id| id == identity)
+            })
             .map(|(id, _)| id.clone())
             .collect();
         self.end_taken("revoked", |id| due.contains(id)).await;

@@ -159,7 +159,12 @@ pub(super) async fn review(args: &ReviewArgs) -> anyhow::Result<ExitCode> {
         .post(&format!("/v1/approvals/{}/review", args.id), &body)
         .await?;
     let told = format!("{}: reviewed", args.id);
-    done_or_sent(args.json, &closed, &told, (&args.id, closed.node.as_deref()))
+    done_or_sent(
+        args.json,
+        &closed,
+        &told,
+        (&args.id, closed.node.as_deref()),
+    )
 }
 
 pub(super) async fn reviews(args: &ListArgs) -> anyhow::Result<ExitCode> {

@@ -80,9 +80,8 @@ impl Work {
     /// `None` where this version does not know it.
     pub(super) fn read(value: &Value) -> Option<Self> {
         let errand = Errand::deserialize(value).map(Self::Errand);
-        let work = errand.or_else(|_| {
-            Motion::deserialize(value).map(|motion| Self::Motion(Box::new(motion)))
-        });
+        let work = errand
+            .or_else(|_| Motion::deserialize(value).map(|motion| Self::Motion(Box::new(motion))));
         work.ok()
     }
 

@@ -153,9 +153,7 @@ impl Mirror {
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Node>> {
-        self.nodes
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.nodes.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -343,7 +341,7 @@ impl Cluster {
     }
 
     /// Reads one approval of another node.
-    pub(super) async fn fetch(&self, node: &str, epoch: &str, id: &str) -> Result<(), StoreError> {
+    async fn fetch(&self, node: &str, epoch: &str, id: &str) -> Result<(), StoreError> {
         let inner = &self.0;
         let mut cmd = redis::cmd("HMGET");
         cmd.arg(inner.keys.request(node, id))

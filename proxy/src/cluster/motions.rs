@@ -9,8 +9,8 @@
 //! asked; nobody is asked for more, since a version that knows no envelopes would take
 //! it for forged; and a kind that is not known is answered, not judged.
 
-use std::sync::{Arc, Weak};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use holdpoint_core::Now;
@@ -60,7 +60,12 @@ impl Cluster {
         let inner = &self.0;
         let node = to.node;
         let failed = |why: String| Unsaid::NotSent(why);
-        if self.version_of(to).await.map_err(|error| failed(error.to_string()))? < work.since() {
+        if self
+            .version_of(to)
+            .await
+            .map_err(|error| failed(error.to_string()))?
+            < work.since()
+        {
             return Err(Unsaid::Refused(too_old(node)));
         }
         let asked = Asked {
@@ -76,11 +81,16 @@ impl Cluster {
         let mut cmd = Script::Errand.call(&[inner.keys.lease(node), inner.keys.votes(node)]);
         cmd.arg(&asked.epoch).arg(body).arg(mark);
         cmd.arg(to.life.as_deref().unwrap_or_default());
-        let reply: Reply = (inner.mail.ask(&cmd).await)
-            .map_err(|error| Unsaid::Silent(format!("{error}; it did not reach node `{node}` for sure")))?;
+        let reply: Reply = (inner.mail.ask(&cmd).await).map_err(|error| {
+            Unsaid::Silent(format!("{error}; it did not reach node `{node}` for sure"))
+        })?;
         match reply.word.as_str() {
             "ok" => {}
-            "life" => return Err(failed("the store failed over or began anew: look again".to_owned())),
+            "life" => {
+                return Err(failed(
+                    "the store failed over or began anew: look again".to_owned(),
+                ));
+            }
             _ => return Err(failed(format!("node `{node}` is not there"))),
         }
         match self.answer_to(node, &asked.nonce, patience).await {
@@ -123,7 +133,9 @@ impl Cluster {
     /// Has the owner of an approval decide. `None` where it did not answer in time.
     async fn move_(&self, seen: &Seen, motion: Motion) -> Result<Option<Value>, Unsaid> {
         if let Some(why) = self.0.peers.refuses(&seen.node) {
-            return Err(Unsaid::NotSent(format!("{why}; ask that node, if you trust it")));
+            return Err(Unsaid::NotSent(format!(
+                "{why}; ask that node, if you trust it"
+            )));
         }
         let to = To {
             node: &seen.node,
@@ -151,7 +163,9 @@ impl Cluster {
             Ok(Some(_)) => Ok(Cast::Final(())),
             Ok(None) => Ok(Cast::Submitted { node: seen.node }),
             Err(Unsaid::Refused(why)) => Err(JustifyRefused::Elsewhere(why)),
-            Err(Unsaid::NotSent(why) | Unsaid::Silent(why)) => Err(JustifyRefused::NotDelivered(why)),
+            Err(Unsaid::NotSent(why) | Unsaid::Silent(why)) => {
+                Err(JustifyRefused::NotDelivered(why))
+            }
         }
     }
 
@@ -173,7 +187,9 @@ impl Cluster {
         (approval, by, note): (ApprovalId, Reviewer, Option<String>),
     ) -> Result<Cast<()>, VoteRefused> {
         let (reviews, missing) = self.their_reviews().await;
-        let found = reviews.into_iter().find(|review| approval.as_str() == review.id);
+        let found = reviews
+            .into_iter()
+            .find(|review| approval.as_str() == review.id);
         let Some(node) = found.and_then(|review| review.node) else {
             if missing.is_empty() {
                 return Err(VoteRefused::Unknown(approval));
@@ -189,7 +205,10 @@ impl Cluster {
             life: self.0.life.borrow().clone(),
             node,
         };
-        match self.move_(&seen, Motion::Review { approval, by, note }).await {
+        match self
+            .move_(&seen, Motion::Review { approval, by, note })
+            .await
+        {
             Ok(Some(_)) => Ok(Cast::Final(())),
             Ok(None) => Ok(Cast::Submitted { node: seen.node }),
             Err(unsaid) => Err(vote_refused(unsaid)),
@@ -218,24 +237,20 @@ impl Cluster {
         let inner = &self.0;
         let digest = draft.digest.to_string();
         for (seen, id) in inner.mirror.with_digest(&digest) {
-            // Whoever was told of the approval may be faster than what was seen of it.
-            if let Err(error) = self.fetch(&seen.node, &seen.epoch, &id).await {
-                tracing::warn!(%error, approval.id = id, "another node's approval cannot be looked at");
+            // Whether it is approved and free is for its owner to say: whoever was told of that
+            // may be faster than what is seen of it here.
+            let same = |view: &Arc<View>| view.rule == draft.rule;
+            let Ok(approval) = id.parse::<ApprovalId>() else {
+                continue;
+            };
+            if !inner.mirror.get(&id).as_ref().is_some_and(same) {
                 continue;
             }
-            let view = inner.mirror.get(&id);
-            let free = |view: &View| {
-                view.state == "approved" && view.waiting == 0 && view.rule == draft.rule
-            };
-            let (Some(_), Some(seen), Ok(approval)) = (
-                view.filter(|view| free(view)),
-                inner.mirror.seen(&id),
-                id.parse::<ApprovalId>(),
-            ) else {
-                continue;
-            };
             let Some(key) = inner.peers.key(&seen.node) else {
-                tracing::warn!(node = seen.node, "the key of another node is not known yet: its approval is not taken over");
+                tracing::warn!(
+                    node = seen.node,
+                    "the key of another node is not known yet: its approval is not taken over"
+                );
                 continue;
             };
             // What is shown is in the journals of both; the owner needs none of it.
@@ -248,11 +263,20 @@ impl Cluster {
             let note = match self.move_(&seen, motion).await {
                 Ok(Some(Value::String(note))) => note,
                 Ok(_) => {
-                    tracing::warn!(node = seen.node, approval.id = id, "another node did not say whether it gives its approval: the command is held anew");
+                    tracing::warn!(
+                        node = seen.node,
+                        approval.id = id,
+                        "another node did not say whether it gives its approval: the command is held anew"
+                    );
                     continue;
                 }
                 Err(unsaid) => {
-                    tracing::info!(node = seen.node, approval.id = id, ?unsaid, "another node's approval is not to be had");
+                    tracing::info!(
+                        node = seen.node,
+                        approval.id = id,
+                        ?unsaid,
+                        "another node's approval is not to be had"
+                    );
                     continue;
                 }
             };
@@ -260,7 +284,12 @@ impl Cluster {
                 Ok(taken) if taken.word.approval.as_str() == id => return Some(taken),
                 Ok(_) => self.forged().await,
                 Err(error) => {
-                    tracing::error!(node = seen.node, approval.id = id, error, "what another node gave is not signed by it");
+                    tracing::error!(
+                        node = seen.node,
+                        approval.id = id,
+                        error,
+                        "what another node gave is not signed by it"
+                    );
                     inner.counts.forged.fetch_add(1, Ordering::Relaxed);
                     self.forged().await;
                 }

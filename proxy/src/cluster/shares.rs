@@ -45,7 +45,9 @@ impl Given {
         }
         let note = (inner.attest)(PEOPLE, &format!("{number} {said}"));
         let mut cmd = redis::cmd("HSET");
-        cmd.arg(inner.keys.shared(&inner.node)).arg("note").arg(note);
+        cmd.arg(inner.keys.shared(&inner.node))
+            .arg("note")
+            .arg(note);
         let _: u64 = inner.mail.ask(&cmd).await?;
         *self = Self {
             life,

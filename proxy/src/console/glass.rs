@@ -20,7 +20,11 @@ use crate::approvals::{Cast, ReviewView};
 /// What the list says of commands that nobody has looked into.
 pub(super) fn open(html: &mut Html, (reviews, missing): &(Vec<ReviewView>, Vec<String>)) {
     for node in missing {
-        html.within("<p class=\"told bad\">Node ", node, " does not answer: what is to be looked into there is not listed.</p>\n");
+        html.within(
+            "<p class=\"told bad\">Node ",
+            node,
+            " does not answer: what is to be looked into there is not listed.</p>\n",
+        );
     }
     if reviews.is_empty() {
         return;
@@ -211,7 +215,9 @@ pub(super) async fn review(
         Ok(Cast::Submitted { node }) => notice(
             StatusCode::ACCEPTED,
             "On its way",
-            &format!("Node `{node}` has it and has not answered yet: it is closed once it is listed no more."),
+            &format!(
+                "Node `{node}` has it and has not answered yet: it is closed once it is listed no more."
+            ),
             None,
         ),
         Ok(Cast::Final(())) => notice(

@@ -347,7 +347,10 @@ pub(super) async fn one(
         Ok(story) if story.found => story,
         Ok(_) => {
             let listed = everywhere(&*console.0.sessions, console.0.others.as_ref()).await;
-            let found = listed.sessions.into_iter().find(|one| one.id == session.as_str());
+            let found = listed
+                .sessions
+                .into_iter()
+                .find(|one| one.id == session.as_str());
             return match found.filter(|one| one.node.is_some()) {
                 Some(one) => recorded_there(&console, &who, &one),
                 None => missing(),

@@ -101,10 +101,7 @@ fn a_link_of_another_node_counts_here_and_the_latest_of_a_person_is_the_one() {
     let (a, b) = (open(&here), open(&there));
     a.link(&account("U1"), principal("rita"), 100).unwrap();
     b.take_up("a", 10, a.list()).unwrap();
-    assert_eq!(
-        b.who(&account("U1"), 200).unwrap().identity.subject,
-        "rita"
-    );
+    assert_eq!(b.who(&account("U1"), 200).unwrap().identity.subject, "rita");
     assert!(b.who(&account("U1"), 3_700).is_none(), "in its time");
     // Another account of the same person ends the first, at whichever node.
     b.link(&account("U2"), principal("rita"), 300).unwrap();
@@ -123,8 +120,5 @@ fn a_link_of_another_node_counts_here_and_the_latest_of_a_person_is_the_one() {
     b.take_up("a", 12, Vec::new()).unwrap();
     let b = open(&there);
     b.take_up("a", 11, a.list()).unwrap();
-    assert_eq!(
-        b.who(&account("U2"), 600).unwrap().identity.subject,
-        "rita"
-    );
+    assert_eq!(b.who(&account("U2"), 600).unwrap().identity.subject, "rita");
 }

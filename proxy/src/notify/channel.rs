@@ -10,12 +10,12 @@ use holdpoint_core::config::Config;
 use holdpoint_core::secret::Secret;
 use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
 
-use super::{Message, Notice};
 use super::email::Email;
 use super::pagerduty::PagerDuty;
 use super::slack::Slack;
 use super::teams::Teams;
 use super::webhook::WebhookSender;
+use super::{Message, Notice};
 use crate::http_client::{Answer, HttpClient, HttpError, USER_AGENT, checked};
 use crate::secrets::Secrets;
 

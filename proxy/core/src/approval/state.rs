@@ -14,8 +14,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BreakGlass, ClaimError, Clearance, Draft, HandOver, JustifyError, OpenWindow, Reach, Reviewer, Verdict,
-    Vote, VoteError, same_person, step_up,
+    BreakGlass, ClaimError, Clearance, Draft, HandOver, JustifyError, OpenWindow, Reach, Reviewer,
+    Verdict, Vote, VoteError, same_person, step_up,
 };
 use crate::Now;
 use crate::decision::Step;

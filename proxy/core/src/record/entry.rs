@@ -251,9 +251,14 @@ impl Taken {
     pub fn read(from: &str, key: &str, note: &str) -> Result<Self, String> {
         let verifier: Verifier = key.parse().map_err(|e: CheckpointError| e.to_string())?;
         if verifier.name() != format!("holdpoint/{from}") {
-            return Err(format!("the key of `{}` is not that of node `{from}`", verifier.name()));
+            return Err(format!(
+                "the key of `{}` is not that of node `{from}`",
+                verifier.name()
+            ));
         }
-        let said = verifier.attested(HANDOVER, note).map_err(|e| e.to_string())?;
+        let said = verifier
+            .attested(HANDOVER, note)
+            .map_err(|e| e.to_string())?;
         Ok(Self {
             from: from.to_owned(),
             word: serde_json::from_str(said).map_err(|e| e.to_string())?,

@@ -289,57 +289,61 @@ promise!(who_asked_says_why_once_and_it_is_in_the_journal, world, {
     assert_eq!(say("agent", "late").await.unwrap_err(), "HP-SETTLED");
 });
 
-promise!(a_broken_glass_is_written_first_and_looked_into_by_another, world, {
-    let draft = asking();
-    let mut waiter = world.hold(&draft).await;
-    let break_it = async |glass: BreakGlass| {
-        let broken = world.board.break_glass(glass, crate::clock::now()).await;
-        broken.map_err(Problem::from).map_err(|why| why.code)
-    };
-    let mut stranger = glass(&draft, "sam");
-    stranger.by.groups.clear();
-    assert_eq!(break_it(stranger).await.unwrap_err(), "HP-NOT-ELIGIBLE");
-    let mut other = glass(&draft, "rita");
-    other.digest = holdpoint_core::id::Digest::of(b"another command");
-    assert_eq!(break_it(other).await.unwrap_err(), "HP-DIGEST");
-    let mut silent = glass(&draft, "rita");
-    silent.reason.clear();
-    assert_eq!(break_it(silent).await.unwrap_err(), "HP-REQUEST");
-    world.ledger.fails.store(true, Ordering::SeqCst);
-    assert_eq!(
-        break_it(glass(&draft, "rita")).await.unwrap_err(),
-        "HP-JOURNAL"
-    );
-    world.ledger.fails.store(false, Ordering::SeqCst);
-    assert_eq!(world.board.get(&draft.id).unwrap().state, "pending");
-    assert!(world.board.reviews().await.0.is_empty());
+promise!(
+    a_broken_glass_is_written_first_and_looked_into_by_another,
+    world,
+    {
+        let draft = asking();
+        let mut waiter = world.hold(&draft).await;
+        let break_it = async |glass: BreakGlass| {
+            let broken = world.board.break_glass(glass, crate::clock::now()).await;
+            broken.map_err(Problem::from).map_err(|why| why.code)
+        };
+        let mut stranger = glass(&draft, "sam");
+        stranger.by.groups.clear();
+        assert_eq!(break_it(stranger).await.unwrap_err(), "HP-NOT-ELIGIBLE");
+        let mut other = glass(&draft, "rita");
+        other.digest = holdpoint_core::id::Digest::of(b"another command");
+        assert_eq!(break_it(other).await.unwrap_err(), "HP-DIGEST");
+        let mut silent = glass(&draft, "rita");
+        silent.reason.clear();
+        assert_eq!(break_it(silent).await.unwrap_err(), "HP-REQUEST");
+        world.ledger.fails.store(true, Ordering::SeqCst);
+        assert_eq!(
+            break_it(glass(&draft, "rita")).await.unwrap_err(),
+            "HP-JOURNAL"
+        );
+        world.ledger.fails.store(false, Ordering::SeqCst);
+        assert_eq!(world.board.get(&draft.id).unwrap().state, "pending");
+        assert!(world.board.reviews().await.0.is_empty());
 
-    let broken = break_it(glass(&draft, "rita")).await.unwrap();
-    assert_eq!(broken, Cast::Final("approved".to_owned()));
-    assert_eq!(world.ledger.settled(&draft.id), ["approved"]);
-    assert_eq!(waiter.settled().await, Settlement::Approved);
-    assert_eq!(
-        break_it(glass(&draft, "rita")).await.unwrap_err(),
-        "HP-SETTLED"
-    );
+        let broken = break_it(glass(&draft, "rita")).await.unwrap();
+        assert_eq!(broken, Cast::Final("approved".to_owned()));
+        assert_eq!(world.ledger.settled(&draft.id), ["approved"]);
+        assert_eq!(waiter.settled().await, Settlement::Approved);
+        assert_eq!(
+            break_it(glass(&draft, "rita")).await.unwrap_err(),
+            "HP-SETTLED"
+        );
 
-    let (open, missing) = world.board.reviews().await;
-    assert_eq!((open.len(), missing.len()), (1, 0));
-    assert_eq!(
-        (open[0].id.as_str(), open[0].glass.reason.as_str()),
-        (draft.id.as_str(), "it burns")
-    );
-    let review = async |who: &str| {
-        let done = world.board.review(&draft.id, reviewer(who), None).await;
-        done.map_err(Problem::from).map_err(|why| why.code)
-    };
-    assert_eq!(review("rita").await.unwrap_err(), "HP-NOT-ELIGIBLE");
-    assert_eq!(world.entries("Reviewed"), 0);
-    assert_eq!(review("ruth").await, Ok(Cast::Final(())));
-    assert_eq!(world.entries("Reviewed"), 1);
-    assert_eq!(review("ruth").await.unwrap_err(), "HP-NOT-FOUND");
-    assert!(world.board.reviews().await.0.is_empty());
-});
+        let (open, missing) = world.board.reviews().await;
+        assert_eq!((open.len(), missing.len()), (1, 0));
+        assert_eq!(
+            (open[0].id.as_str(), open[0].glass.reason.as_str()),
+            (draft.id.as_str(), "it burns")
+        );
+        let review = async |who: &str| {
+            let done = world.board.review(&draft.id, reviewer(who), None).await;
+            done.map_err(Problem::from).map_err(|why| why.code)
+        };
+        assert_eq!(review("rita").await.unwrap_err(), "HP-NOT-ELIGIBLE");
+        assert_eq!(world.entries("Reviewed"), 0);
+        assert_eq!(review("ruth").await, Ok(Cast::Final(())));
+        assert_eq!(world.entries("Reviewed"), 1);
+        assert_eq!(review("ruth").await.unwrap_err(), "HP-NOT-FOUND");
+        assert!(world.board.reviews().await.0.is_empty());
+    }
+);
 
 promise!(what_is_not_there_is_not_found, world, {
     let draft = command(60);
@@ -354,10 +358,7 @@ promise!(what_is_not_there_is_not_found, world, {
     let said = world
         .board
         .justify(&draft.id, by, words, crate::clock::now());
-    assert_eq!(
-        Problem::from(said.await.unwrap_err()).code,
-        "HP-NOT-FOUND"
-    );
+    assert_eq!(Problem::from(said.await.unwrap_err()).code, "HP-NOT-FOUND");
     let broken = world
         .board
         .break_glass(glass(&draft, "rita"), crate::clock::now());

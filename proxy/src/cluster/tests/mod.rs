@@ -195,7 +195,8 @@ impl Node {
         let reading = stepped.clone();
         let clock: Clock = Arc::new(move || reading.now());
         let approvals = Approvals::new(holds(), ledger.clone(), Arc::clone(&clock), None);
-        let key = Arc::new(holdpoint_core::record::checkpoint::NodeKey::new(name, &[7; 32]).unwrap());
+        let key =
+            Arc::new(holdpoint_core::record::checkpoint::NodeKey::new(name, &[7; 32]).unwrap());
         let signer = Arc::new(Mutex::new(Arc::clone(&key)));
         let signs = Arc::clone(&signer);
         let verifier = key.verifier().to_string();

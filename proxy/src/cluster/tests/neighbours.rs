@@ -152,12 +152,13 @@ async fn what_a_node_shares_is_taken_up_on_its_signed_word_and_on_no_other() {
     let genuine = genuine.as_str().unwrap();
     let count = || b.neighbour.taken_up.lock().unwrap().len();
     let before = count();
+    let own = Arc::clone(&a.signer.lock().unwrap());
     for forged in [
         mallory.attest("people 1", "9 {\"keys\":[6]}"),
         genuine.replace("[1]", "[6]"),
         // The node's own word on something else, and its checkpoint.
-        a.signer.lock().unwrap().attest("people 2", "9 {\"keys\":[6]}"),
-        a.signer.lock().unwrap().sign(9, Digest::of(b""), 1),
+        own.attest("people 2", "9 {\"keys\":[6]}"),
+        own.sign(9, Digest::of(b""), 1),
     ] {
         let alarms = b.cluster.0.counts.forged.load(Ordering::Relaxed);
         server.ask(&["HSET", "hp:{a}:shared", "note", &forged]);

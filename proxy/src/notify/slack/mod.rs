@@ -177,9 +177,7 @@ impl Slack {
             | Message::Pending
             | Message::Left
             | Message::Used
-            | Message::UsedLater => {
-                blocks::message(kind, view, base, self.buttons)
-            }
+            | Message::UsedLater => blocks::message(kind, view, base, self.buttons),
             _ => blocks::note(kind, view, base),
         };
         if kind == Message::Settled || kind.follows() {

@@ -96,7 +96,9 @@ impl Approvals {
                 ));
             }
             Ok(said) if said.word != *word => {
-                return Err(format!("node `{from}` gave approval {id} otherwise than is written"));
+                return Err(format!(
+                    "node `{from}` gave approval {id} otherwise than is written"
+                ));
             }
             Ok(_) => {}
         }
@@ -106,7 +108,9 @@ impl Approvals {
             ));
         }
         if word.digest != command.digest || word.rule != command.rule {
-            return Err(format!("node `{from}` gave approval {id} for another command"));
+            return Err(format!(
+                "node `{from}` gave approval {id} for another command"
+            ));
         }
         if word.by.is_empty() || word.by.iter().any(|who| commands.behind.contains(who)) {
             return Err(format!(

@@ -74,11 +74,20 @@ fn what_another_node_gave_is_used_once_and_said_in_the_report() {
 #[test]
 fn a_word_that_was_given_to_something_else_is_told() {
     says(by_word(|word| word.to = "gw-3".into()), "another node");
-    says(by_word(|word| word.session = session(2)), "another node or session");
+    says(
+        by_word(|word| word.session = session(2)),
+        "another node or session",
+    );
     says(by_word(|word| word.digest = digest(2)), "another command");
-    says(by_word(|word| word.rule = "rules.toml:s".into()), "another command");
+    says(
+        by_word(|word| word.rule = "rules.toml:s".into()),
+        "another command",
+    );
     says(by_word(|word| word.by.clear()), "by nobody");
-    says(by_word(|word| word.by = vec![person("olga")]), "by who asked");
+    says(
+        by_word(|word| word.by = vec![person("olga")]),
+        "by who asked",
+    );
     says(by_word(|word| word.command = CommandId(2)), "not open");
 }
 
@@ -119,7 +128,10 @@ fn what_is_given_away_is_approved_unused_and_used_no_more() {
     assert_eq!(told(after(vec![given(1)])), Vec::<String>::new());
     says(after(vec![given(1), forward(1)]), "a second time");
     says(after(vec![given(1), given(1)]), "after it was used");
-    says(after(vec![forward(1), completed(1), given(1)]), "after it was used");
+    says(
+        after(vec![forward(1), completed(1), given(1)]),
+        "after it was used",
+    );
     says(after(vec![given(2)]), "for another command");
     says([held(1), draft(1, 1), given(1)], "before it was approved");
     says([given(1)], "is not open");
