@@ -5,9 +5,14 @@
 //! rise means that there are two of a key: that signature does not count, and neither do those after it
 //! until the counter has passed where it was.
 //!
-//! Limits: of one node; a person registers at each node where they review. Whoever can sign in as
-//! somebody can add a key as them: it stays visible in the journal and on their page.
+//! Of several nodes each gives its list to the others on its signed word; those of others lie in
+//! `security-keys-elsewhere.json`, and are removed where they were registered.
+//!
+//! Limits: whoever can sign in as somebody can add a key as them: it stays visible in the journal and
+//! on their page. A counter that goes back is seen by the node at which that key signs; each node
+//! learns of the others' counters with their lists.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,9 +20,10 @@ use holdpoint_core::principal::Identity;
 use holdpoint_core::webauthn::{Counter, Credential, RelyingParty, WebauthnError};
 use serde::{Deserialize, Serialize};
 
-use crate::state_file::{self, StateFileError};
+use crate::state_file::{self, FromNode, StateFileError};
 
 const FILE: &str = "security-keys.json";
+const ELSEWHERE: &str = "security-keys-elsewhere.json";
 
 /// One at home, one at the desk, one in the safe, and some more.
 const MAX_OF_ONE: usize = 10;
@@ -36,6 +42,9 @@ pub struct SecurityKey {
     pub added_unix: u64,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub used_unix: Option<u64>,
+    /// The node at which it was registered, where that is another one.
+    #[serde(skip)]
+    pub node: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -48,26 +57,36 @@ pub enum KeysError {
     AllFull,
     #[error("this key is registered already")]
     Twice,
+    #[error("it was registered at node `{0}`: remove it there")]
+    Elsewhere(String),
     #[error("{0}")]
     Refused(#[from] WebauthnError),
 }
 
 pub struct SecurityKeys {
     path: PathBuf,
+    elsewhere: PathBuf,
     rp: RelyingParty,
     keys: Mutex<Vec<SecurityKey>>,
+    /// By node. Taken after `keys`, where both are.
+    others: Mutex<Others>,
 }
+
+type Others = BTreeMap<String, FromNode<SecurityKey>>;
 
 impl SecurityKeys {
     /// # Errors
     /// The file is not ours alone, or not as we wrote it.
     pub fn open(state: &Path, rp: RelyingParty) -> Result<Self, KeysError> {
-        let path = state.join(FILE);
+        let (path, elsewhere) = (state.join(FILE), state.join(ELSEWHERE));
         let keys = state_file::read(&path)?.unwrap_or_default();
+        let others = state_file::read(&elsewhere)?.unwrap_or_default();
         Ok(Self {
             path,
+            elsewhere,
             rp,
             keys: Mutex::new(keys),
+            others: Mutex::new(others),
         })
     }
 
@@ -79,10 +98,61 @@ impl SecurityKeys {
     /// All of somebody's keys that are good here, the first one first.
     pub fn of(&self, owner: &Identity) -> Vec<SecurityKey> {
         let keys = self.keys();
-        let own = keys.iter().filter(|key| key.owner == *owner);
-        own.filter(|key| key.credential.rp == self.rp)
-            .cloned()
+        let others = self.others();
+        let theirs = others.iter().flat_map(|(node, from)| {
+            // One key must not speak for two people, nor count twice.
+            let new = from.items.iter().filter(|key| !has(&keys, &key.credential));
+            new.map(|key| SecurityKey {
+                node: Some(node.clone()),
+                ..key.clone()
+            })
+        });
+        let all = keys.iter().cloned().chain(theirs);
+        all.filter(|key| key.owner == *owner && key.credential.rp == self.rp)
             .collect()
+    }
+
+    /// What other nodes are given.
+    pub fn list(&self) -> Vec<SecurityKey> {
+        self.keys().clone()
+    }
+
+    /// Another node's list, on its word; the greater `number` is the later one.
+    ///
+    /// # Errors
+    /// It cannot be kept.
+    pub fn take_up(
+        &self,
+        node: &str,
+        number: u64,
+        mut keys: Vec<SecurityKey>,
+    ) -> Result<(), KeysError> {
+        let mut others = self.others();
+        let before = others.get(node);
+        if before.is_some_and(|before| before.number > number) {
+            tracing::warn!(
+                node,
+                "an old list of another node's security keys is not taken up"
+            );
+            return Ok(());
+        }
+        for key in &mut keys {
+            // What it signed here counts, too.
+            let same = |one: &&SecurityKey| one.credential.id == key.credential.id;
+            let known = before.and_then(|before| before.items.iter().find(same));
+            if let Some(known) = known.filter(|known| known.counter.0 > key.counter.0) {
+                key.counter = known.counter;
+            }
+        }
+        let mut next = others.clone();
+        let from = FromNode {
+            number,
+            items: keys,
+        };
+        next.insert(node.to_owned(), from);
+        state_file::write(&self.elsewhere, &next)?;
+        *others = next;
+        Ok(())
     }
 
     /// Somebody's key of this name that its authenticator gave.
@@ -100,13 +170,24 @@ impl SecurityKeys {
     /// # Errors
     /// It would not, for the reason given.
     pub fn check(&self, owner: &Identity, credential: &Credential) -> Result<(), KeysError> {
-        may_add(&self.keys(), owner, credential)
+        let keys = self.keys();
+        self.known_elsewhere(credential)?;
+        may_add(&keys, owner, credential)
+    }
+
+    fn known_elsewhere(&self, new: &Credential) -> Result<(), KeysError> {
+        let others = self.others();
+        if others.values().any(|from| has(&from.items, new)) {
+            return Err(KeysError::Twice);
+        }
+        Ok(())
     }
 
     /// # Errors
     /// It is registered already, there are too many, or it cannot be written down.
     pub fn add(&self, key: SecurityKey) -> Result<(), KeysError> {
         let mut keys = self.keys();
+        self.known_elsewhere(&key.credential)?;
         may_add(&keys, &key.owner, &key.credential)?;
         let mut next = keys.clone();
         next.push(key);
@@ -116,6 +197,9 @@ impl SecurityKeys {
     /// # Errors
     /// It is not theirs, or the change cannot be written down.
     pub fn remove(&self, owner: &Identity, id: &str) -> Result<(), KeysError> {
+        if let Some(node) = self.one(owner, id)?.node {
+            return Err(KeysError::Elsewhere(node));
+        }
         let mut keys = self.keys();
         let mut next = keys.clone();
         next.retain(|key| key.owner != *owner || key.credential.id != id);
@@ -136,23 +220,21 @@ impl SecurityKeys {
         counter: Counter,
         unix: u64,
     ) -> Result<(), KeysError> {
+        let mine = |key: &&mut SecurityKey| key.owner == *owner && key.credential.id == id;
         let mut keys = self.keys();
         let mut next = keys.clone();
-        let mut own = next.iter_mut();
-        let key = own.find(|key| key.owner == *owner && key.credential.id == id);
-        let key = key.ok_or(WebauthnError::NotYours)?;
-        if !key.counter.may_become(counter) {
-            tracing::warn!(
-                principal.iss = owner.issuer,
-                principal.sub = owner.subject,
-                key = key.name,
-                "a security key's counter went back: there may be two of it"
-            );
-            return Err(WebauthnError::Counter.into());
+        if let Some(key) = next.iter_mut().find(mine) {
+            signs(key, counter, unix)?;
+            return self.keep(&mut keys, next);
         }
-        key.counter = counter;
-        key.used_unix = Some(unix);
-        self.keep(&mut keys, next)
+        let mut others = self.others();
+        let mut next = others.clone();
+        let mut theirs = next.values_mut().flat_map(|from| from.items.iter_mut());
+        let key = theirs.find(mine).ok_or(WebauthnError::NotYours)?;
+        signs(key, counter, unix)?;
+        state_file::write(&self.elsewhere, &next)?;
+        *others = next;
+        Ok(())
     }
 
     fn keep(&self, keys: &mut Vec<SecurityKey>, next: Vec<SecurityKey>) -> Result<(), KeysError> {
@@ -164,11 +246,34 @@ impl SecurityKeys {
     fn keys(&self) -> MutexGuard<'_, Vec<SecurityKey>> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn others(&self) -> MutexGuard<'_, Others> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn has(keys: &[SecurityKey], credential: &Credential) -> bool {
+    keys.iter().any(|key| key.credential.id == credential.id)
+}
+
+fn signs(key: &mut SecurityKey, counter: Counter, unix: u64) -> Result<(), KeysError> {
+    if !key.counter.may_become(counter) {
+        tracing::warn!(
+            principal.iss = key.owner.issuer,
+            principal.sub = key.owner.subject,
+            key = key.name,
+            "a security key's counter went back: there may be two of it"
+        );
+        return Err(WebauthnError::Counter.into());
+    }
+    key.counter = counter;
+    key.used_unix = Some(unix);
+    Ok(())
 }
 
 fn may_add(keys: &[SecurityKey], owner: &Identity, new: &Credential) -> Result<(), KeysError> {
     // Whoever's it is: one key must not speak for two people.
-    if keys.iter().any(|key| key.credential.id == new.id) {
+    if has(keys, new) {
         return Err(KeysError::Twice);
     }
     if keys.iter().filter(|key| key.owner == *owner).count() >= MAX_OF_ONE {
@@ -219,6 +324,7 @@ mod tests {
             counter: Counter(counter),
             added_unix: 1,
             used_unix: None,
+            node: None,
         }
     }
 
@@ -270,6 +376,50 @@ mod tests {
         let keys = SecurityKeys::open(&dir, rp("other.example")).unwrap();
         assert!(keys.of(&who("rita")).is_empty());
         assert!(keys.one(&who("rita"), "a").is_err());
+    }
+
+    #[test]
+    fn keys_of_another_node_sign_here_and_go_when_it_says_so() {
+        let dir = dir("security-keys-elsewhere");
+        let keys = SecurityKeys::open(&dir, rp("gw.example")).unwrap();
+        let theirs = || vec![key("rita", "a", 5), key("sam", "b", 0)];
+        keys.take_up("n2", 10, theirs()).unwrap();
+        let own = keys.of(&who("rita"));
+        assert_eq!((own.len(), own[0].node.as_deref()), (1, Some("n2")));
+        // Nobody registers it here as theirs, and it is removed where it was registered.
+        for owner in ["rita", "eve"] {
+            assert!(matches!(
+                keys.add(key(owner, "a", 0)),
+                Err(KeysError::Twice)
+            ));
+        }
+        assert!(matches!(
+            keys.remove(&who("rita"), "a"),
+            Err(KeysError::Elsewhere(node)) if node == "n2"
+        ));
+        // What it signed here counts over a restart, and over a list that knows less of it.
+        keys.used(&who("rita"), "a", Counter(7), 2).unwrap();
+        let keys = SecurityKeys::open(&dir, rp("gw.example")).unwrap();
+        keys.take_up("n2", 10, theirs()).unwrap();
+        let back = keys.used(&who("rita"), "a", Counter(7), 3);
+        assert!(is(back, WebauthnError::Counter));
+        assert!(is(
+            keys.used(&who("eve"), "a", Counter(9), 3),
+            WebauthnError::NotYours
+        ));
+        // Removed there: an older list that somebody puts back brings nothing back.
+        keys.take_up("n2", 12, vec![key("sam", "b", 0)]).unwrap();
+        assert!(keys.of(&who("rita")).is_empty());
+        keys.take_up("n2", 11, theirs()).unwrap();
+        assert!(keys.of(&who("rita")).is_empty());
+        let keys = SecurityKeys::open(&dir, rp("gw.example")).unwrap();
+        keys.take_up("n2", 11, theirs()).unwrap();
+        assert!(keys.of(&who("rita")).is_empty() && keys.of(&who("sam")).len() == 1);
+        // Nor does a node take over one that is registered here already.
+        keys.add(key("ruth", "c", 0)).unwrap();
+        keys.take_up("n3", 1, vec![key("eve", "c", 0)]).unwrap();
+        assert!(keys.of(&who("eve")).is_empty() && keys.of(&who("ruth")).len() == 1);
+        assert_eq!(keys.list().len(), 1, "others' keys are not given on");
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::secrets::{SecretError, check_file};
 
@@ -20,6 +20,14 @@ pub enum StateFileError {
     Unsafe(#[from] SecretError),
     #[error("`{}` is not as holdpoint wrote it: {cause}; without it, what it kept is to be made anew", path.display())]
     Content { path: PathBuf, cause: String },
+}
+
+/// What another node keeps in a file of its own, as it said last. A later word has a greater
+/// number, so that an old one that somebody puts back is not taken for it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct FromNode<T> {
+    pub(crate) number: u64,
+    pub(crate) items: Vec<T>,
 }
 
 /// What is kept at `path`; `None` where nothing is.

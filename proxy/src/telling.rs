@@ -285,6 +285,25 @@ pub(crate) fn told(entry: &Entry, blob: &[u8]) -> Option<(Tone, String, String)>
             format!("the window of {approval} is over: {}", flat(why)),
             none,
         ),
+        Entry::Given { word } => (
+            Tone::Plain,
+            format!(
+                "{} is given to node {}: no more to be used here",
+                word.approval,
+                flat(&word.to)
+            ),
+            none,
+        ),
+        Entry::Taken(taken) => (
+            Tone::Good,
+            format!(
+                "{} of node {} is taken over for command {}",
+                taken.word.approval,
+                flat(&taken.from),
+                taken.word.command
+            ),
+            none,
+        ),
         Entry::Forward {
             command, approval, ..
         } => (

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use holdpoint_tests::need;
 use holdpoint_tests::needs::{self, workspace};
 
-use crate::console::{agents_token, gateway};
+use crate::console::gateway;
 
 /// What the agent asks for: a change that passes, one that does not, and one that is hard to read.
 const HELD: [&str; 3] = [
@@ -35,7 +35,7 @@ async fn people_review_in_a_real_browser() {
     let Some((node, modules, chromium)) = need!(needs::browser(), "chromium with puppeteer") else {
         return;
     };
-    let Some((gateway, issuer)) = gateway().await else {
+    let Some((gateway, people)) = gateway().await else {
         return;
     };
     let tables = "CREATE TABLE bills (id int, amount int, note text); \
@@ -44,7 +44,7 @@ async fn people_review_in_a_real_browser() {
            (id int, kind text, written_at timestamptz, note text, amount numeric); \
          CREATE TABLE retention_rules_of_the_accounting_department (kind text, keep_for interval)";
     gateway.database.direct().run(tables).unwrap_done();
-    let token = agents_token(&gateway, &issuer).await;
+    let token = people.agent(&gateway).await;
     let child = Command::new(node)
         .arg(workspace().join("tests/drivers/browser/review.mjs"))
         .args([&modules, &chromium])

@@ -9,12 +9,10 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Stdio};
 
 use holdpoint_tests::desk::{Desk, text};
-use holdpoint_tests::gateway::free_ports;
 use holdpoint_tests::needs::{self, workspace};
-use holdpoint_tests::{Gateway, PgServer, Settings, need};
+use holdpoint_tests::{Gateway, People, PgServer, Settings, need};
 
 use crate::browser::Script;
-use crate::console::agents_token;
 
 const RULES: &str = r#"
 [[rule]]
@@ -65,27 +63,10 @@ async fn people_do_what_rules_ask_of_them_in_a_real_browser() {
     let Some(server) = need!(PgServer::shared(), "postgresql") else {
         return;
     };
-    let [issuer] = free_ports();
-    let known = format!(
-        r#"[dev_issuer]
-listen = "{issuer}"
-[dev_issuer.users.ada]
-agent = true
-groups = ["agents"]
-scopes = ["holdpoint.connect"]
-[dev_issuer.users.rita]
-groups = ["reviewers"]
-scopes = ["holdpoint.review"]
-[dev_issuer.users.lea]
-groups = ["leads"]
-scopes = ["holdpoint.review"]
-[dev_issuer.users.sam]
-groups = ["sre"]
-scopes = ["holdpoint.review"]
-"#
-    );
+    let reviewers = [("rita", "reviewers"), ("lea", "leads"), ("sam", "sre")];
+    let people = People::new(None, &reviewers);
     let settings = Settings {
-        known: Some(known),
+        known: people.known(),
         rules: RULES.to_owned(),
         // Pages are opened four times each before anyone decides.
         hold: "heartbeat = \"1s\"\ninline_wait = { agent = \"5m\" }\n".to_owned(),
@@ -106,7 +87,7 @@ scopes = ["holdpoint.review"]
     gateway.wait_ready().await;
     let desk = Desk::new(gateway);
     let gateway = &desk.gateway;
-    let token = agents_token(gateway, &format!("http://{issuer}/dev")).await;
+    let token = people.agent(gateway).await;
 
     let child = Command::new(node)
         .arg(workspace().join("tests/drivers/browser/rules.mjs"))

@@ -1,10 +1,9 @@
 //! People are told in Slack and decide there: who counts, what is shown, and what comes of it.
 
 use holdpoint_tests::browser::Page;
-use holdpoint_tests::gateway::free_ports;
 use holdpoint_tests::psql::Running;
 use holdpoint_tests::slack::{Posted, button};
-use holdpoint_tests::{Browser, FakeSlack, Gateway, PgServer, Settings, need, reviewer};
+use holdpoint_tests::{Browser, FakeSlack, Gateway, People, PgServer, Settings, need, reviewer};
 use hyper::Method;
 use serde_json::Value;
 
@@ -15,7 +14,7 @@ const PATH: &str = "/v1/slack/ops/interactions";
 struct Desk {
     gateway: Gateway,
     slack: FakeSlack,
-    issuer: String,
+    people: People,
 }
 
 impl Desk {
@@ -26,26 +25,12 @@ impl Desk {
     async fn with(rules: &str) -> Option<Self> {
         let server = need!(PgServer::shared(), "postgresql")?;
         let slack = FakeSlack::start().await;
-        let [issuer] = free_ports();
-        let known = format!(
-            r#"[dev_issuer]
-listen = "{issuer}"
-[dev_issuer.users.ada]
-agent = true
-groups = ["agents"]
-scopes = ["holdpoint.connect"]
-owners = ["olivia"]
-[dev_issuer.users.rita]
-groups = ["reviewers"]
-scopes = ["holdpoint.review"]
-[dev_issuer.users.olivia]
-groups = ["reviewers"]
-scopes = ["holdpoint.review"]
-[dev_issuer.users.nora]
-groups = ["others"]
-scopes = ["holdpoint.review"]
-"#
-        );
+        let reviewers = [
+            ("rita", "reviewers"),
+            ("olivia", "reviewers"),
+            ("nora", "others"),
+        ];
+        let people = People::new(Some("olivia"), &reviewers);
         let more = format!(
             r#"[review.slack.ops]
 token = "file:slack-token"
@@ -56,7 +41,7 @@ api_url = "{}"
             slack.api_url()
         );
         let settings = Settings {
-            known: Some(known),
+            known: people.known(),
             more,
             rules: rules.to_owned(),
             ..Settings::default()
@@ -71,35 +56,16 @@ api_url = "{}"
         Some(Self {
             gateway,
             slack,
-            issuer: format!("http://{issuer}/dev"),
+            people,
         })
     }
 
-    async fn token(&self, user: &str, scope: &str) -> String {
-        let form = holdpoint_tests::browser::Form {
-            action: format!("{}/token", self.issuer),
-            fields: [
-                ("grant_type", "urn:holdpoint:dev"),
-                ("user", user),
-                ("scope", scope),
-            ]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .to_vec(),
-        };
-        let page = Browser::default().post(&form).await;
-        let answer: Value = serde_json::from_str(&page.body).unwrap();
-        let token = answer["access_token"].as_str().unwrap().to_owned();
-        self.gateway.keep_secret(&token);
-        token
-    }
-
     async fn agent(&self) -> String {
-        self.token("ada", "holdpoint.connect").await
+        self.people.agent(&self.gateway).await
     }
 
     async fn reviewer(&self, user: &str) -> holdpoint_tests::Reviewer {
-        let token = self.token(user, "holdpoint.review").await;
-        holdpoint_tests::Reviewer::new(self.gateway.admin, token)
+        self.people.reviewer(&self.gateway, user).await
     }
 
     async fn post(&self, form: &str, headers: &[(String, String)]) -> (u16, Value) {
@@ -453,7 +419,7 @@ async fn slack_gives_nobody_a_vote_that_they_do_not_have() {
     let psql = desk.gateway.psql_as(&token).start(&["DROP TABLE visits"]);
     let message = desk.held("DROP TABLE visits").await;
     let other = desk.reviewer("nora").await;
-    let body = serde_json::json!({"issuer": desk.issuer, "subject": "rita"});
+    let body = serde_json::json!({"issuer": desk.people.issuer(), "subject": "rita"});
     let (status, said) = other.call(Method::POST, "/v1/revoke", Some(body)).await;
     assert_eq!(status, 200, "{said}");
     desk.press(&message, APPROVE, "U3").await;

@@ -1,63 +1,26 @@
 //! People review in a browser: sign in, read, decide, and what comes of it at the agent.
 
 use holdpoint_tests::browser::Page;
-use holdpoint_tests::gateway::free_ports;
-use holdpoint_tests::{Browser, Gateway, PgServer, Settings, need};
+use holdpoint_tests::{Browser, Gateway, People, PgServer, Settings, need};
 
 /// A gateway with the development issuer, and its people.
-pub(crate) async fn gateway() -> Option<(Gateway, String)> {
+pub(crate) async fn gateway() -> Option<(Gateway, People)> {
     gateway_with(holdpoint_tests::RULES).await
 }
 
-async fn gateway_with(rules: &str) -> Option<(Gateway, String)> {
+async fn gateway_with(rules: &str) -> Option<(Gateway, People)> {
     let server = need!(PgServer::shared(), "postgresql")?;
-    let [issuer] = free_ports();
-    let known = format!(
-        r#"[dev_issuer]
-listen = "{issuer}"
-[dev_issuer.users.ada]
-agent = true
-groups = ["agents"]
-scopes = ["holdpoint.connect"]
-owners = ["olivia"]
-[dev_issuer.users.rita]
-groups = ["reviewers"]
-scopes = ["holdpoint.review"]
-[dev_issuer.users.olivia]
-groups = ["reviewers"]
-scopes = ["holdpoint.review"]
-"#
-    );
+    let reviewers = [("rita", "reviewers"), ("olivia", "reviewers")];
+    let people = People::new(Some("olivia"), &reviewers);
     let settings = Settings {
-        known: Some(known),
+        known: people.known(),
         rules: rules.to_owned(),
         // A browser takes its time, and more where two of them share a machine.
         hold: "heartbeat = \"1s\"\ninline_wait = { agent = \"5m\" }\n".to_owned(),
         ..Settings::default()
     };
-    let database = server.database();
-    let gateway = Gateway::with(&database, settings).await;
-    Some((gateway, format!("http://{issuer}/dev")))
-}
-
-/// A token of the agent's, from the development issuer.
-pub(crate) async fn agents_token(gateway: &Gateway, issuer: &str) -> String {
-    let mut browser = Browser::default();
-    let form = holdpoint_tests::browser::Form {
-        action: format!("{issuer}/token"),
-        fields: [
-            ("grant_type", "urn:holdpoint:dev"),
-            ("user", "ada"),
-            ("scope", "holdpoint.connect"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec(),
-    };
-    let page = browser.post(&form).await;
-    let answer: serde_json::Value = serde_json::from_str(&page.body).unwrap();
-    let token = answer["access_token"].as_str().unwrap().to_owned();
-    gateway.keep_secret(&token);
-    token
+    let gateway = Gateway::with(&server.database(), settings).await;
+    Some((gateway, people))
 }
 
 struct Reviewer {
@@ -106,10 +69,10 @@ name = "all"
 match = { confidence = "proven" }
 hold = { reviewers = ["person:dev|rita"] }
 "#;
-    let Some((gateway, issuer)) = gateway_with(rules).await else {
+    let Some((gateway, people)) = gateway_with(rules).await else {
         return;
     };
-    let token = agents_token(&gateway, &issuer).await;
+    let token = people.agent(&gateway).await;
     let psql = gateway
         .psql_as(&token)
         .start(&["CREATE TABLE named_by_person (a int)"]);
@@ -125,10 +88,10 @@ hold = { reviewers = ["person:dev|rita"] }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_approved_in_the_console_runs_once() {
-    let Some((gateway, issuer)) = gateway().await else {
+    let Some((gateway, people)) = gateway().await else {
         return;
     };
-    let token = agents_token(&gateway, &issuer).await;
+    let token = people.agent(&gateway).await;
     let psql = gateway
         .psql_as(&token)
         .start(&["CREATE TABLE made_by_console (a int)"]);
@@ -177,10 +140,10 @@ async fn what_is_approved_in_the_console_runs_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_denial_and_its_reason_reach_the_client() {
-    let Some((gateway, issuer)) = gateway().await else {
+    let Some((gateway, people)) = gateway().await else {
         return;
     };
-    let token = agents_token(&gateway, &issuer).await;
+    let token = people.agent(&gateway).await;
     let psql = gateway.psql_as(&token).start(&["DROP TABLE orders"]);
     let (mut rita, _) = Reviewer::sign_in(&gateway, "rita", "/console").await;
     let page = rita.held("DROP TABLE orders").await;
@@ -203,10 +166,10 @@ async fn a_denial_and_its_reason_reach_the_client() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stale_digest_a_foreign_form_or_an_owner_decide_nothing() {
-    let Some((gateway, issuer)) = gateway().await else {
+    let Some((gateway, people)) = gateway().await else {
         return;
     };
-    let token = agents_token(&gateway, &issuer).await;
+    let token = people.agent(&gateway).await;
     let psql = gateway.psql_as(&token).start(&["DROP TABLE orders"]);
     let (mut rita, _) = Reviewer::sign_in(&gateway, "rita", "/console").await;
     let page = rita.held("DROP TABLE orders").await;

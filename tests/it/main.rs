@@ -7,6 +7,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod any_node;
 mod approval_rules;
 mod bad_input;
 mod browser;

@@ -4,13 +4,10 @@
 use std::time::Duration;
 
 use holdpoint_tests::desk::{Desk, text};
-use holdpoint_tests::gateway::free_ports;
 use holdpoint_tests::issuer::now;
-use holdpoint_tests::{Browser, Gateway, PgServer, Reviewer, Settings, need};
+use holdpoint_tests::{Browser, Gateway, People, PgServer, Reviewer, Settings, need};
 use hyper::StatusCode;
 use serde_json::{Value, json};
-
-use crate::console::agents_token;
 
 fn rules(step_up: &str) -> String {
     format!(
@@ -113,44 +110,32 @@ async fn a_denial_counts_without_any_sign_in_of_late() {
 }
 
 /// A gateway with the development issuer, and somebody in front of it.
-async fn desk(step_up: &str) -> Option<(Desk, String)> {
+async fn desk(step_up: &str) -> Option<(Desk, People)> {
     let server = need!(PgServer::shared(), "postgresql")?;
-    let [issuer] = free_ports();
-    let known = format!(
-        r#"[dev_issuer]
-listen = "{issuer}"
-[dev_issuer.users.ada]
-agent = true
-groups = ["agents"]
-scopes = ["holdpoint.connect"]
-[dev_issuer.users.rita]
-groups = ["reviewers"]
-scopes = ["holdpoint.review"]
-"#
-    );
+    let people = People::new(None, &[("rita", "reviewers")]);
     let settings = Settings {
-        known: Some(known),
+        known: people.known(),
         rules: rules(step_up),
         ..Settings::default()
     };
     let gateway = Gateway::with(&server.database(), settings).await;
-    Some((Desk::new(gateway), format!("http://{issuer}/dev")))
+    Some((Desk::new(gateway), people))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_says_what_to_do_and_then_it_counts() {
-    let Some((desk, issuer)) = desk("5m").await else {
+    let Some((desk, people)) = desk("5m").await else {
         return;
     };
     let gateway = &desk.gateway;
-    let token = agents_token(gateway, &issuer).await;
+    let token = people.agent(gateway).await;
     let psql = gateway
         .psql_as(&token)
         .start(&["CREATE TABLE by_command (a int)"]);
     // For the asking, at the development issuer: nobody signed in for it.
     let asked = desk
         .command(&["token", "--user", "rita", "--scope", "holdpoint.review"])
-        .env("HOLDPOINT_ISSUER", &issuer)
+        .env("HOLDPOINT_ISSUER", people.issuer())
         .output()
         .unwrap();
     let asked = text(&asked.stdout).trim().to_owned();
@@ -203,11 +188,11 @@ async fn the_command_line_says_what_to_do_and_then_it_counts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_console_leads_through_the_sign_in_and_back() {
-    let Some((desk, issuer)) = desk("10s").await else {
+    let Some((desk, people)) = desk("10s").await else {
         return;
     };
     let gateway = &desk.gateway;
-    let token = agents_token(gateway, &issuer).await;
+    let token = people.agent(gateway).await;
     let base = format!("http://{}", gateway.admin);
     let mut browser = Browser::default();
     let page = browser.open(&format!("{base}/console")).await;

@@ -458,7 +458,7 @@ pub fn binary() -> PathBuf {
 }
 
 /// The tests' own issuer, and the agent `ada` of it.
-fn own_issuer(issuer: &Issuer) -> String {
+pub fn own_issuer(issuer: &Issuer) -> String {
     format!(
         r#"[[identity.issuer]]
 name = "tests"

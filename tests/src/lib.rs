@@ -7,6 +7,7 @@
 //! - [`PgServer`]: a PostgreSQL of our own, shared by the tests that run at the same time;
 //! - [`Tap`]: between gateway and target, keeps every byte of both directions;
 //! - [`Issuer`] and [`WebhookReceiver`]: who signs tokens and who is told of holds;
+//! - [`People`]: who signs in at the gateway's development issuer;
 //! - [`FakeSlack`]: where reviewers press buttons;
 //! - [`Gateway`]: `holdpoint serve` as a child process;
 //! - [`Reviewer`], [`psql`], [`drivers`]: people and clients.
@@ -35,6 +36,7 @@ pub mod gateway;
 pub mod issuer;
 pub mod needs;
 pub mod oracle;
+pub mod people;
 pub mod pg;
 pub mod psql;
 pub mod pty;
@@ -52,6 +54,7 @@ pub use dir::TestDir;
 pub use fault::{FaultProxy, Network};
 pub use gateway::{Gateway, RULES, Settings};
 pub use issuer::Issuer;
+pub use people::People;
 pub use pg::{Database, PgServer};
 pub use psql::Psql;
 pub use redis::RedisServer;

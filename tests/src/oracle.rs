@@ -318,6 +318,7 @@ fn approvals(records: &[Read]) {
     let mut used = BTreeSet::new();
     let mut broken = BTreeSet::new();
     let mut claimed = BTreeSet::new();
+    let mut elsewhere = BTreeMap::new();
     for record in records {
         match &record.entry {
             Entry::Hold(draft) => {
@@ -375,6 +376,23 @@ fn approvals(records: &[Read]) {
                 assert!(!glass.by.agent && sets.any(|set| glass.by.is_in(set)));
                 broken.insert(id);
             }
+            // Another node's reviewers: its own journal is reconciled with them.
+            Entry::Taken(taken) => {
+                let id = taken.word.approval.to_string();
+                assert!(!holds.contains_key(&id), "{id} is our own");
+                let new = elsewhere.insert(id.clone(), taken.word.digest);
+                assert!(new.is_none(), "{id} was taken over twice");
+                settled.insert(id, "approved".to_owned());
+            }
+            Entry::Given { word } => {
+                let id = word.approval.to_string();
+                assert_eq!(
+                    settled.get(&id).map(String::as_str),
+                    Some("approved"),
+                    "{id} was given away and not approved"
+                );
+                assert!(used.insert(id.clone()), "{id} was used and given away");
+            }
             Entry::Claimed { command, .. } => {
                 let new = claimed.insert((record.session.clone(), *command));
                 assert!(new, "command {command} claimed a window twice");
@@ -385,8 +403,9 @@ fn approvals(records: &[Read]) {
                 command,
             } => {
                 let id = approval.to_string();
+                let own = holds.get(&id).map(|draft| draft.digest);
                 assert_eq!(
-                    holds.get(&id).map(|draft| draft.digest),
+                    own.or_else(|| elsewhere.get(&id).copied()),
                     Some(*digest),
                     "{id} is for another command"
                 );

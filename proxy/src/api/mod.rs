@@ -48,7 +48,7 @@ pub use rules::{
 };
 pub use serve::{ServeError, serve};
 pub use sessions::{Killed, Revoke, Revoked, RevokedThere, SessionView, Sessions, SessionsListed};
-pub(crate) use sessions::{kill_here, revoke_here};
+pub(crate) use sessions::{everywhere, kill_here, revoke_here};
 
 use crate::approvals::{Approvals, Board, Clock, Others};
 use crate::links::Links;

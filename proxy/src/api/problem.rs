@@ -96,13 +96,7 @@ impl From<VoteRefused> for Problem {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "HP-STORE", text)
                     .hint("cast it again, or at the node that holds the command")
             }
-            VoteRefused::Elsewhere(why) => {
-                let status =
-                    StatusCode::from_u16(why.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-                let mut problem = Self::new(status, &why.code, why.detail);
-                (problem.hint, problem.state) = (why.hint, why.state);
-                problem
-            }
+            VoteRefused::Elsewhere(why) => why.into(),
             VoteRefused::Refused { why, state } => {
                 let hint = hint(&why);
                 let (status, code) = match why {
@@ -169,6 +163,11 @@ impl From<JustifyRefused> for Problem {
                 return Self::new(StatusCode::SERVICE_UNAVAILABLE, "HP-JOURNAL", text)
                     .hint("it was not taken: send it again");
             }
+            JustifyRefused::NotDelivered(_) => {
+                return Self::new(StatusCode::SERVICE_UNAVAILABLE, "HP-STORE", text)
+                    .hint("say it again, or at the node that holds the command");
+            }
+            JustifyRefused::Elsewhere(why) => return why.into(),
             JustifyRefused::Refused(why) => match why {
                 JustifyError::Final(_) | JustifyError::Expired => {
                     (StatusCode::CONFLICT, "HP-SETTLED")
@@ -178,6 +177,16 @@ impl From<JustifyRefused> for Problem {
             },
         };
         Self::new(status, code, text)
+    }
+}
+
+impl From<Explained> for Problem {
+    /// What another node said.
+    fn from(why: Explained) -> Self {
+        let status = StatusCode::from_u16(why.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        let mut problem = Self::new(status, &why.code, why.detail);
+        (problem.hint, problem.state) = (why.hint, why.state);
+        problem
     }
 }
 

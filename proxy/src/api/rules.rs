@@ -4,7 +4,9 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
+use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
 use holdpoint_core::approval::BreakGlass;
 use holdpoint_core::id::ApprovalId;
 use serde::{Deserialize, Serialize};
@@ -13,7 +15,7 @@ use utoipa::ToSchema;
 use super::approvals::{approval_id, channel, digest};
 use super::auth::voter;
 use super::{Api, Problem, sessions};
-use crate::approvals::{Errand, ReviewView, View, WindowView, ask_all};
+use crate::approvals::{Cast, Errand, ReviewView, WindowView, ask_all};
 
 /// Why a held command is to run.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -26,6 +28,9 @@ pub struct Justification {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Justified {
     pub id: String,
+    /// The node that it was submitted to, which has not answered yet and may refuse it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// Says why a held command is to run, where its rule asks: once, by who asked for it
@@ -35,7 +40,9 @@ pub struct Justified {
     post, path = "/v1/approvals/{id}/justification", params(("id" = String, Path)),
     tag = "clients", request_body = Justification, security(("bearer" = [])),
     responses(
-        (status = 200, body = Justified), (status = 400, body = Problem),
+        (status = 200, body = Justified),
+        (status = 202, body = Justified, description = "submitted to another node, which has not answered yet"),
+        (status = 400, body = Problem),
         (status = 401, body = Problem), (status = 404, body = Problem),
         (status = 409, body = Problem, description = "settled, or justified before"),
         (status = 503, body = Problem, description = "it was not taken"),
@@ -46,22 +53,18 @@ pub(super) async fn justify(
     headers: HeaderMap,
     Path(id): Path<String>,
     raw: Bytes,
-) -> Result<Json<Justified>, Problem> {
+) -> Result<Response, Problem> {
     let by = api.client(&headers).await?;
     let id = approval_id(&id)?;
     let said: Justification = body(&raw, "a justification")?;
-    let approvals = &api.0.approvals;
-    let who = by.identity.clone();
-    if let Err(refused) = approvals
-        .justify(&id, by.identity, said.text, api.now())
-        .await
-    {
-        let own = |view: &View| {
-            view.principal.issuer == who.issuer && view.principal.subject == who.subject
-        };
-        return Err(where_it_is(&api, &id, refused.into(), own));
-    }
-    Ok(Json(Justified { id: id.to_string() }))
+    let said = api.0.board.justify(&id, by.identity, said.text, api.now());
+    let node = submitted(&said.await?);
+    let id = id.to_string();
+    Ok(accepted(
+        node.is_some(),
+        &id.clone(),
+        Justified { id, node },
+    ))
 }
 
 /// A held command that has to go now.
@@ -79,6 +82,9 @@ pub struct GlassBroken {
     pub id: String,
     /// The approval's state now.
     pub state: String,
+    /// The node that it was submitted to, which has not answered yet and may refuse it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// Lets a held command run at once, where its rule lets this person
@@ -89,7 +95,9 @@ pub struct GlassBroken {
     post, path = "/v1/approvals/{id}/break-glass", params(("id" = String, Path)),
     tag = "review", request_body = BreakGlassAsked, security(("bearer" = [])),
     responses(
-        (status = 200, body = GlassBroken), (status = 400, body = Problem),
+        (status = 200, body = GlassBroken),
+        (status = 202, body = GlassBroken, description = "submitted to another node, which has not answered yet"),
+        (status = 400, body = Problem),
         (status = 401, body = Problem), (status = 403, body = Problem),
         (status = 404, body = Problem),
         (status = 409, body = Problem, description = "settled already, or another digest"),
@@ -101,7 +109,7 @@ pub(super) async fn break_glass(
     headers: HeaderMap,
     Path(id): Path<String>,
     raw: Bytes,
-) -> Result<Json<GlassBroken>, Problem> {
+) -> Result<Response, Problem> {
     let by = api.reviewer(&headers).await?;
     let asked: BreakGlassAsked = body(&raw, "a reason with a digest")?;
     let glass = BreakGlass {
@@ -113,12 +121,18 @@ pub(super) async fn break_glass(
         at: api.now().unix(),
     };
     let id = glass.approval.clone();
-    let broken = api.0.approvals.break_glass(glass, api.now()).await;
-    let state = broken.map_err(|refused| where_it_is(&api, &id, refused.into(), |_| true))?;
-    Ok(Json(GlassBroken {
-        id: id.to_string(),
-        state: state.word().to_owned(),
-    }))
+    let broken = api.0.board.break_glass(glass, api.now()).await?;
+    let node = submitted(&broken);
+    let state = match broken {
+        Cast::Final(state) => state,
+        Cast::Submitted { .. } => "pending".to_owned(),
+    };
+    let id = id.to_string();
+    Ok(accepted(
+        node.is_some(),
+        &id.clone(),
+        GlassBroken { id, state, node },
+    ))
 }
 
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -132,6 +146,9 @@ pub struct ReviewNote {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ReviewClosed {
     pub id: String,
+    /// The node that it was submitted to, which has not answered yet and may refuse it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// Closes the review of a command that ran by a broken glass
@@ -142,7 +159,9 @@ pub struct ReviewClosed {
     post, path = "/v1/approvals/{id}/review", params(("id" = String, Path)), tag = "review",
     request_body = ReviewNote, security(("bearer" = [])),
     responses(
-        (status = 200, body = ReviewClosed), (status = 400, body = Problem),
+        (status = 200, body = ReviewClosed),
+        (status = 202, body = ReviewClosed, description = "submitted to another node, which has not answered yet"),
+        (status = 400, body = Problem),
         (status = 401, body = Problem), (status = 403, body = Problem),
         (status = 404, body = Problem, description = "there is nothing to review"),
         (status = 503, body = Problem, description = "it stays open"),
@@ -153,7 +172,7 @@ pub(super) async fn review(
     headers: HeaderMap,
     Path(id): Path<String>,
     raw: Bytes,
-) -> Result<Json<ReviewClosed>, Problem> {
+) -> Result<Response, Problem> {
     let by = api.reviewer(&headers).await?;
     let id = approval_id(&id)?;
     let said: ReviewNote = if raw.is_empty() {
@@ -161,17 +180,26 @@ pub(super) async fn review(
     } else {
         body(&raw, "a note")?
     };
-    let reviewed = api.0.approvals.review(&id, voter(by), said.note).await;
-    reviewed.map_err(|refused| where_it_is(&api, &id, refused.into(), |_| true))?;
-    Ok(Json(ReviewClosed { id: id.to_string() }))
+    let reviewed = api.0.board.review(&id, voter(by), said.note).await?;
+    let node = submitted(&reviewed);
+    let id = id.to_string();
+    Ok(accepted(
+        node.is_some(),
+        &id.clone(),
+        ReviewClosed { id, node },
+    ))
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ReviewsListed {
     pub reviews: Vec<ReviewView>,
+    /// Nodes that did not answer: theirs are not among these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
 }
 
-/// Lists commands that ran by a broken glass and that nobody has reviewed, the oldest first
+/// Lists commands that ran by a broken glass and that nobody has reviewed, of all nodes, the
+/// oldest first
 #[utoipa::path(
     get, path = "/v1/reviews", tag = "review", security(("bearer" = [])),
     responses((status = 200, body = ReviewsListed), (status = 401, body = Problem)),
@@ -181,8 +209,8 @@ pub(super) async fn reviews(
     headers: HeaderMap,
 ) -> Result<Json<ReviewsListed>, Problem> {
     api.reviewer(&headers).await?;
-    let reviews = api.0.approvals.reviews().await;
-    Ok(Json(ReviewsListed { reviews }))
+    let (reviews, missing) = api.0.board.reviews().await;
+    Ok(Json(ReviewsListed { reviews, missing }))
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -259,22 +287,21 @@ pub(super) async fn revoke_window(
     Ok(Json(WindowClosed { id, node }))
 }
 
-/// What is no vote does not travel: a node that does not hold the approval says which does,
-/// to those who may know of it.
-fn where_it_is(
-    api: &Api,
-    id: &ApprovalId,
-    problem: Problem,
-    may_know: impl Fn(&View) -> bool,
-) -> Problem {
-    if problem.status != StatusCode::NOT_FOUND {
-        return problem;
+/// The node that has not answered yet.
+fn submitted<T>(cast: &Cast<T>) -> Option<String> {
+    match cast {
+        Cast::Final(_) => None,
+        Cast::Submitted { node } => Some(node.clone()),
     }
-    let view = api.0.board.get(id).filter(|view| may_know(view));
-    match view.and_then(|view| view.node.clone()) {
-        Some(node) => problem.hint(format!("node `{node}` holds it: ask there")),
-        None => problem,
+}
+
+/// As of a vote: where it is only submitted, `202` and where to look.
+fn accepted(submitted: bool, id: &str, said: impl Serialize) -> Response {
+    if !submitted {
+        return Json(said).into_response();
     }
+    let place = format!("/v1/approvals/{id}");
+    (StatusCode::ACCEPTED, [(LOCATION, place)], Json(said)).into_response()
 }
 
 fn body<T: for<'de> Deserialize<'de>>(raw: &[u8], what: &str) -> Result<T, Problem> {

@@ -1,5 +1,7 @@
 //! Live sessions, and ending somebody's access.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -12,7 +14,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{Api, Problem, Tokens};
-use crate::approvals::{Approvals, Errand, IdentityView, NoAnswer, PrincipalView, ask_all};
+use crate::approvals::{Approvals, Errand, IdentityView, NoAnswer, Others, PrincipalView, ask_all};
 
 /// The sessions that this process has.
 pub trait Sessions: Send + Sync {
@@ -42,14 +44,38 @@ pub struct SessionView {
     /// The node that has it, where that is not the one that was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// That node's own page of it: its recording is in that node's journal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct SessionsListed {
     pub sessions: Vec<SessionView>,
-    /// Nodes that did not answer: theirs are not among these.
+    /// Nodes that did not answer, or were there within the last hour and are not now: theirs
+    /// are not among these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
+}
+
+/// The live sessions of all nodes.
+pub(crate) async fn everywhere(
+    own: &dyn Sessions,
+    others: Option<&Arc<dyn Others>>,
+) -> SessionsListed {
+    let mut sessions = own.list();
+    let mut missing = Vec::new();
+    for (node, said) in ask_all(others, &Errand::Sessions).await {
+        match read::<Vec<SessionView>>(said) {
+            Ok(theirs) => sessions.extend(theirs.into_iter().map(|view| SessionView {
+                node: Some(node.clone()),
+                ..view
+            })),
+            Err(_) => missing.push(node),
+        }
+    }
+    missing.extend(others.iter().flat_map(|others| others.gone()));
+    SessionsListed { sessions, missing }
 }
 
 /// Lists live sessions, of all nodes
@@ -62,18 +88,8 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Result<Json<SessionsListed>, Problem> {
     api.reviewer(&headers).await?;
-    let mut sessions = api.0.sessions.list();
-    let mut missing = Vec::new();
-    for (node, said) in ask_all(api.0.others.as_ref(), &Errand::Sessions).await {
-        match read::<Vec<SessionView>>(said) {
-            Ok(theirs) => sessions.extend(theirs.into_iter().map(|view| SessionView {
-                node: Some(node.clone()),
-                ..view
-            })),
-            Err(_) => missing.push(node),
-        }
-    }
-    Ok(Json(SessionsListed { sessions, missing }))
+    let listed = everywhere(&*api.0.sessions, api.0.others.as_ref());
+    Ok(Json(listed.await))
 }
 
 /// What another node answered.

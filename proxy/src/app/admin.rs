@@ -10,6 +10,7 @@ use holdpoint_core::policy::Judge;
 use holdpoint_core::principal::{Identity, Principal};
 
 use super::Shared;
+use super::nodes::People;
 use crate::api::{self, About, ApiParts, Integrations, LoginWay, Place, SessionView};
 use crate::approvals::{Approvals, Others, PrincipalView, rfc3339};
 use crate::cluster::Cluster;
@@ -48,6 +49,14 @@ pub(super) fn start_notifying(
 pub(super) struct Telling {
     pub(super) channels: Channels,
     pub(super) log: Arc<Log>,
+}
+
+/// What is known of those who review.
+pub(super) fn people(config: &Config) -> anyhow::Result<People> {
+    Ok(People {
+        links: Arc::new(links(config).context("links of chat accounts")?),
+        keys: security_keys(config).context("security keys")?,
+    })
 }
 
 /// Who stands behind accounts of the channels that take answers.
@@ -120,7 +129,8 @@ pub(super) async fn start(
     let tokens: Arc<dyn api::Tokens> = Arc::new(shared.authenticator.clone());
     let live = live(&shared.sessions, config);
     let others = shared.cluster.clone();
-    let links = Arc::new(links(config).context("links of chat accounts")?);
+    let others = others.map(|cluster| Arc::new(cluster) as Arc<dyn Others>);
+    let People { links, keys } = shared.people.clone();
     let public_url = public_url(config);
     let router = api::router(ApiParts {
         approvals: shared.approvals.clone(),
@@ -132,7 +142,7 @@ pub(super) async fn start(
         told: telling.log,
         public_url: public_url.clone(),
         sessions: Arc::clone(&live),
-        others: others.map(|cluster| Arc::new(cluster) as Arc<dyn Others>),
+        others: others.clone(),
         about: about(config, &shared.issuers),
         ready: Arc::new(ready),
         counters: Arc::new(counters),
@@ -143,12 +153,13 @@ pub(super) async fn start(
         own: shared.approvals.clone(),
         tokens,
         sessions: live,
+        others,
         issuers: (shared.issuers.iter())
             .map(|issuer| (issuer.clone(), vault.console(&issuer.name)))
             .collect(),
         public_url,
         links: (!config.review.slack.is_empty()).then_some(links),
-        keys: security_keys(config).context("security keys")?,
+        keys,
         journal: config.journal.dir.clone(),
         health: health(config, shared, in_force),
         clock: Arc::new(move || clock.now()),
@@ -177,7 +188,7 @@ pub(super) struct Serving {
 }
 
 /// Where browsers find the admin listener: where the configuration says, else on this machine.
-fn public_url(config: &Config) -> Option<String> {
+pub(super) fn public_url(config: &Config) -> Option<String> {
     let set = config.review.public_url.clone();
     set.or_else(|| {
         let admin = config.admin.as_ref()?;
@@ -301,6 +312,7 @@ impl api::Sessions for Live {
                 opened_at: rfc3339(info.since.wall_ns),
                 commands: info.commands,
                 node: None,
+                link: None,
             })
         };
         self.0.list().into_iter().filter_map(view).collect()

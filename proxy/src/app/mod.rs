@@ -89,6 +89,7 @@ struct Shared {
     /// The other nodes, where there are any.
     cluster: Option<Cluster>,
     sessions: Arc<Sessions>,
+    people: nodes::People,
 }
 
 impl App {
@@ -151,17 +152,18 @@ impl App {
         admin::start_notifying(&config, inbox, &candidate.channels, &approvals)?;
 
         let sessions = Arc::new(Sessions::default());
+        let people = admin::people(&config)?;
         let cluster = match &config.store {
             None => None,
             Some(store) => {
                 let live = admin::live(&sessions, &config);
                 let parts = nodes::parts(
-                    &config,
-                    store,
+                    (&config, store),
                     &approvals,
                     &recorder,
                     &authenticator,
                     live,
+                    &people,
                     clock,
                 );
                 let cluster = control
@@ -244,6 +246,7 @@ impl App {
             cluster,
             approvals,
             sessions,
+            people,
         };
         revoked::end(&shared.authenticator, &shared.approvals, &shared.sessions);
         let admin = match &config.admin {

@@ -17,27 +17,32 @@ use tokio::sync::watch;
 use crate::api::{self, Problem, kill_here, revoke_here};
 use crate::approvals::{Approvals, Errand, Explained, Later};
 use crate::clock::Clock;
-use crate::cluster::{ClusterParts, Neighbour};
+use crate::cluster::{ClusterParts, Neighbour, Refusal};
 use crate::identity::{Authenticator, Revocation};
+use crate::links::{Link, Links};
 use crate::recorder::{Reader, Recorder};
+use crate::security_keys::{SecurityKey, SecurityKeys};
 
 pub(super) fn parts(
-    config: &Config,
-    store: &RedisConfig,
+    (config, store): (&Config, &RedisConfig),
     approvals: &Approvals,
     recorder: &Recorder,
     authenticator: &Authenticator,
     sessions: Arc<dyn api::Sessions>,
+    people: &People,
     clock: Clock,
 ) -> ClusterParts {
-    let journal = recorder.clone();
+    let (journal, signer) = (recorder.clone(), recorder.clone());
     let authenticator = authenticator.clone();
     let here = Here {
         authenticator: authenticator.clone(),
         approvals: approvals.clone(),
         sessions,
         journal: config.journal.dir.clone(),
+        console: super::admin::public_url(config),
         proving: Arc::default(),
+        recorder: recorder.clone(),
+        people: people.clone(),
     };
     ClusterParts {
         node: config.node.clone(),
@@ -46,11 +51,19 @@ pub(super) fn parts(
         ledger: Arc::new(recorder.clone()),
         clock: Arc::new(move || clock.now()),
         admits: Arc::new(move |reviewer| may_review(&authenticator, reviewer)),
-        explain: Arc::new(|refused| Explained::from(&Problem::from(refused))),
+        explain: Arc::new(|refused| Explained::from(&explain(refused))),
         neighbour: Arc::new(here),
         checkpoint: Arc::new(move || journal.checkpoint()),
+        attest: Arc::new(move |kind, said| signer.attest(kind, said)),
         verifier: recorder.verifier().to_string(),
         state: config.state.clone(),
+    }
+}
+
+fn explain(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::Vote(refused) => refused.into(),
+        Refusal::Words(refused) => refused.into(),
     }
 }
 
@@ -68,8 +81,41 @@ struct Here {
     approvals: Approvals,
     sessions: Arc<dyn api::Sessions>,
     journal: PathBuf,
+    /// Where browsers find this node's console.
+    console: Option<String>,
     /// One proof at a time: each reads the journal from its beginning.
     proving: Arc<Mutex<()>>,
+    recorder: Recorder,
+    people: People,
+}
+
+/// What is known here of those who review.
+#[derive(Clone)]
+pub(super) struct People {
+    pub(super) links: Arc<Links>,
+    /// Where the configuration has them.
+    pub(super) keys: Option<Arc<SecurityKeys>>,
+}
+
+/// The same, as nodes give it to each other.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Known {
+    #[serde(default)]
+    keys: Vec<SecurityKey>,
+    #[serde(default)]
+    links: Vec<Link>,
+}
+
+impl People {
+    fn take_up(&self, node: &str, number: u64, said: &str) -> Result<(), String> {
+        let known: Known = serde_json::from_str(said).map_err(|error| error.to_string())?;
+        if let Some(keys) = &self.keys {
+            let kept = keys.take_up(node, number, known.keys);
+            kept.map_err(|error| error.to_string())?;
+        }
+        let kept = self.links.take_up(node, number, known.links);
+        kept.map_err(|error| error.to_string())
+    }
 }
 
 /// Somebody who is let in no more, as nodes tell each other.
@@ -85,8 +131,9 @@ impl Neighbour for Here {
         let from = Some(node.to_owned());
         Box::pin(async move {
             match errand {
-                Errand::Sessions => json!(self.sessions.list()),
+                Errand::Sessions => json!(self.listed()),
                 Errand::Windows => json!(self.approvals.windows().await),
+                Errand::Reviews => json!(self.approvals.reviews().await),
                 Errand::Kill { session, by } => {
                     json!(kill_here((&*self.sessions, &self.approvals), &session, by, from).await)
                 }
@@ -147,6 +194,32 @@ impl Neighbour for Here {
         })
     }
 
+    fn shares(&self) -> Option<(u64, String)> {
+        // First: a change stands in the journal before it is in the list.
+        let number = self.recorder.head().size;
+        let known = Known {
+            keys: (self.people.keys.as_ref()).map_or_else(Vec::new, |keys| keys.list()),
+            links: self.people.links.list(),
+        };
+        Some((number, serde_json::to_string(&known).ok()?))
+    }
+
+    fn take_up<'a>(
+        &'a self,
+        node: &'a str,
+        number: u64,
+        said: &'a str,
+    ) -> Later<'a, Result<(), String>> {
+        let (people, node, said) = (self.people.clone(), node.to_owned(), said.to_owned());
+        Box::pin(async move {
+            let kept = move || people.take_up(&node, number, &said);
+            match tokio::task::spawn_blocking(kept).await {
+                Ok(done) => done,
+                Err(error) => Err(error.to_string()),
+            }
+        })
+    }
+
     fn revocations(&self) -> watch::Receiver<u64> {
         self.authenticator.revocations()
     }
@@ -165,6 +238,19 @@ fn prove(journal: &Path, from: u64, to: u64) -> anyhow::Result<Vec<Digest>> {
 }
 
 impl Here {
+    /// The live sessions, with where each can be looked at.
+    fn listed(&self) -> Vec<api::SessionView> {
+        let mut sessions = self.sessions.list();
+        for one in &mut sessions {
+            let page = |base: &String| {
+                let base = base.trim_end_matches('/');
+                format!("{base}/console/sessions/{}", one.id)
+            };
+            one.link = self.console.as_ref().map(page);
+        }
+        sessions
+    }
+
     fn all(&self) -> (&dyn api::Tokens, &dyn api::Sessions, &Approvals) {
         (&self.authenticator, &*self.sessions, &self.approvals)
     }

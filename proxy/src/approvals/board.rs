@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use holdpoint_core::Now;
-use holdpoint_core::approval::{State, Vote, VoteOutcome};
+use holdpoint_core::approval::{BreakGlass, Reviewer, State, Vote, VoteOutcome};
 use holdpoint_core::id::ApprovalId;
+use holdpoint_core::principal::Identity;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use super::{Approvals, Later, View, VoteRefused};
+use super::{Approvals, JustifyRefused, Later, ReviewView, View, VoteRefused};
 
 /// All approvals that can be seen from here, and the way to vote on them.
 ///
@@ -35,6 +36,33 @@ pub trait Board: Send + Sync {
     /// with [`Cast::Submitted`] the owner has not answered yet, and may refuse.
     fn vote(&self, vote: Vote, now: Now) -> Later<'_, Result<Cast, VoteRefused>>;
 
+    /// Takes the requester's words, as [`Board::vote`] takes a vote.
+    fn justify<'a>(
+        &'a self,
+        id: &'a ApprovalId,
+        by: Identity,
+        text: String,
+        now: Now,
+    ) -> Later<'a, Result<Cast<()>, JustifyRefused>>;
+
+    /// Lets a held command go at once, as [`Board::vote`] takes a vote. Gives the state's word.
+    fn break_glass(
+        &self,
+        glass: BreakGlass,
+        now: Now,
+    ) -> Later<'_, Result<Cast<String>, VoteRefused>>;
+
+    /// Closes what was to be looked into, as [`Board::vote`] takes a vote.
+    fn review<'a>(
+        &'a self,
+        id: &'a ApprovalId,
+        by: Reviewer,
+        note: Option<String>,
+    ) -> Later<'a, Result<Cast<()>, VoteRefused>>;
+
+    /// All that is to be looked into, the oldest first; and the nodes that did not say.
+    fn reviews(&self) -> Later<'_, (Vec<ReviewView>, Vec<String>)>;
+
     /// Whether the approvals of all nodes can be seen and decided here; otherwise why not.
     ///
     /// # Errors
@@ -44,11 +72,11 @@ pub trait Board: Send + Sync {
     }
 }
 
-/// What became of a vote.
+/// What became of a vote, or of what else is for the owner to decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cast {
+pub enum Cast<T = Counted> {
     /// Counted by the owner, and in its journal.
-    Final(Counted),
+    Final(T),
     /// On its way to this node, which has not answered yet.
     Submitted { node: String },
 }
@@ -111,6 +139,43 @@ impl Board for Approvals {
 
     fn vote(&self, vote: Vote, now: Now) -> Later<'_, Result<Cast, VoteRefused>> {
         Box::pin(async move { self.cast(vote, now).await.map(Cast::Final) })
+    }
+
+    fn justify<'a>(
+        &'a self,
+        id: &'a ApprovalId,
+        by: Identity,
+        text: String,
+        now: Now,
+    ) -> Later<'a, Result<Cast<()>, JustifyRefused>> {
+        Box::pin(async move {
+            let done = Self::justify(self, id, by, text, now).await;
+            done.map(Cast::Final)
+        })
+    }
+
+    fn break_glass(
+        &self,
+        glass: BreakGlass,
+        now: Now,
+    ) -> Later<'_, Result<Cast<String>, VoteRefused>> {
+        Box::pin(async move {
+            let state = Self::break_glass(self, glass, now).await?;
+            Ok(Cast::Final(state.word().to_owned()))
+        })
+    }
+
+    fn review<'a>(
+        &'a self,
+        id: &'a ApprovalId,
+        by: Reviewer,
+        note: Option<String>,
+    ) -> Later<'a, Result<Cast<()>, VoteRefused>> {
+        Box::pin(async move { Self::review(self, id, by, note).await.map(Cast::Final) })
+    }
+
+    fn reviews(&self) -> Later<'_, (Vec<ReviewView>, Vec<String>)> {
+        Box::pin(async move { (Self::reviews(self).await, Vec::new()) })
     }
 }
 

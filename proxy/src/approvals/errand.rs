@@ -1,7 +1,7 @@
 //! What one node of several asks of another beside votes.
 //!
 //! Nothing of it lets a command pass: an errand tells what is there, or ends something. What
-//! would open something (a justification, broken glass, a review) is asked at its own node.
+//! may open something (a justification, broken glass) is a motion, and goes as a vote goes.
 
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ pub enum Errand {
     Sessions,
     /// Its open windows.
     Windows,
+    /// What went by a broken glass there and is to be looked into.
+    Reviews,
     /// The end of a session, if it has it.
     Kill { session: SessionId, by: Identity },
     /// The end of a window, if it has it.
@@ -38,6 +40,11 @@ pub struct NoAnswer(pub String);
 pub trait Others: Send + Sync {
     /// Those that are seen now.
     fn names(&self) -> Vec<String>;
+
+    /// Those that were seen lately and are not now, without having said goodbye.
+    fn gone(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// What `node` answers. With an answer, what it did is in its journal.
     fn ask<'a>(&'a self, node: &'a str, errand: Errand) -> Later<'a, Result<Value, NoAnswer>>;

@@ -37,6 +37,9 @@ pub struct ReviewView {
     pub glass: GlassView,
     /// Any of these may look into it, but for who broke the glass or is behind the request.
     pub reviewers: Vec<String>,
+    /// The node whose journal has it, where that is not the one that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 impl Approvals {
@@ -226,6 +229,7 @@ fn view(review: &OpenReview) -> ReviewView {
         shown: (&draft.shown).into(),
         glass: GlassView::of(glass, None),
         reviewers: people,
+        node: None,
     }
 }
 

@@ -7,7 +7,7 @@ use holdpoint_core::principal::Identity;
 use holdpoint_core::record::{Durability, Entry};
 
 use super::slot::Slot;
-use super::{Approvals, NotWritten};
+use super::{Approvals, Explained, NotWritten};
 use crate::notify::Message;
 
 /// Why a justification was not taken.
@@ -19,6 +19,12 @@ pub enum JustifyRefused {
     Refused(#[from] JustifyError),
     #[error("the justification was not taken: {0}")]
     NotWritten(#[from] NotWritten),
+    /// The node that owns the approval refused it.
+    #[error("{}", .0.detail)]
+    Elsewhere(Explained),
+    /// It did not reach the node that owns the approval; it may be said again.
+    #[error("the justification was not taken: {0}")]
+    NotDelivered(String),
 }
 
 impl Approvals {

@@ -14,6 +14,7 @@
 mod board;
 mod errand;
 mod glass;
+mod handover;
 mod justify;
 mod ledger;
 mod on_call;
@@ -49,6 +50,7 @@ pub use board::{Board, Cast, Counted, Explained};
 pub(crate) use errand::ask_all;
 pub use errand::{Errand, NoAnswer, Others};
 pub use glass::ReviewView;
+pub use handover::Elsewhere;
 pub use justify::JustifyRefused;
 pub use ledger::{Later, Ledger, NotWritten};
 pub use on_call::Rotas;
@@ -88,6 +90,9 @@ struct Inner {
     reviews: tokio::sync::Mutex<glass::Reviews>,
     rotas: OnceLock<Arc<dyn Rotas>>,
     around: OnceLock<Arc<dyn Surroundings>>,
+    /// This node's name, and where other nodes' approvals are.
+    elsewhere: OnceLock<(String, Arc<dyn Elsewhere>)>,
+    taken: Mutex<handover::TakenOver>,
     /// The soonest deadline moved forward.
     sooner: Notify,
     notices: Option<Queue>,
@@ -134,6 +139,8 @@ impl Approvals {
             reviews: tokio::sync::Mutex::default(),
             rotas: OnceLock::new(),
             around: OnceLock::new(),
+            elsewhere: OnceLock::new(),
+            taken: Mutex::default(),
             sooner: Notify::new(),
             notices,
             changes: broadcast::Sender::new(CHANGES),
@@ -166,6 +173,7 @@ impl Approvals {
 
     async fn open_now(&self, draft: Draft, now: Now) -> (Opened, Option<Arc<Slot>>) {
         let now = self.latest(now);
+        let mut asked = false;
         loop {
             if let Some(denied) = self.table().denial(&draft.digest, now.mono_ns) {
                 return (Opened::Refused(sticky(&denied, now)), None);
@@ -179,6 +187,12 @@ impl Approvals {
                     let slot = matches!(opened, Opened::Waiting { .. }).then(|| Arc::clone(slot));
                     return (opened, slot);
                 }
+            }
+            // Once: an owner that gave one gives it to nobody else.
+            if !std::mem::replace(&mut asked, true)
+                && let Some(approval) = self.take_over(&draft, now).await
+            {
+                return (Opened::Granted(approval), None);
             }
             // Nothing was held while those were looked at: somebody may have
             // opened the same, or a reviewer may have denied it.
@@ -202,6 +216,9 @@ impl Approvals {
         command: CommandId,
         now: Now,
     ) -> Result<Clearance, ClaimError> {
+        if let Some(done) = self.claim_taken(id, (digest, session, command), now) {
+            return done;
+        }
         let refused = match self.claim_once(id, digest, session, command, now).await {
             Ok(clearance) => return Ok(clearance),
             Err(refused) => refused,
@@ -227,11 +244,16 @@ impl Approvals {
             .approval
             .claim(digest, session, command, self.latest(now))?;
         // From here to the end nothing is awaited: the claim cannot be half done.
-        cell.sessions.remove(session);
+        let waited = cell.sessions.remove(session);
         self.table().settled(&slot);
         let view = self.announce(&slot, &cell);
         let asked = cell.approval.draft().session.clone();
-        self.notify(Message::Used, view, &slot.id, &asked);
+        let used = if waited {
+            Message::Used
+        } else {
+            Message::UsedLater
+        };
+        self.notify(used, view, &slot.id, &asked);
         Ok(clearance)
     }
 
@@ -239,6 +261,9 @@ impl Approvals {
     /// approved) for the identical command; otherwise the last one to leave
     /// withdraws it, unless it was used.
     pub async fn leave(&self, id: &ApprovalId, session: &SessionId, grant: bool) {
+        if self.leave_taken(id, session).await {
+            return;
+        }
         let Some(slot) = self.table().get(id) else {
             return;
         };
@@ -291,6 +316,7 @@ impl Approvals {
         let ended = self.end_all(slots, State::Revoked).await;
         // After: what was approved meanwhile may have opened one.
         self.end_windows_of(identity).await;
+        self.revoke_taken(identity).await;
         ended
     }
 
@@ -300,6 +326,7 @@ impl Approvals {
         let live = self.live();
         self.end_all(live, State::Orphaned).await;
         self.end_all_windows().await;
+        self.end_taken("orphaned", |_| true).await;
     }
 
     /// All at once, so that their records share a sync. Gives how many this call ended.
@@ -375,6 +402,7 @@ impl Approvals {
     pub async fn sweep(&self) {
         let now = (self.0.clock)();
         self.sweep_windows(now).await;
+        self.sweep_taken(now).await;
         let due = {
             let mut table = self.table();
             table.forget_denials(now.mono_ns);

@@ -303,7 +303,7 @@ impl Approvals {
 
     /// Ending without a reviewer's approval needs nobody's consent, the journal's
     /// neither: where it fails, the approval is over all the same.
-    async fn end_locked(&self, slot: &Slot, cell: &mut Cell, state: State) -> bool {
+    pub(super) async fn end_locked(&self, slot: &Slot, cell: &mut Cell, state: State) -> bool {
         if cell.approval.state().is_terminal() || !cell.recorded {
             return false;
         }

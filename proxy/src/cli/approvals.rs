@@ -19,7 +19,7 @@ use crate::api::{Choice, Decided, Decision, Listed, Notifications};
 use crate::approvals::View;
 
 const LOGIN_NEEDED: u8 = 3;
-const STILL_PENDING: u8 = 4;
+pub(super) const STILL_PENDING: u8 = 4;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ApprovalsCommand {

@@ -8,7 +8,7 @@ use anyhow::bail;
 use clap::Args;
 use holdpoint_core::id::ApprovalId;
 
-use super::approvals::{confirmed, safe, write_view};
+use super::approvals::{STILL_PENDING, confirmed, safe, write_view};
 use super::client::{Client, Refused, ServerArgs};
 use super::login::Purpose;
 use crate::api::{
@@ -85,11 +85,8 @@ pub(super) struct RevokeWindowArgs {
 pub(super) async fn justify(args: &JustifyArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.server, Purpose::Connect)?;
     let said = say_why(&client, &args.id, &args.text).await?;
-    done(
-        args.json,
-        &said,
-        &format!("{}: reviewers can read it", args.id),
-    )
+    let told = format!("{}: reviewers can read it", args.id);
+    done_or_sent(args.json, &said, &told, (&args.id, said.node.as_deref()))
 }
 
 /// Posts a justification.
@@ -150,7 +147,7 @@ pub(super) async fn break_glass(args: &BreakGlassArgs) -> anyhow::Result<ExitCod
         "{id}: {}; open until somebody else runs `holdpoint approvals review {id}`",
         safe(&broken.state)
     );
-    done(args.json, &broken, &told)
+    done_or_sent(args.json, &broken, &told, (id, broken.node.as_deref()))
 }
 
 pub(super) async fn review(args: &ReviewArgs) -> anyhow::Result<ExitCode> {
@@ -161,7 +158,13 @@ pub(super) async fn review(args: &ReviewArgs) -> anyhow::Result<ExitCode> {
     let closed: ReviewClosed = client
         .post(&format!("/v1/approvals/{}/review", args.id), &body)
         .await?;
-    done(args.json, &closed, &format!("{}: reviewed", args.id))
+    let told = format!("{}: reviewed", args.id);
+    done_or_sent(
+        args.json,
+        &closed,
+        &told,
+        (&args.id, closed.node.as_deref()),
+    )
 }
 
 pub(super) async fn reviews(args: &ListArgs) -> anyhow::Result<ExitCode> {
@@ -173,18 +176,28 @@ pub(super) async fn reviews(args: &ListArgs) -> anyhow::Result<ExitCode> {
         writeln!(out)?;
         return Ok(ExitCode::SUCCESS);
     }
+    for node in &listed.missing {
+        eprintln!(
+            "warning: node {} did not answer: its reviews are missing",
+            safe(node)
+        );
+    }
     if listed.reviews.is_empty() {
         eprintln!("nothing to review");
     }
     for item in &listed.reviews {
         writeln!(
             out,
-            "{}  {}  {}  by {}: {}",
+            "{}  {}  {}  by {}: {}{}",
             item.id,
             item.glass.at,
             safe(&item.target),
             safe(&item.glass.label),
-            safe(&item.glass.reason)
+            safe(&item.glass.reason),
+            match &item.node {
+                Some(node) => format!("  at node {}", safe(node)),
+                None => String::new(),
+            }
         )?;
         writeln!(
             out,
@@ -262,6 +275,24 @@ pub(super) async fn revoke_window(args: &RevokeWindowArgs) -> anyhow::Result<Exi
         at.unwrap_or_default()
     );
     done(args.json, &closed, &told)
+}
+
+/// As [`done`]; exit code 4 where another node has not answered yet, as for a vote.
+fn done_or_sent(
+    json: bool,
+    answer: &impl serde::Serialize,
+    told: &str,
+    (id, node): (&ApprovalId, Option<&str>),
+) -> anyhow::Result<ExitCode> {
+    let Some(node) = node else {
+        return done(json, answer, told);
+    };
+    let sent = format!(
+        "{id}: submitted to node {}, which has not answered yet; see `holdpoint approvals show {id}`",
+        safe(node)
+    );
+    done(json, answer, &sent)?;
+    Ok(ExitCode::from(STILL_PENDING))
 }
 
 fn done(json: bool, answer: &impl serde::Serialize, told: &str) -> anyhow::Result<ExitCode> {

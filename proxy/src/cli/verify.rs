@@ -149,6 +149,20 @@ fn print(out: &mut impl Write, args: &VerifyArgs, report: &Report, live: bool) -
     if hidden > 0 {
         writeln!(out, "open: and {hidden} more to review")?;
     }
+    for taken in &report.taken {
+        writeln!(
+            out,
+            "note: record {}: approval {} is of node `{}`, whose journal has its votes, under key {}",
+            taken.seq,
+            taken.approval,
+            escape_line(taken.from.as_bytes()),
+            escape_line(taken.key.as_bytes())
+        )?;
+    }
+    let hidden = report.taken_count - report.taken.len() as u64;
+    if hidden > 0 {
+        writeln!(out, "note: and {hidden} more of other nodes")?;
+    }
     for finding in &report.warnings {
         line(out, "warning", finding)?;
     }

@@ -16,9 +16,10 @@ use redis::streams::StreamReadReply;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::letter::{Answer, Asked, Ballot, Said};
+use super::letter::{Answer, Asked, Ballot, Said, Work};
+use super::motions::too_old;
 use super::seal::Kind;
-use super::{BLOCK, Cluster, owner};
+use super::{BLOCK, Cluster, Refusal, owner};
 use crate::approvals::Explained;
 
 /// Ballots judged at once.
@@ -37,8 +38,8 @@ enum NotTaken {
     Forged,
     /// It came before.
     Repeated,
-    /// For a former process, or from a former life of the store: to be cast again.
-    Stale(Box<Ballot>),
+    /// For a former process, or from a former life of the store: to be cast again. Its nonce.
+    Stale(String),
 }
 
 /// What was taken out of the box.
@@ -143,6 +144,10 @@ impl Cluster {
             if asked.epoch != inner.epoch || !seen.add(&asked.nonce) {
                 return Err(NotTaken::Repeated);
             }
+            let life = asked.incarnation.as_ref();
+            if life.is_some_and(|life| *life != *inner.life.borrow()) {
+                return Err(NotTaken::Stale(asked.nonce));
+            }
             return Ok(Taken::Errand(Box::new(asked)));
         }
         if !ours(Kind::Ballot) {
@@ -156,7 +161,7 @@ impl Cluster {
             return Err(NotTaken::Repeated);
         }
         if ballot.epoch != inner.epoch || ballot.incarnation != *inner.life.borrow() {
-            return Err(NotTaken::Stale(Box::new(ballot)));
+            return Err(NotTaken::Stale(ballot.nonce));
         }
         Ok(Taken::Ballot(Box::new(ballot)))
     }
@@ -165,15 +170,8 @@ impl Cluster {
         let counts = &self.0.counts;
         match taken {
             Ok(Taken::Errand(asked)) => {
-                let Asked {
-                    nonce,
-                    from,
-                    errand,
-                    ..
-                } = *asked;
-                tracing::info!(%from, ?errand, "asked by another node");
-                let told = self.0.neighbour.run(&from, errand).await;
-                self.answer(&nonce, Said::Told(told)).await;
+                let said = self.run(&asked).await;
+                self.answer(&asked.nonce, said).await;
             }
             Ok(Taken::Ballot(ballot)) => {
                 let said = self.judge(&ballot).await;
@@ -192,7 +190,7 @@ impl Cluster {
                 counts.stale.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!("a ballot came again and was ignored");
             }
-            Err(NotTaken::Stale(ballot)) => {
+            Err(NotTaken::Stale(nonce)) => {
                 counts.stale.fetch_add(1, Ordering::Relaxed);
                 let said = Said::Refused(Explained {
                     status: 503,
@@ -204,7 +202,27 @@ impl Cluster {
                     hint: Some("reload, look again, cast it again".to_owned()),
                     state: None,
                 });
-                self.answer(&ballot.nonce, said).await;
+                self.answer(&nonce, said).await;
+            }
+        }
+    }
+
+    /// Does what another node asks. What may open something is judged by the approval.
+    async fn run(&self, asked: &Asked) -> Said {
+        let from = asked.from.as_str();
+        match Work::read(&asked.errand) {
+            Some(Work::Errand(errand)) => {
+                tracing::info!(%from, ?errand, "asked by another node");
+                Said::Told(self.0.neighbour.run(from, errand).await)
+            }
+            // Only what names a life of the store was checked for that.
+            Some(Work::Motion(motion)) if asked.incarnation.is_some() => {
+                tracing::info!(%from, "another node moves something");
+                self.decide(from, *motion).await
+            }
+            Some(Work::Motion(_)) | None => {
+                tracing::warn!(%from, "asked by another node for something that this version does not know");
+                Said::Refused(too_old(&self.0.node))
             }
         }
     }
@@ -212,23 +230,8 @@ impl Cluster {
     /// The same judgement as for a vote that was cast here; on return it is in the journal.
     async fn judge(&self, ballot: &Ballot) -> Said {
         let vote = ballot.vote.clone();
-        if !(self.0.admits)(&vote.reviewer) {
-            return Said::Refused(Explained {
-                status: 403,
-                code: "HP-REVOKED".to_owned(),
-                detail: "this reviewer is revoked at the node that holds the command".to_owned(),
-                hint: Some("ask an operator".to_owned()),
-                state: None,
-            });
-        }
-        if let Some(why) = self.0.peers.refuses(&ballot.from) {
-            return Said::Refused(Explained {
-                status: 503,
-                code: "HP-STORE".to_owned(),
-                detail: format!("the vote was not counted: {why}"),
-                hint: Some("vote at another node, and tell an operator".to_owned()),
-                state: None,
-            });
+        if let Some(said) = self.not_heard(&ballot.from, Some(&vote.reviewer)) {
+            return said;
         }
         tracing::info!(
             approval.id = %vote.approval, from = %ballot.from, reviewer = %vote.reviewer.identity.subject,
@@ -236,7 +239,7 @@ impl Cluster {
         );
         match self.0.approvals.cast(vote, (self.0.clock)()).await {
             Ok(counted) => Said::Counted(counted),
-            Err(refused) => Said::Refused((self.0.explain)(refused)),
+            Err(refused) => Said::Refused((self.0.explain)(Refusal::Vote(refused))),
         }
     }
 

@@ -58,6 +58,11 @@ impl Keys {
         self.of(node, "revoked")
     }
 
+    /// Hash: what the node gives to others on its signed word.
+    pub(super) fn shared(&self, node: &str) -> String {
+        self.of(node, "shared")
+    }
+
     /// Hash: the node's last signed checkpoint, and its public key.
     pub(super) fn checkpoint(&self, node: &str) -> String {
         self.of(node, "checkpoint")

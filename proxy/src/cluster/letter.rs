@@ -1,7 +1,10 @@
 //! What nodes write to each other.
 
-use holdpoint_core::approval::Vote;
+use holdpoint_core::approval::{BreakGlass, Draft, Reviewer, Vote};
+use holdpoint_core::id::ApprovalId;
+use holdpoint_core::principal::Identity;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::approvals::{Counted, Errand, Explained, View};
 
@@ -20,7 +23,13 @@ pub(super) struct Ballot {
     pub(super) vote: Vote,
 }
 
+/// What this version can be asked to do. A node says it of itself (`versions`), and one that
+/// says nothing is of the first.
+pub(super) const SPEAKS: u32 = 2;
+
 /// What one process of a node is asked to do beside judging votes.
+///
+/// The envelope is read before what is in it: whoever does not know that kind says so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Asked {
     /// As a ballot's.
@@ -28,7 +37,75 @@ pub(super) struct Asked {
     pub(super) owner: String,
     pub(super) epoch: String,
     pub(super) from: String,
-    pub(super) errand: Errand,
+    /// As a ballot's, where it may open something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) incarnation: Option<String>,
+    /// A [`Work`].
+    pub(super) errand: Value,
+}
+
+/// What can be in the envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Work {
+    Errand(Errand),
+    Motion(Box<Motion>),
+}
+
+/// What the owner of an approval decides beside votes, and by the same rules: checked by
+/// the node that was reached, judged, written and applied by the owner, then told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Motion {
+    /// The requester's words.
+    Justify {
+        approval: ApprovalId,
+        by: Identity,
+        text: String,
+    },
+    BreakGlass(BreakGlass),
+    /// Somebody looked into a broken glass.
+    Review {
+        approval: ApprovalId,
+        by: Reviewer,
+        note: Option<String>,
+    },
+    /// The identical command, as it asks at the other node, is to use an approval.
+    HandOver {
+        approval: ApprovalId,
+        draft: Box<Draft>,
+    },
+}
+
+impl Work {
+    /// `None` where this version does not know it.
+    pub(super) fn read(value: &Value) -> Option<Self> {
+        let errand = Errand::deserialize(value).map(Self::Errand);
+        let work = errand
+            .or_else(|_| Motion::deserialize(value).map(|motion| Self::Motion(Box::new(motion))));
+        work.ok()
+    }
+
+    pub(super) fn write(&self) -> serde_json::Result<Value> {
+        match self {
+            Self::Errand(errand) => serde_json::to_value(errand),
+            Self::Motion(motion) => serde_json::to_value(motion),
+        }
+    }
+
+    /// The first version that knows it.
+    pub(super) fn since(&self) -> u32 {
+        match self {
+            Self::Errand(
+                Errand::Sessions
+                | Errand::Windows
+                | Errand::Kill { .. }
+                | Errand::EndWindow { .. }
+                | Errand::Prove { .. }
+                | Errand::Revoke { .. },
+            ) => 1,
+            Self::Errand(Errand::Reviews) | Self::Motion(_) => 2,
+        }
+    }
 }
 
 /// The owner's answer. What it says is in the owner's journal.
@@ -43,8 +120,8 @@ pub(super) struct Answer {
 pub(super) enum Said {
     Counted(Counted),
     Refused(Explained),
-    /// To an errand.
-    Told(serde_json::Value),
+    /// To an errand or a motion.
+    Told(Value),
 }
 
 /// An approval as its owner shows it.

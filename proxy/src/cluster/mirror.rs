@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::letter::Posted;
 use super::neighbours::Learned;
 use super::seal::Kind;
+use super::shares::TakenUp;
 use super::{Cluster, LEASE, StoreError};
 use crate::approvals::{Later, View};
 
@@ -28,8 +29,14 @@ const MAX_VIEWS: usize = 20_000;
 /// Changes that are read at once.
 const BATCH: usize = 500;
 
+/// A node that was there within this time, and left without a word, is missed.
+const MISSED: u64 = 3_600;
+
 #[derive(Default)]
-pub(super) struct Mirror(RwLock<BTreeMap<String, Node>>);
+pub(super) struct Mirror {
+    nodes: RwLock<BTreeMap<String, Node>>,
+    gone: RwLock<Vec<String>>,
+}
 
 #[derive(Default)]
 struct Node {
@@ -73,6 +80,12 @@ impl Mirror {
         there.map(|(name, _)| name.clone()).collect()
     }
 
+    /// Those that were there lately, and have no process now.
+    pub(super) fn gone(&self) -> Vec<String> {
+        let gone = self.gone.read().unwrap_or_else(PoisonError::into_inner);
+        gone.clone()
+    }
+
     /// The process that a node is.
     pub(super) fn epoch(&self, node: &str) -> Option<String> {
         let nodes = self.read();
@@ -90,6 +103,27 @@ impl Mirror {
                 life: shown.life.clone(),
             })
         })
+    }
+
+    /// What may cover a command with this digest.
+    pub(super) fn with_digest(&self, digest: &str) -> Vec<(Seen, String)> {
+        let nodes = self.read();
+        let each = nodes.iter().flat_map(|(name, node)| {
+            let covers = |shown: &&Shown| {
+                let view = shown.view.borrow();
+                view.digest == digest && matches!(view.state.as_str(), "pending" | "approved")
+            };
+            let found = node.views.iter().filter(move |(_, shown)| covers(shown));
+            found.map(move |(id, shown)| {
+                let seen = Seen {
+                    node: name.clone(),
+                    epoch: node.epoch.clone(),
+                    life: shown.life.clone(),
+                };
+                (seen, id.clone())
+            })
+        });
+        each.collect()
     }
 
     pub(super) fn decided(&self, id: &str) -> Option<Later<'static, Arc<View>>> {
@@ -115,11 +149,11 @@ impl Mirror {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, Node>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.nodes.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Node>> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.nodes.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -135,7 +169,7 @@ struct Followed {
 pub(super) async fn run(cluster: Cluster) {
     let mut stop = cluster.0.stop.subscribe();
     let mut followed: BTreeMap<String, Followed> = BTreeMap::new();
-    let mut learned = Learned::new();
+    let mut learned = (Learned::new(), TakenUp::new());
     let mut look_at_nodes = Instant::now();
     let mut last_seen = Instant::now();
     loop {
@@ -174,23 +208,43 @@ impl Cluster {
     async fn who(
         &self,
         followed: &mut BTreeMap<String, Followed>,
-        learned: &mut Learned,
+        (learned, taken_up): &mut (Learned, TakenUp),
     ) -> Result<(), StoreError> {
         let inner = &self.0;
         let mut cmd = redis::cmd("ZREVRANGE");
         cmd.arg(inner.keys.nodes()).arg(0).arg(MAX_NODES);
-        let nodes: Vec<String> = inner.mail.ask(&cmd).await?;
-        let others: Vec<_> = nodes
-            .into_iter()
-            .filter(|node| *node != inner.node)
-            .collect();
+        cmd.arg("WITHSCORES");
+        let nodes: Vec<(String, f64)> = inner.mail.ask(&cmd).await?;
+        let lately = (inner.clock)().unix().saturating_sub(MISSED);
+        let mut seen = Vec::new();
+        let mut others = Vec::new();
+        for (node, at) in nodes {
+            if node == inner.node {
+                continue;
+            }
+            // By that node's clock: for people to look at.
+            #[expect(clippy::cast_precision_loss, reason = "a time of day")]
+            if at >= lately as f64 {
+                seen.push(node.clone());
+            }
+            others.push(node);
+        }
         followed.retain(|node, _| others.contains(node));
         inner.mirror.write().retain(|node, _| others.contains(node));
         for node in others {
             self.look_at_journal(&node).await?;
             self.learn(&node, learned).await?;
+            self.take_up(&node, taken_up).await?;
             followed.entry(node).or_default();
         }
+        // One that was never looked at may be about to be.
+        let there = |node: &String| followed.get(node).is_none_or(|one| !one.epoch.is_empty());
+        seen.retain(|node| !there(node));
+        *inner
+            .mirror
+            .gone
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = seen;
         Ok(())
     }
 

@@ -14,19 +14,22 @@
 //! not used to decide anything. A lease says which process bears a node's name; it is for
 //! people, and losing it stops nothing but the mail.
 //!
-//! Limits: a grant or a window is used at the node that gave it. One node can write in
-//! another's name, since all have one secret.
+//! Limits: a window is used at the node that opened it. One node can write in another's
+//! name, since all have one secret; but an approval passes from node to node only under the
+//! signature of its owner's journal.
 
 mod inbox;
 mod keys;
 mod letter;
 mod link;
 mod mirror;
+mod motions;
 mod neighbours;
 mod owner;
 mod peers;
 mod scripts;
 mod seal;
+mod shares;
 mod voting;
 
 #[cfg(test)]
@@ -38,15 +41,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdpoint_core::Now;
-use holdpoint_core::approval::{Reviewer, Vote};
+use holdpoint_core::approval::{BreakGlass, Reviewer, Vote};
 use holdpoint_core::config::RedisConfig;
 use holdpoint_core::id::ApprovalId;
+use holdpoint_core::principal::Identity;
 use holdpoint_core::record::{Durability, Entry, NewRecord};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use crate::approvals::{
-    Approvals, Board, Cast, Clock, Explained, Later, Ledger, View, VoteRefused,
+    Approvals, Board, Cast, Clock, Explained, JustifyRefused, Later, Ledger, ReviewView, View,
+    VoteRefused,
 };
 use crate::secrets::{self, SecretError};
 use keys::Keys;
@@ -81,15 +86,26 @@ pub struct ClusterParts {
     /// Whether somebody may still review, as far as this node knows.
     pub admits: Arc<dyn Fn(&Reviewer) -> bool + Send + Sync>,
     /// A refusal in words that travel.
-    pub explain: Arc<dyn Fn(VoteRefused) -> Explained + Send + Sync>,
+    pub explain: Arc<dyn Fn(Refusal) -> Explained + Send + Sync>,
     /// What this node does for others beside judging votes.
     pub neighbour: Arc<dyn Neighbour>,
     /// The last signed checkpoint of this node's journal.
     pub checkpoint: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+    /// Its word, signed by the same key: what kind it is of, and what it says.
+    pub attest: Arc<dyn Fn(&str, &str) -> String + Send + Sync>,
     /// Its public key.
     pub verifier: String,
     /// Private folder; what is known of other nodes' journals is kept in it.
     pub state: PathBuf,
+}
+
+/// What this node did not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// A vote, a broken glass or its review.
+    Vote(VoteRefused),
+    /// A justification.
+    Words(JustifyRefused),
 }
 
 /// Why a gateway does not start beside others.
@@ -140,9 +156,10 @@ struct Inner {
     ledger: Arc<dyn Ledger>,
     clock: Clock,
     admits: Arc<dyn Fn(&Reviewer) -> bool + Send + Sync>,
-    explain: Arc<dyn Fn(VoteRefused) -> Explained + Send + Sync>,
+    explain: Arc<dyn Fn(Refusal) -> Explained + Send + Sync>,
     neighbour: Arc<dyn Neighbour>,
     checkpoint: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+    attest: Arc<dyn Fn(&str, &str) -> String + Send + Sync>,
     verifier: String,
     /// For everything but waiting for ballots.
     mail: Link,
@@ -196,6 +213,7 @@ impl Cluster {
             explain: parts.explain,
             neighbour: parts.neighbour,
             checkpoint: parts.checkpoint,
+            attest: parts.attest,
             verifier: parts.verifier,
             mail,
             inbox: Link::new(Arc::clone(&config), BLOCK),
@@ -219,6 +237,8 @@ impl Cluster {
             }
             Err(error) => return Err(error),
         }
+        let away = motions::Away(Arc::downgrade(&this.0));
+        (this.0.approvals).look_elsewhere(&this.0.node, Arc::new(away));
         // Before any task looks away: a change between is not missed.
         let changes = this.0.approvals.subscribe();
         tokio::spawn(owner::run(this.clone(), changes, taken));
@@ -313,6 +333,12 @@ impl Cluster {
         .into_iter()
         .map(|(name, count)| (name.to_owned(), count.load(Ordering::Relaxed)))
         .collect()
+    }
+
+    /// Where another node holds it.
+    fn elsewhere(&self, id: &ApprovalId) -> Option<mirror::Seen> {
+        let own = self.0.approvals.get(id).is_some();
+        self.0.mirror.seen(id.as_str()).filter(|_| !own)
     }
 
     fn unposted(&self) -> MutexGuard<'_, Option<String>> {
@@ -417,11 +443,59 @@ impl Board for Cluster {
     }
 
     fn vote(&self, vote: Vote, now: Now) -> Later<'_, Result<Cast, VoteRefused>> {
-        let own = self.0.approvals.get(&vote.approval).is_some();
-        match self.0.mirror.seen(vote.approval.as_str()) {
-            Some(seen) if !own => Box::pin(self.cast(seen, vote)),
-            _ => Board::vote(&self.0.approvals, vote, now),
+        match self.elsewhere(&vote.approval) {
+            Some(seen) => Box::pin(self.cast(seen, vote)),
+            None => Board::vote(&self.0.approvals, vote, now),
         }
+    }
+
+    fn justify<'a>(
+        &'a self,
+        id: &'a ApprovalId,
+        by: Identity,
+        text: String,
+        now: Now,
+    ) -> Later<'a, Result<Cast<()>, JustifyRefused>> {
+        match self.elsewhere(id) {
+            Some(seen) => Box::pin(self.move_words(seen, (id.clone(), by, text))),
+            None => Board::justify(&self.0.approvals, id, by, text, now),
+        }
+    }
+
+    fn break_glass(
+        &self,
+        glass: BreakGlass,
+        now: Now,
+    ) -> Later<'_, Result<Cast<String>, VoteRefused>> {
+        match self.elsewhere(&glass.approval) {
+            Some(seen) => Box::pin(self.move_glass(seen, glass)),
+            None => Board::break_glass(&self.0.approvals, glass, now),
+        }
+    }
+
+    fn review<'a>(
+        &'a self,
+        id: &'a ApprovalId,
+        by: Reviewer,
+        note: Option<String>,
+    ) -> Later<'a, Result<Cast<()>, VoteRefused>> {
+        Box::pin(async move {
+            let here = self.0.approvals.reviews().await;
+            if here.iter().any(|review| review.id == id.as_str()) {
+                return Board::review(&self.0.approvals, id, by, note).await;
+            }
+            self.move_review((id.clone(), by, note)).await
+        })
+    }
+
+    fn reviews(&self) -> Later<'_, (Vec<ReviewView>, Vec<String>)> {
+        Box::pin(async move {
+            let mut all = self.0.approvals.reviews().await;
+            let (theirs, missing) = self.their_reviews().await;
+            all.extend(theirs);
+            all.sort_by(|a, b| a.glass.at.cmp(&b.glass.at));
+            (all, missing)
+        })
     }
 
     fn health(&self) -> Result<(), String> {

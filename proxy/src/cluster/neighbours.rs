@@ -18,10 +18,10 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::letter::{Asked, Said};
-use super::scripts::{Reply, Script};
+use super::letter::Work;
+use super::motions::{To, Unsaid};
 use super::seal::Kind;
-use super::{Cluster, LEASE, StoreError, owner, random};
+use super::{Cluster, LEASE, StoreError, owner};
 use crate::approvals::{Errand, Later, NoAnswer, Others};
 
 /// This node, as far as others may have it do something. Nothing of it lets a command pass.
@@ -34,6 +34,18 @@ pub trait Neighbour: Send + Sync {
 
     /// Takes over what the list of `node` has that ours has not. On return it is in force.
     fn learn<'a>(&'a self, node: &'a str, list: &'a str) -> Later<'a, Result<(), String>>;
+
+    /// What others may take up on this node's word: a number that grows with each change, and
+    /// one line that [`Neighbour::take_up`] of another understands.
+    fn shares(&self) -> Option<(u64, String)>;
+
+    /// Takes up what another node says, whose signature is good.
+    fn take_up<'a>(
+        &'a self,
+        node: &'a str,
+        number: u64,
+        said: &'a str,
+    ) -> Later<'a, Result<(), String>>;
 
     /// Changes whenever [`Neighbour::revoked`] does.
     fn revocations(&self) -> watch::Receiver<u64>;
@@ -121,30 +133,16 @@ impl Cluster {
         errand: Errand,
         patience: Duration,
     ) -> Result<Value, NoAnswer> {
-        let inner = &self.0;
-        let failed = |why: String| NoAnswer(why);
-        let gone = || failed(format!("node `{node}` is not there"));
-        let asked = Asked {
-            nonce: random().map_err(|error| failed(error.to_string()))?,
-            owner: node.to_owned(),
-            epoch: inner.mirror.epoch(node).ok_or_else(gone)?,
-            from: inner.node.clone(),
-            errand,
+        let epoch = self.0.mirror.epoch(node);
+        let to = To {
+            node,
+            epoch: epoch.ok_or_else(|| NoAnswer(format!("node `{node}` is not there")))?,
+            life: None,
         };
-        let body = serde_json::to_vec(&asked).map_err(|error| failed(error.to_string()))?;
-        let mark = inner.seal.mark(Kind::Errand, &[node], &body);
-        let mut cmd = Script::Errand.call(&[inner.keys.lease(node), inner.keys.votes(node)]);
-        cmd.arg(&asked.epoch).arg(body).arg(mark);
-        let reply: Reply =
-            (inner.mail.ask(&cmd).await).map_err(|error| failed(error.to_string()))?;
-        if reply.word != "ok" {
-            return Err(gone());
-        }
-        match self.answer_to(node, &asked.nonce, patience).await {
-            Some(Said::Told(answer)) => Ok(answer),
-            Some(Said::Refused(why)) => Err(failed(why.detail)),
-            Some(Said::Counted(_)) => Err(failed("an answer to something else".to_owned())),
-            None => Err(failed(format!("no answer within {patience:?}"))),
+        match self.send(&to, &Work::Errand(errand), patience).await {
+            Ok(answer) => Ok(answer),
+            Err(Unsaid::Refused(why)) => Err(NoAnswer(why.detail)),
+            Err(Unsaid::NotSent(why) | Unsaid::Silent(why)) => Err(NoAnswer(why)),
         }
     }
 }
@@ -152,6 +150,10 @@ impl Cluster {
 impl Others for Cluster {
     fn names(&self) -> Vec<String> {
         self.0.mirror.names()
+    }
+
+    fn gone(&self) -> Vec<String> {
+        self.0.mirror.gone()
     }
 
     fn ask<'a>(&'a self, node: &'a str, errand: Errand) -> Later<'a, Result<Value, NoAnswer>> {

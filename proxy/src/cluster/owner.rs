@@ -19,6 +19,7 @@ use super::letter::Posted;
 use super::neighbours::Told;
 use super::scripts::{Reply, Script};
 use super::seal::Kind;
+use super::shares::Given;
 use super::{Cluster, StoreError, probe};
 use crate::approvals::View;
 
@@ -46,6 +47,7 @@ struct Owner {
     due: Instant,
     /// Who is let in no more, as the others can read it.
     told: Told,
+    given: Given,
     /// The store has another life, or another holder of the name: nothing is wrong with it.
     stale: bool,
 }
@@ -64,6 +66,7 @@ pub(super) async fn run(
         taken,
         due: Instant::now(),
         told: Told::default(),
+        given: Given::default(),
         stale: false,
     };
     loop {
@@ -170,6 +173,7 @@ impl Owner {
         }
         self.announce().await?;
         self.told.tell(&cluster).await?;
+        self.given.give(&cluster).await?;
         Ok(true)
     }
 
@@ -202,6 +206,7 @@ impl Owner {
         let seconds = (inner.clock)().unix();
         cmd.arg(inner.keys.nodes()).arg(seconds).arg(&inner.node);
         let _: u64 = inner.mail.ask(&cmd).await?;
+        self.cluster.say_version().await?;
         let Some(note) = (inner.checkpoint)() else {
             return Ok(());
         };

@@ -169,6 +169,17 @@ impl Peers {
         wrong.map(|wrong| wrong.why.clone())
     }
 
+    /// The public key of a node, as it was first seen; none where its journal is another
+    /// one now.
+    pub(super) fn key(&self, node: &str) -> Option<String> {
+        let known = self.known();
+        if known.wrong.contains_key(node) {
+            return None;
+        }
+        let head = known.heads.get(node).or_else(|| known.latest.get(node));
+        head.map(|head| head.key.clone())
+    }
+
     /// Looks at a head that process `epoch` of the node shows.
     fn look(&self, node: &str, epoch: &str, key: &str, note: &str) -> Next {
         let mut known = self.known();

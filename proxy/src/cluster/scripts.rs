@@ -69,9 +69,10 @@ local id = redis.call('XADD', KEYS[2], 'MAXLEN', '~', '100000', '*', 'body', ARG
 return {'ok', life, id}
 "#;
 
-/// KEYS: lease, votes. ARGV: epoch, body, mark.
+/// KEYS: lease, votes. ARGV: epoch, body, mark, life or nothing.
 const ERRAND: &str = r#"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'epoch', life, ''} end
+if ARGV[4] ~= '' and ARGV[4] ~= life then return {'life', life, ''} end
 local id = redis.call('XADD', KEYS[2], 'MAXLEN', '~', '100000', '*', 'body', ARGV[2], 'mark', ARGV[3])
 return {'ok', life, id}
 "#;

@@ -28,6 +28,8 @@ pub(super) enum Kind {
     Errand,
     /// Who is let in no more at one node.
     Revoked,
+    /// What one process of a node can be asked.
+    Speaks,
 }
 
 impl Kind {
@@ -39,6 +41,7 @@ impl Kind {
             Self::Key => b"holdpoint key 1",
             Self::Errand => b"holdpoint errand 1",
             Self::Revoked => b"holdpoint revoked 1",
+            Self::Speaks => b"holdpoint speaks 1",
         }
     }
 }

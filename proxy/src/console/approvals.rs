@@ -67,7 +67,7 @@ pub(super) async fn list(State(console): State<Console>, headers: HeaderMap) -> 
         }
         html.raw("</ol>\n");
     }
-    glass::open(&mut html, &console.0.own.reviews().await);
+    glass::open(&mut html, &console.0.approvals.reviews().await);
     if !decided.is_empty() {
         html.raw("<h2>Decided</h2>\n<ol class=\"rows\">\n");
         for view in decided.iter().take(RECENT) {

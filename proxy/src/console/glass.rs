@@ -1,6 +1,6 @@
 //! An emergency, and looking into it afterwards.
 //!
-//! Both are of the node that holds the approval: what is no vote does not travel.
+//! Of whichever node: the one that holds the approval decides.
 
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, Path, State};
@@ -15,10 +15,17 @@ use super::html::Html;
 use super::one::{command, heading, moment, warnings};
 use super::page::{notice, refused};
 use crate::api::{Problem, approval_id, voter};
-use crate::approvals::ReviewView;
+use crate::approvals::{Cast, ReviewView};
 
 /// What the list says of commands that nobody has looked into.
-pub(super) fn open(html: &mut Html, reviews: &[ReviewView]) {
+pub(super) fn open(html: &mut Html, (reviews, missing): &(Vec<ReviewView>, Vec<String>)) {
+    for node in missing {
+        html.within(
+            "<p class=\"told bad\">Node ",
+            node,
+            " does not answer: what is to be looked into there is not listed.</p>\n",
+        );
+    }
     if reviews.is_empty() {
         return;
     }
@@ -32,7 +39,11 @@ pub(super) fn open(html: &mut Html, reviews: &[ReviewView]) {
             .text(&review.glass.label)
             .raw(": ")
             .text(&review.glass.reason)
-            .raw(" <span class=\"soft\">· ");
+            .raw(" <span class=\"soft\">");
+        if let Some(node) = &review.node {
+            html.within("· at node ", node, " ");
+        }
+        html.raw("· ");
         moment(html, &review.glass.at);
         html.raw("</span></a></li>\n");
     }
@@ -53,7 +64,7 @@ pub(super) async fn confirm(
     let Some(view) = found(&console, &id) else {
         return unknown();
     };
-    if view.state != "pending" || view.break_glass.is_empty() || view.node.is_some() {
+    if view.state != "pending" || view.break_glass.is_empty() {
         return Redirect::to(&format!("/console/approvals/{}", view.id)).into_response();
     }
     let mut html = Html::default();
@@ -120,8 +131,16 @@ pub(super) async fn break_it(
         channel: "console".to_owned(),
         at: console.now().unix(),
     };
-    match console.0.own.break_glass(glass, console.now()).await {
-        Ok(_) => Redirect::to(&format!("/console/approvals/{approval}")).into_response(),
+    match (console.0.approvals)
+        .break_glass(glass, console.now())
+        .await
+    {
+        Ok(Cast::Final(_)) => {
+            Redirect::to(&format!("/console/approvals/{approval}")).into_response()
+        }
+        Ok(Cast::Submitted { .. }) => {
+            Redirect::to(&format!("/console/approvals/{approval}?told=submitted")).into_response()
+        }
         Err(why) => refused(title, &why.into()),
     }
 }
@@ -137,9 +156,9 @@ pub(super) async fn show(
         Ok(who) => who,
         Err(page) => return *page,
     };
-    let reviews = console.0.own.reviews().await;
+    let (reviews, missing) = console.0.approvals.reviews().await;
     let Some(review) = reviews.iter().find(|one| one.id == id) else {
-        return over();
+        return over(&missing);
     };
     let mut html = Html::default();
     html.raw("<p class=\"crumbs\"><a href=\"/console\">Approvals</a> <span aria-hidden=\"true\">/</span> <code>")
@@ -155,6 +174,9 @@ pub(super) async fn show(
     html.raw(": ").text(&review.glass.reason).raw("</p>\n");
     let sql = console.sql_targets().contains(&review.target);
     command(&mut html, &review.shown, sql);
+    if let Some(node) = &review.node {
+        html.within("<p class=\"soft\">It ran at node ", node, ".</p>\n");
+    }
     html.raw("<form class=\"vote\" method=\"post\" action=\"/console/reviews/")
         .text(&review.id)
         .raw("\">\n<input type=\"hidden\" name=\"csrf\" value=\"")
@@ -186,11 +208,19 @@ pub(super) async fn review(
     };
     let note = form.map(|Form(reviewed)| reviewed.note).unwrap_or_default();
     let Ok(approval) = approval_id(&id) else {
-        return over();
+        return over(&[]);
     };
     let by = voter(who.principal);
-    match console.0.own.review(&approval, by, Some(note)).await {
-        Ok(()) => notice(
+    match console.0.approvals.review(&approval, by, Some(note)).await {
+        Ok(Cast::Submitted { node }) => notice(
+            StatusCode::ACCEPTED,
+            "On its way",
+            &format!(
+                "Node `{node}` has it and has not answered yet: it is closed once it is listed no more."
+            ),
+            None,
+        ),
+        Ok(Cast::Final(())) => notice(
             StatusCode::OK,
             "Looked into",
             "It is recorded with your name, and the channels are told.",
@@ -200,11 +230,15 @@ pub(super) async fn review(
     }
 }
 
-fn over() -> Response {
+fn over(missing: &[String]) -> Response {
+    let silent = match missing {
+        [] => String::new(),
+        nodes => format!(" Node `{}` did not answer.", nodes.join("`, `")),
+    };
     notice(
         StatusCode::NOT_FOUND,
         "Nothing to look into",
-        "There is no such command at this node, or somebody has looked into it.",
+        &format!("There is no such command, or somebody has looked into it.{silent}"),
         None,
     )
 }

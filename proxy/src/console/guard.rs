@@ -33,6 +33,14 @@ pub enum ConsoleError {
 }
 
 impl Origin {
+    /// Whether a link is one to another console than this.
+    pub(super) fn is_left_by(&self, link: &str) -> bool {
+        Url::parse(link).is_ok_and(|url| {
+            ["http", "https"].contains(&url.scheme())
+                && url.origin().ascii_serialization() != self.text
+        })
+    }
+
     pub(super) fn of(public_url: &str) -> Result<Self, ConsoleError> {
         let wrong = || ConsoleError::Address(public_url.to_owned());
         let url = Url::parse(public_url).map_err(|_| wrong())?;

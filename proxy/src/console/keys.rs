@@ -87,8 +87,12 @@ fn one(html: &mut Html, who: &Who, key: &SecurityKey, may_remove: bool) {
             html.raw(", not used yet");
         }
     }
+    if let Some(node) = &key.node {
+        html.within(", at node ", node, "");
+    }
     html.raw("</span></span>");
-    if may_remove {
+    // One of another node is removed there.
+    if may_remove && key.node.is_none() {
         html.raw("<form method=\"post\" action=\"/console/keys/remove\"><input type=\"hidden\" name=\"csrf\" value=\"")
             .text(&who.session.csrf)
             .raw("\"><input type=\"hidden\" name=\"id\" value=\"")
@@ -193,6 +197,7 @@ pub(super) async fn add(
         counter,
         added_unix: console.now().unix(),
         used_unix: None,
+        node: None,
     };
     console.change(entry, move || keys.add(key)).await
 }
@@ -217,8 +222,13 @@ pub(super) async fn remove(
         return failed(StatusCode::BAD_REQUEST, "The form is incomplete.");
     };
     let by = who.principal.identity.clone();
-    if let Err(why) = keys.one(&by, &old.id) {
-        return refused(&why);
+    match keys.one(&by, &old.id) {
+        Ok(key) => {
+            if let Some(node) = key.node {
+                return refused(&KeysError::Elsewhere(node));
+            }
+        }
+        Err(why) => return refused(&why),
     }
     let entry = Entry::KeyRemoved {
         by: by.clone(),

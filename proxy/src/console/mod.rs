@@ -48,7 +48,7 @@ pub use guard::ConsoleError;
 pub use health::{Health, PluginInForce, RulesInForce};
 
 use crate::api::{Sessions, Tokens};
-use crate::approvals::{Approvals, Board, Clock};
+use crate::approvals::{Approvals, Board, Clock, Others};
 use crate::links::Links;
 use crate::security_keys::SecurityKeys;
 use guard::Origin;
@@ -79,6 +79,8 @@ pub struct ConsoleParts {
     pub own: Approvals,
     pub tokens: Arc<dyn Tokens>,
     pub sessions: Arc<dyn Sessions>,
+    /// The other nodes, where there are any.
+    pub others: Option<Arc<dyn Others>>,
     /// Those with `login` or `console` offer to sign in. With the secret of a
     /// confidential client.
     pub issuers: Vec<(Issuer, Option<Secret>)>,
@@ -102,6 +104,7 @@ struct Shared {
     own: Approvals,
     tokens: Arc<dyn Tokens>,
     sessions: Arc<dyn Sessions>,
+    others: Option<Arc<dyn Others>>,
     ways: Vec<Way>,
     origin: Origin,
     links: Option<Arc<Links>>,
@@ -148,6 +151,7 @@ impl Console {
             own: parts.own,
             tokens: parts.tokens,
             sessions: parts.sessions,
+            others: parts.others,
             ways: (parts.issuers.into_iter())
                 .filter_map(|(issuer, secret)| Way::of(&issuer, secret))
                 .collect(),

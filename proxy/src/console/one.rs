@@ -74,7 +74,7 @@ pub(super) async fn show(
             .text(&glass.reason);
         if glass.reviewed_by.is_some() {
             html.raw(" (looked into)");
-        } else if view.node.is_none() {
+        } else {
             html.raw(" <a href=\"/console/reviews/")
                 .text(&view.id)
                 .raw("\">Look into it…</a>");
@@ -100,8 +100,7 @@ pub(super) async fn show(
             .raw("/deny\">Deny…</a> <a class=\"button go\" data-key=\"a\" href=\"/console/approvals/")
             .text(&view.id)
             .raw("/approve\">Approve…</a></nav>\n");
-        // What is no vote does not travel to other nodes.
-        if !view.break_glass.is_empty() && view.node.is_none() {
+        if !view.break_glass.is_empty() {
             html.raw("<p class=\"soft small emergency\">In an emergency, ")
                 .text(&view.break_glass.join(", "))
                 .raw(" may <a href=\"/console/approvals/")

@@ -1,4 +1,4 @@
-//! Sessions: the live ones, those that the journal's last part tells of, and one of them as it went.
+//! Sessions: the live ones of all nodes, those that the journal's last part tells of, and one of them as it went.
 //!
 //! Commands, decisions and votes are shown; what targets answered is not, only how much
 //! it was. Reviewers decide about commands, and answers may hold what is not theirs to see.
@@ -13,13 +13,15 @@ use axum::response::Response;
 use holdpoint_core::id::SessionId;
 use holdpoint_core::record::Entry;
 use serde::Deserialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::Console;
 use super::html::Html;
 use super::one::moment;
 use super::page::{Frame, Tab, notice};
 use super::sign_in::{Who, query as encoded};
-use crate::api::SessionView;
+use crate::api::{SessionView, everywhere};
 use crate::recorder::Reader;
 use crate::telling::{self, Search, Summary, Tone};
 
@@ -86,7 +88,8 @@ pub(super) async fn list(
     };
     let asked = query.map(|Query(asked)| asked).unwrap_or_default();
     let search = asked.search();
-    let live = console.0.sessions.list();
+    let listed = everywhere(&*console.0.sessions, console.0.others.as_ref()).await;
+    let live = listed.sessions;
     let known: HashSet<String> = live.iter().map(|one| one.id.clone()).collect();
     let mut html = Html::default();
     html.raw("<div class=\"title\"><h1>Sessions</h1></div>\n");
@@ -108,6 +111,13 @@ pub(super) async fn list(
         .collect();
     if asked.page == 0 {
         html.raw("<h2>Live</h2>\n");
+        for node in &listed.missing {
+            html.within(
+                "<p class=\"told bad\" role=\"status\">Node <b>",
+                node,
+                "</b> does not answer: its sessions are not listed.</p>\n",
+            );
+        }
         if now.is_empty() {
             html.raw(match search.is_empty() {
                 true => "<p class=\"soft\">Nobody is connected.</p>\n",
@@ -116,7 +126,7 @@ pub(super) async fn list(
         }
         html.raw("<ol class=\"rows\">");
         for one in now {
-            live_row(&mut html, one);
+            live_row(&mut html, one, console.now().unix());
         }
         html.raw("</ol>\n");
     }
@@ -185,23 +195,42 @@ fn form(html: &mut Html, asked: &Asked) {
     html.raw("<button class=\"button\">Search</button></form>\n");
 }
 
-fn live_row(html: &mut Html, one: &SessionView) {
+fn live_row(html: &mut Html, one: &SessionView, now: u64) {
     html.raw("<li><a href=\"/console/sessions/")
         .text(&one.id)
         .raw("\"><span class=\"chip good\">live</span> <b>")
         .text(&one.principal.label)
         .raw("</b> on <b>")
         .text(&one.target)
-        .raw("</b> <span class=\"soft\">")
-        .count(
-            usize::try_from(one.commands).unwrap_or(usize::MAX),
-            "command",
-        )
-        .raw(" · from ")
-        .text(&one.source)
-        .raw(" · since ");
+        .raw("</b> <span class=\"soft\">");
+    if let Some(node) = &one.node {
+        html.within("at node ", node, " · ");
+    }
+    html.count(
+        usize::try_from(one.commands).unwrap_or(usize::MAX),
+        "command",
+    )
+    .raw(" · from ")
+    .text(&one.source)
+    .raw(" · since ");
     moment(html, &one.opened_at);
+    if let Some(age) = age(&one.opened_at, now) {
+        html.within(" (", &age, ")");
+    }
     html.raw("</span></a></li>\n");
+}
+
+/// For how long, in whole units.
+fn age(since: &str, now: u64) -> Option<String> {
+    let since = OffsetDateTime::parse(since, &Rfc3339).ok()?;
+    let since = u64::try_from(since.unix_timestamp()).ok()?;
+    let seconds = now.saturating_sub(since);
+    Some(match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
+    })
 }
 
 fn past_row(html: &mut Html, one: &Summary) {
@@ -292,11 +321,21 @@ pub(super) async fn one(
         Err(page) => return *page,
     };
     let missing = || {
+        let others = console.0.others.iter();
+        let others: Vec<_> = others.flat_map(|others| others.names()).collect();
+        let hint = match others.as_slice() {
+            [] => "`holdpoint sessions replay` on the gateway's host knows older ones".to_owned(),
+            nodes => format!(
+                "`holdpoint sessions replay` on the gateway's host knows older ones; those of \
+                 node {} are in that node's own journal",
+                nodes.join(", ")
+            ),
+        };
         notice(
             StatusCode::NOT_FOUND,
             "No such session",
-            "The journal's last part has no such session.",
-            Some("`holdpoint sessions replay` on the gateway's host knows older ones"),
+            "This node's journal has no such session in its last part.",
+            Some(&hint),
         )
     };
     let Ok(session) = id.parse::<SessionId>() else {
@@ -306,7 +345,17 @@ pub(super) async fn one(
     let story = console.read(move |reader| told(reader, &wanted)).await;
     let story = match story {
         Ok(story) if story.found => story,
-        Ok(_) => return missing(),
+        Ok(_) => {
+            let listed = everywhere(&*console.0.sessions, console.0.others.as_ref()).await;
+            let found = listed
+                .sessions
+                .into_iter()
+                .find(|one| one.id == session.as_str());
+            return match found.filter(|one| one.node.is_some()) {
+                Some(one) => recorded_there(&console, &who, &one),
+                None => missing(),
+            };
+        }
         Err(why) => {
             return notice(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -339,6 +388,27 @@ pub(super) async fn one(
     }
     html.raw("<p class=\"soft small\">Answers of the target are in the journal and not on this page.</p>\n");
     frame(&console, &who, "Session").page(StatusCode::OK, &html)
+}
+
+/// A live session of another node: what is known of it, and where the rest is.
+fn recorded_there(console: &Console, who: &Who, one: &SessionView) -> Response {
+    let mut html = Html::default();
+    html.raw("<p class=\"crumbs\"><a href=\"/console/sessions\">Sessions</a></p>\n<div class=\"title\"><h1>Session <code>")
+        .text(&one.id)
+        .raw("</code></h1></div>\n<ol class=\"rows\">");
+    live_row(&mut html, one, console.now().unix());
+    let node = one.node.as_deref().unwrap_or_default();
+    html.raw("</ol>\n<p class=\"told\">It is recorded at node <b>")
+        .text(node)
+        .raw("</b>, in that node's journal: it is replayed there.</p>\n");
+    // Behind one address for all nodes a link would lead back here.
+    let link = one.link.as_ref();
+    if let Some(link) = link.filter(|link| console.0.origin.is_left_by(link)) {
+        html.raw("<p class=\"buttons\"><a class=\"button\" rel=\"noreferrer\" href=\"")
+            .text(link)
+            .raw("\">Open it at that node</a></p>\n");
+    }
+    frame(console, who, "Session").page(StatusCode::OK, &html)
 }
 
 fn tell(html: &mut Html, line: &Line, sql: bool) {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use holdpoint_core::denial::{Denial, Kind};
 use holdpoint_core::id::SessionId;
 use holdpoint_core::principal::{self, Identity, Principal};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::*;
@@ -16,7 +17,7 @@ mod step_up;
 
 use crate::api::SessionView;
 use crate::approvals::testing::{Desk, draft, principal};
-use crate::approvals::{Later, Waiter};
+use crate::approvals::{Errand, Later, NoAnswer, Others, PrincipalView, Waiter};
 use crate::http_client::HttpClient;
 
 /// `review-NAME` may decide, whatever else may not; `review-NAME@SECONDS` signed in then.
@@ -79,6 +80,39 @@ impl Sessions for NoSessions {
     }
 }
 
+/// Node `b` has two sessions; `c` does not answer, and `d` is gone.
+struct Two;
+
+impl Others for Two {
+    fn names(&self) -> Vec<String> {
+        vec!["b".to_owned(), "c".to_owned()]
+    }
+
+    fn gone(&self) -> Vec<String> {
+        vec!["d".to_owned()]
+    }
+
+    fn ask<'a>(&'a self, node: &'a str, errand: Errand) -> Later<'a, Result<Value, NoAnswer>> {
+        let said = match errand {
+            Errand::Sessions if node == "b" => Ok(json!([{
+                "id": SessionId::from_random(2).to_string(), "target": "shop",
+                "protocol": "postgres", "commands": 3, "source": "192.0.2.1:5",
+                "opened_at": "1970-01-01T00:00:01Z",
+                "principal": PrincipalView::from(&principal("ada<i>")),
+                "link": "https://b.example/console/sessions/x",
+            }, {
+                "id": SessionId::from_random(3).to_string(), "target": "shop",
+                "protocol": "postgres", "commands": 3, "source": "192.0.2.1:6",
+                "opened_at": "1970-01-01T00:00:01Z",
+                "principal": PrincipalView::from(&principal("eve")),
+                "link": "javascript:alert(1)",
+            }])),
+            _ => Err(NoAnswer("no answer within 5s".to_owned())),
+        };
+        Box::pin(async move { said })
+    }
+}
+
 struct Site {
     desk: Desk,
     console: Console,
@@ -92,6 +126,10 @@ impl Site {
     }
 
     async fn with_keys(keys: Option<Arc<SecurityKeys>>) -> Self {
+        Self::with(keys, PathBuf::from("/nonexistent")).await
+    }
+
+    async fn with(keys: Option<Arc<SecurityKeys>>, journal: PathBuf) -> Self {
         let desk = Desk::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
@@ -110,11 +148,12 @@ impl Site {
             own: desk.approvals.clone(),
             tokens: Arc::new(Names),
             sessions: Arc::new(NoSessions),
+            others: Some(Arc::new(Two)),
             issuers: Vec::new(),
             public_url: Some(base.clone()),
             links: None,
             keys,
-            journal: PathBuf::from("/nonexistent"),
+            journal,
             health: Arc::new(health),
             clock: desk.hands.clock(),
         })
@@ -460,6 +499,47 @@ async fn signing_out_needs_our_own_form_too() {
         site.get("/console", &rita).await.0,
         StatusCode::UNAUTHORIZED
     );
+}
+
+#[tokio::test]
+async fn sessions_are_those_of_all_nodes_and_a_silent_node_is_marked() {
+    let site = Site::start().await;
+    let rita = site.signed_in("review-rita");
+    let (status, body) = site.get("/console/sessions", &rita).await;
+    assert_eq!(status, StatusCode::OK);
+    let b = SessionId::from_random(2).to_string();
+    for part in [b.as_str(), "ada&lt;i&gt;", "at node b", "shop", " d "] {
+        assert!(body.contains(part), "{part}: {body}");
+    }
+    for node in ["c", "d"] {
+        let said = format!("Node <b>{node}</b> does not answer");
+        assert!(body.contains(&said), "{said}: {body}");
+    }
+    assert!(!body.contains("Node <b>b</b>"), "{body}");
+    let (status, _) = site.get("/console/sessions", "").await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_session_of_another_node_says_where_it_is_recorded() {
+    // A journal that knows of nothing.
+    let dir = holdpoint_tests::TestDir::new("console");
+    let site = Site::with(None, dir.path().to_owned()).await;
+    let rita = site.signed_in("review-rita");
+    let at = |number: u128| format!("/console/sessions/{}", SessionId::from_random(number));
+    let (status, body) = site.get(&at(2), &rita).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    assert!(body.contains("recorded at node <b>b</b>"), "{body}");
+    let link = "href=\"https://b.example/console/sessions/x\"";
+    assert!(body.contains(link), "{body}");
+    // What is no address of a console is no link.
+    let (status, body) = site.get(&at(3), &rita).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(body.contains("recorded at node <b>b</b>") && !body.contains("javascript"));
+    // Of nobody: the nodes whose journals may know it are named.
+    let (status, body) = site.get(&at(9), &rita).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(body.contains("node b, c"), "{body}");
 }
 
 #[tokio::test]

@@ -6,7 +6,8 @@
 //! A person has one account at each channel: linking another one ends the first.
 //!
 //! Links lie in `links.json` of the state directory (0600), so that a restart ends none. Invitations
-//! are signed by this process and end with it.
+//! are signed by this process and end with it. Of several nodes each gives its links to the others on
+//! its signed word (`links-elsewhere.json`); the latest of an account counts, and of a person.
 //!
 //! Limits: for as long as a link lasts, groups that somebody has left still count, unless the identity
 //! is revoked. Whoever holds an account can decide as its person.
@@ -25,9 +26,10 @@ use holdpoint_core::secret::Secret;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-use crate::state_file::{self, StateFileError};
+use crate::state_file::{self, FromNode, StateFileError};
 
 const FILE: &str = "links.json";
+const ELSEWHERE: &str = "links-elsewhere.json";
 
 /// An invitation is good for so long.
 const INVITED: u64 = 600;
@@ -54,7 +56,7 @@ impl Account {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Link {
+pub struct Link {
     account: Account,
     principal: Principal,
     until_unix: u64,
@@ -87,6 +89,9 @@ pub struct Links {
     lasts: HashMap<String, Duration>,
     key: Secret,
     links: Mutex<BTreeMap<Account, Link>>,
+    elsewhere: PathBuf,
+    /// By node. Taken after `links`, where both are.
+    others: Mutex<BTreeMap<String, FromNode<Link>>>,
 }
 
 impl Links {
@@ -100,13 +105,16 @@ impl Links {
     ) -> Result<Self, LinkError> {
         let mut key = vec![0; 32];
         getrandom::fill(&mut key).map_err(LinkError::Random)?;
-        let path = state.join(FILE);
+        let (path, elsewhere) = (state.join(FILE), state.join(ELSEWHERE));
         let links = read(&path)?;
+        let others = state_file::read(&elsewhere)?.unwrap_or_default();
         Ok(Self {
             path,
             lasts: lasts.into_iter().collect(),
             key: Secret::new(key),
             links: Mutex::new(links),
+            elsewhere,
+            others: Mutex::new(others),
         })
     }
 
@@ -173,8 +181,48 @@ impl Links {
     /// Who stands behind `account` now.
     pub fn who(&self, account: &Account, unix: u64) -> Option<Principal> {
         let links = self.links();
-        let link = links.get(account)?;
-        (unix < link.until_unix).then(|| link.principal.clone())
+        let others = self.others();
+        let all = || {
+            let theirs = others.values().flat_map(|from| from.items.iter());
+            links.values().chain(theirs)
+        };
+        // Which of two nodes' links is the later one is seen by how long it lasts.
+        let link = all()
+            .filter(|link| link.account == *account && unix < link.until_unix)
+            .max_by_key(|link| link.until_unix)?;
+        let moved = all().any(|other| {
+            other.account.channel == account.channel
+                && other.account != *account
+                && other.principal.identity == link.principal.identity
+                && other.until_unix > link.until_unix
+        });
+        (!moved).then(|| link.principal.clone())
+    }
+
+    /// What other nodes are given.
+    pub fn list(&self) -> Vec<Link> {
+        self.links().values().cloned().collect()
+    }
+
+    /// Another node's list, on its word; the greater `number` is the later one.
+    ///
+    /// # Errors
+    /// It cannot be kept.
+    pub fn take_up(&self, node: &str, number: u64, items: Vec<Link>) -> Result<(), LinkError> {
+        let mut others = self.others();
+        if (others.get(node)).is_some_and(|before| before.number > number) {
+            tracing::warn!(node, "an old list of another node's links is not taken up");
+            return Ok(());
+        }
+        let mut next = others.clone();
+        next.insert(node.to_owned(), FromNode { number, items });
+        state_file::write(&self.elsewhere, &next)?;
+        *others = next;
+        Ok(())
+    }
+
+    fn others(&self) -> MutexGuard<'_, BTreeMap<String, FromNode<Link>>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn mac(&self, text: &[u8]) -> Option<Hmac<Sha256>> {

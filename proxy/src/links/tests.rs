@@ -94,3 +94,31 @@ fn a_file_that_others_can_write_is_not_believed() {
         Err(LinkError::File(StateFileError::Content { .. }))
     ));
 }
+
+#[test]
+fn a_link_of_another_node_counts_here_and_the_latest_of_a_person_is_the_one() {
+    let (here, there) = (dir("links-here"), dir("links-there"));
+    let (a, b) = (open(&here), open(&there));
+    a.link(&account("U1"), principal("rita"), 100).unwrap();
+    b.take_up("a", 10, a.list()).unwrap();
+    assert_eq!(b.who(&account("U1"), 200).unwrap().identity.subject, "rita");
+    assert!(b.who(&account("U1"), 3_700).is_none(), "in its time");
+    // Another account of the same person ends the first, at whichever node.
+    b.link(&account("U2"), principal("rita"), 300).unwrap();
+    assert!(b.who(&account("U1"), 400).is_none());
+    assert!(b.who(&account("U2"), 400).is_some());
+    a.take_up("b", 7, b.list()).unwrap();
+    assert!(a.who(&account("U1"), 400).is_none());
+    // The account of somebody else now, as was said last.
+    a.link(&account("U2"), principal("sam"), 500).unwrap();
+    b.take_up("a", 11, a.list()).unwrap();
+    for links in [&a, &b] {
+        let who = links.who(&account("U2"), 600).unwrap();
+        assert_eq!(who.identity.subject, "sam");
+    }
+    // An old list that somebody puts back is none, over a restart too.
+    b.take_up("a", 12, Vec::new()).unwrap();
+    let b = open(&there);
+    b.take_up("a", 11, a.list()).unwrap();
+    assert_eq!(b.who(&account("U2"), 600).unwrap().identity.subject, "rita");
+}

@@ -449,6 +449,134 @@ async fn further_people_are_asked_and_an_alarm_is_no_end() {
 }
 
 #[tokio::test]
+async fn that_the_client_left_and_came_back_is_told_where_it_was_told_that_it_waits() {
+    for kind in KINDS {
+        let desk = Desk::start(kind).await;
+        let held = draft("agent", "DROP TABLE t", 1);
+        let _waiter = desk.hold(&held).await;
+        let first = desk.came(1).await.remove(0);
+        (desk.approvals).leave(&held.id, &held.session, true).await;
+        let left = desk.came(2).await.remove(1);
+        assert!(left.asks, "{kind:?}: it is still to be decided: {left:?}");
+        assert_eq!(left.thread, first.thread, "{kind:?}");
+        let whole = String::from_utf8_lossy(&left.raw).into_owned();
+        assert!(
+            whole.contains("approval.left") || whole.contains("left"),
+            "{kind:?}: {whole}"
+        );
+        let vote = vote(&held, "rita", Verdict::Approve);
+        desk.approvals.vote(vote, desk.hands.now()).await.unwrap();
+        desk.came(3).await;
+        // The same command in another session, later.
+        let back = draft("agent", "DROP TABLE t", 2);
+        let claimed = desk.approvals.claim(
+            &held.id,
+            &held.digest,
+            &back.session,
+            back.command,
+            desk.hands.now(),
+        );
+        claimed.await.unwrap();
+        // An incident is over once it is decided, and needs no second end.
+        let count = if kind == Kind::PagerDuty { 3 } else { 4 };
+        let last = desk.came(count).await.remove(count - 1);
+        assert!(!last.asks && !last.may_approve, "{kind:?}: {last:?}");
+        assert_eq!(last.thread, first.thread, "{kind:?}");
+        if !matches!(kind, Kind::PagerDuty | Kind::Slack) {
+            let said = last.headline.to_lowercase();
+            assert!(said.contains("used"), "{kind:?}: {said}");
+        }
+        desk.until("record of all", || desk.notified() == vec![true; count])
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_use_that_follows_at_once_is_news_to_programs_and_no_second_message_to_people() {
+    for kind in KINDS {
+        let desk = Desk::start(kind).await;
+        let held = draft("agent", "DROP TABLE t", 1);
+        let _waiter = desk.hold(&held).await;
+        desk.came(1).await;
+        let vote = vote(&held, "rita", Verdict::Approve);
+        desk.approvals.vote(vote, desk.hands.now()).await.unwrap();
+        desk.came(2).await;
+        let claimed = desk.approvals.claim(
+            &held.id,
+            &held.digest,
+            &held.session,
+            held.command,
+            desk.hands.now(),
+        );
+        claimed.await.unwrap();
+        // Programs, and messages that are brought up to date.
+        let told = matches!(kind, Kind::Webhook | Kind::Slack);
+        let count = 2 + usize::from(told);
+        desk.until("nothing under way", || {
+            desk.vendor.came().len() >= count && desk.log.read().0[0].under_way == 0
+        })
+        .await;
+        assert_eq!(desk.vendor.came().len(), count, "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn where_the_decision_did_not_arrive_its_use_ends_what_was_opened() {
+    for kind in KINDS {
+        let desk = Desk::start(kind).await;
+        let held = draft("agent", "DROP TABLE t", 1);
+        let _waiter = desk.hold(&held).await;
+        let first = desk.came(1).await.remove(0);
+        desk.vendor.trouble(&[Trouble::Refuses]);
+        let vote = vote(&held, "rita", Verdict::Approve);
+        desk.approvals.vote(vote, desk.hands.now()).await.unwrap();
+        desk.until("given up", || desk.log.totals() == (1, 1)).await;
+        let claimed = desk.approvals.claim(
+            &held.id,
+            &held.digest,
+            &held.session,
+            held.command,
+            desk.hands.now(),
+        );
+        claimed.await.unwrap();
+        let last = desk.came(2).await.remove(1);
+        assert_eq!(
+            (last.asks, &last.thread),
+            (false, &first.thread),
+            "{kind:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn nobody_hears_how_it_went_on_who_was_not_told_that_it_waits() {
+    for kind in KINDS {
+        let desk = Desk::start(kind).await;
+        desk.vendor.trouble(&[Trouble::Refuses]);
+        let held = draft("agent", "DROP TABLE t", 1);
+        let _waiter = desk.hold(&held).await;
+        desk.until("given up", || desk.log.totals() == (0, 1)).await;
+        (desk.approvals).leave(&held.id, &held.session, true).await;
+        let vote = vote(&held, "rita", Verdict::Approve);
+        desk.approvals.vote(vote, desk.hands.now()).await.unwrap();
+        let claimed = desk.approvals.claim(
+            &held.id,
+            &held.digest,
+            &held.session,
+            held.command,
+            desk.hands.now(),
+        );
+        claimed.await.unwrap();
+        let count = if kind == Kind::Webhook { 3 } else { 0 };
+        desk.until("nothing under way", || {
+            desk.vendor.came().len() >= count && desk.log.read().0[0].under_way == 0
+        })
+        .await;
+        assert_eq!(desk.vendor.came().len(), count, "{kind:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_channel_that_is_down_keeps_no_other_waiting() {
     let (vendor, good) = Vendor::start(Kind::Teams).await;
     let (ledger, hands) = (Arc::new(MemoryLedger::default()), Hands::default());

@@ -34,13 +34,15 @@ impl<'a> Card<'a> {
     /// Words of ours alone.
     pub(crate) fn headline(&self) -> &'static str {
         match (self.message, self.view.state.as_str()) {
-            (Message::Pending | Message::Left, _) => "Approval needed",
+            (Message::Pending, _) => "Approval needed",
+            (Message::Left, _) => "Approval still needed: the client left and may come back",
             (Message::Step, _) => "Approval needed: the next step",
             (Message::Escalated, _) => "Approval still needed: more people may decide",
             (Message::Justified, _) => "Approval needed: the reason was given",
             (Message::BrokenGlass, _) => "ALARM: a command goes without its reviewers",
             (Message::Reviewed, _) => "Looked into: the command that went without its reviewers",
             (Message::Used, _) => "Approved and sent",
+            (Message::UsedLater, _) => "Used: the client came back for what was approved",
             (Message::Settled, "approved") => "Approved",
             (Message::Settled, "used") => "Approved and sent",
             (Message::Settled, "denied") => "Denied",

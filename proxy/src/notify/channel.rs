@@ -10,12 +10,12 @@ use holdpoint_core::config::Config;
 use holdpoint_core::secret::Secret;
 use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
 
-use super::Notice;
 use super::email::Email;
 use super::pagerduty::PagerDuty;
 use super::slack::Slack;
 use super::teams::Teams;
 use super::webhook::WebhookSender;
+use super::{Message, Notice};
 use crate::http_client::{Answer, HttpClient, HttpError, USER_AGENT, checked};
 use crate::secrets::Secrets;
 
@@ -36,7 +36,8 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 ///   error says whether another attempt may help.
 /// - The agent's text is shown so that it can be read back exactly, or not at all: never cut, never
 ///   taken for markup.
-/// - How an approval ended is told wherever it was told that it waits.
+/// - How an approval ended is told wherever it was told that it waits; so is that the client left,
+///   and that what was approved was used later.
 /// - Nothing of a secret is in an error.
 #[derive(Clone)]
 pub enum Channel {
@@ -61,6 +62,8 @@ pub(super) struct Letter<'a> {
 pub(super) struct Thread {
     /// The first message arrived.
     pub(super) opened: bool,
+    /// So did how it ended.
+    pub(super) closed: bool,
     /// Where a channel finds it again.
     pub(super) place: Option<super::slack::Place>,
 }
@@ -135,15 +138,25 @@ impl Channel {
         }
     }
 
-    /// Whether an end is told only where the beginning was. Programs behind webhooks keep
-    /// count of their own, and may know of it from elsewhere.
-    pub(super) fn updates(&self) -> bool {
-        !matches!(self, Self::Webhook(_))
-    }
-
-    /// Whether it can bring up to date what it posted, without telling anybody.
-    pub(super) fn refreshes(&self) -> bool {
-        matches!(self, Self::Slack(_))
+    /// Whether `message` is told here, after what was told of the approval before.
+    ///
+    /// Programs behind webhooks keep count of their own: they hear of everything. People hear
+    /// only of what they were asked for; and where a message cannot be brought up to date,
+    /// a new one is not worth it for what follows at once from the one before.
+    pub(super) fn tells(&self, message: Message, thread: &Thread) -> bool {
+        let follows = message.follows();
+        match self {
+            Self::Webhook(_) => true,
+            Self::Slack(_) if follows => thread.place.is_some(),
+            Self::PagerDuty(_) if message == Message::Left => thread.opened,
+            // Resolved already, unless that did not arrive.
+            Self::PagerDuty(_) if follows => thread.opened && !thread.closed,
+            Self::Teams(_) | Self::Email(_) if message == Message::Used => {
+                thread.opened && !thread.closed
+            }
+            _ if follows || message == Message::Settled => thread.opened,
+            _ => true,
+        }
     }
 
     pub(super) fn make(&self, letter: &Letter<'_>, thread: &Thread) -> Result<Bytes, SendError> {

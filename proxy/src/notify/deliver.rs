@@ -134,12 +134,7 @@ impl Shared {
     async fn deliver(&self, notice: &Notice, thread: &mut Thread) {
         let name = self.channel.name();
         let closes = notice.message == Message::Settled;
-        if closes && self.channel.updates() && !thread.opened {
-            // Nobody was told that it waits, so nobody needs to hear that it is over.
-            self.log.dropped(name);
-            return;
-        }
-        if notice.message.refreshes() && !(self.channel.refreshes() && thread.place.is_some()) {
+        if !self.channel.tells(notice.message, thread) {
             self.log.dropped(name);
             return;
         }
@@ -160,7 +155,8 @@ impl Shared {
                 (Digest::of(&body), error)
             }
         };
-        thread.opened |= !closes && !notice.message.refreshes() && error.is_none();
+        thread.opened |= !closes && !notice.message.follows() && error.is_none();
+        thread.closed |= closes && error.is_none();
         let entry = Entry::Notified {
             approval: notice.approval.clone(),
             channel: name.to_owned(),

@@ -62,8 +62,10 @@ pub enum Message {
     Reviewed,
     /// Nobody waits for it any more, but whoever asked may come back: it is still asked.
     Left,
-    /// What was approved was sent.
+    /// What was approved was sent at once.
     Used,
+    /// What was approved was sent later, when whoever asked came back; here or at another node.
+    UsedLater,
 }
 
 impl Message {
@@ -77,7 +79,7 @@ impl Message {
             Self::Reviewed => "approval.reviewed",
             Self::Settled => "approval.settled",
             Self::Left => "approval.left",
-            Self::Used => "approval.used",
+            Self::Used | Self::UsedLater => "approval.used",
         }
     }
 
@@ -89,10 +91,10 @@ impl Message {
         )
     }
 
-    /// Whether it is nothing that anybody has to hear: what was posted of it is brought up to
-    /// date, in channels that can do that.
-    pub fn refreshes(self) -> bool {
-        matches!(self, Self::Left | Self::Used)
+    /// Whether it says no more than how things stand with what was told before: no use where
+    /// nothing was, and no decision is asked by it that was not asked then.
+    pub fn follows(self) -> bool {
+        matches!(self, Self::Left | Self::Used | Self::UsedLater)
     }
 }
 

@@ -61,7 +61,7 @@ impl PagerDuty {
             _ => format!("holdpoint/{approval}"),
         };
         let event = match letter.notice.message {
-            Message::Settled | Message::Used | Message::Reviewed => {
+            Message::Settled | Message::Used | Message::UsedLater | Message::Reviewed => {
                 json!({"event_action": "resolve", "dedup_key": key})
             }
             Message::BrokenGlass => self.trigger(&card, letter, &key, Severity::Critical),

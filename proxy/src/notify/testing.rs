@@ -284,7 +284,8 @@ fn webhook(path: &str, headers: &HeaderMap, body: &Bytes, json: &Value) -> Resul
     let webhook = Webhook::new(WHSEC).unwrap();
     webhook.verify(body, headers).map_err(|e| e.to_string())?;
     Ok(Came {
-        asks: ["approval.pending", "approval.escalated"].contains(&text(&json["type"]).as_str()),
+        asks: ["approval.pending", "approval.escalated", "approval.left"]
+            .contains(&text(&json["type"]).as_str()),
         id: headers["webhook-id"].to_str().unwrap().to_owned(),
         thread: text(&json["approval"]["id"]),
         headline: text(&json["approval"]["state"]),

@@ -102,7 +102,7 @@ pub(super) fn body(letter: &Letter<'_>) -> Result<Bytes, SendError> {
     let id = &notice.view.id;
     let base = letter.public_url.map(|base| base.trim_end_matches('/'));
     let how = match notice.message {
-        Message::Settled | Message::Used | Message::Reviewed => {
+        Message::Settled | Message::Used | Message::UsedLater | Message::Reviewed => {
             "decided already; nothing to do".to_owned()
         }
         Message::BrokenGlass => format!(

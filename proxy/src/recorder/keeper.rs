@@ -22,7 +22,7 @@ const HEARTBEAT: Duration = Duration::from_secs(60);
 
 pub(super) struct Keeper {
     shared: Arc<Shared>,
-    key: NodeKey,
+    key: Arc<NodeKey>,
     checkpoints: Log,
     /// What is on stable storage.
     synced: Head,
@@ -47,7 +47,12 @@ pub(super) enum Last {
 }
 
 impl Keeper {
-    pub(super) fn new(shared: Arc<Shared>, key: NodeKey, checkpoints: Log, synced: Head) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        key: Arc<NodeKey>,
+        checkpoints: Log,
+        synced: Head,
+    ) -> Self {
         Self {
             shared,
             key,

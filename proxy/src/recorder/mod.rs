@@ -31,7 +31,7 @@ use std::task::{Context, Poll};
 use holdpoint_core::config::{JournalConfig, Sync};
 use holdpoint_core::decision::Outcome;
 use holdpoint_core::id::Digest;
-use holdpoint_core::record::checkpoint::Verifier;
+use holdpoint_core::record::checkpoint::{NodeKey, Verifier};
 use holdpoint_core::record::tracker::OpenReview;
 use holdpoint_core::record::{Durability, Entry, NewRecord, Start};
 use serde::Serialize;
@@ -120,7 +120,7 @@ struct Shared {
     public: Mutex<(Head, Health)>,
     /// The last checkpoint that was signed.
     note: Mutex<Option<String>>,
-    verifier: Verifier,
+    key: Arc<NodeKey>,
     reviews: Vec<OpenReview>,
 }
 
@@ -174,7 +174,7 @@ impl Recorder {
         loss: Loss,
     ) -> Result<Self, JournalError> {
         let dir = Arc::new(Dir::lock(&config.dir)?);
-        let key = dir.key(&config.key, node)?;
+        let key = Arc::new(dir.key(&config.key, node)?);
         let recovered = recover::recover(dir.path(), key.verifier(), loss)?;
         let recover::Recovered {
             tracker,
@@ -217,7 +217,7 @@ impl Recorder {
             wake: Condvar::new(),
             public: Mutex::new((head, health)),
             note: Mutex::default(),
-            verifier: key.verifier().clone(),
+            key: Arc::clone(&key),
             reviews,
         });
         let mut keeper = Keeper::new(Arc::clone(&shared), key, checkpoints, head);
@@ -356,7 +356,12 @@ impl Recorder {
 
     /// The public key under which this journal's checkpoints are signed.
     pub fn verifier(&self) -> &Verifier {
-        &self.shared.verifier
+        self.shared.key.verifier()
+    }
+
+    /// This node's word, signed as its checkpoints are: see [`NodeKey::attest`].
+    pub fn attest(&self, kind: &str, said: &str) -> String {
+        self.shared.key.attest(kind, said)
     }
 
     /// Ends in order: what was handed over is written, open sessions are closed

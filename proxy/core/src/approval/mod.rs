@@ -6,6 +6,7 @@
 
 mod clearance;
 mod glass;
+mod handover;
 mod refusals;
 mod shown;
 mod state;
@@ -16,6 +17,7 @@ mod window;
 
 pub use clearance::Clearance;
 pub use glass::{BreakGlass, may_review};
+pub use handover::HandOver;
 pub use refusals::{ClaimError, JustifyError, VoteError};
 pub use shown::Shown;
 pub use state::{Approval, Cast, MAX_REASON, State, VoteOutcome};

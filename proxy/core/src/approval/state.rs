@@ -14,8 +14,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BreakGlass, ClaimError, Clearance, Draft, JustifyError, OpenWindow, Reach, Reviewer, Verdict,
-    Vote, VoteError, same_person, step_up,
+    BreakGlass, ClaimError, Clearance, Draft, HandOver, JustifyError, OpenWindow, Reach, Reviewer,
+    Verdict, Vote, VoteError, same_person, step_up,
 };
 use crate::Now;
 use crate::decision::Step;
@@ -144,6 +144,21 @@ impl Approval {
             justification: None,
             broken: None,
         }
+    }
+
+    /// One that another node's reviewers approved and its owner gave to this command, as
+    /// `draft` of node `node` asks for it. `None` where it was given to something else.
+    /// The caller has found the owner's signature to be good.
+    pub fn given(mut draft: Draft, node: &str, word: &HandOver, now: Now) -> Option<Self> {
+        if !word.is_for(node, &draft) {
+            return None;
+        }
+        draft.id = word.approval.clone();
+        let mut given = Self::open(draft, now);
+        given.state = State::Approved {
+            by: word.by.clone(),
+        };
+        Some(given)
     }
 
     /// How long it can be claimed once it is approved. Without this, until the

@@ -40,6 +40,7 @@ pub enum Input {
     Tick,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Opened {
     /// Wait for [`Input::Settled`]. `joined`: it was pending already.
     Waiting {

@@ -94,6 +94,18 @@ impl NodeKey {
     pub fn sign(&self, size: u64, root: Digest, time: u64) -> String {
         let name = &self.public.name;
         let text = format!("{name}\n{size}\n{}\ntime {time}\n", BASE64.encode(root.0));
+        self.note(&text)
+    }
+
+    /// The node's word on something else than its journal, as a signed note. `kind` is no
+    /// number, so that it is never taken for a checkpoint; `said` is one line.
+    pub fn attest(&self, kind: &str, said: &str) -> String {
+        let name = &self.public.name;
+        self.note(&format!("{name}\n{kind}\n{said}\n"))
+    }
+
+    fn note(&self, text: &str) -> String {
+        let name = &self.public.name;
         let mut signed = self.public.hash().to_vec();
         signed.extend(self.key.sign(text.as_bytes()).to_bytes());
         format!("{text}\n{MARK}{name} {}\n", BASE64.encode(signed))
@@ -131,6 +143,19 @@ impl Verifier {
             });
         }
         Ok(checkpoint)
+    }
+
+    /// What [`NodeKey::attest`] said, where its signature is good and it is of that kind.
+    pub fn attested<'a>(&self, kind: &str, note: &'a str) -> Result<&'a str, CheckpointError> {
+        let text = self.open_note(note)?;
+        let said = text
+            .strip_prefix(&self.name)
+            .and_then(|rest| rest.strip_prefix('\n'))
+            .and_then(|rest| rest.strip_prefix(kind))
+            .and_then(|rest| rest.strip_prefix('\n'))
+            .and_then(|rest| rest.strip_suffix('\n'));
+        said.filter(|said| !said.contains('\n'))
+            .ok_or(CheckpointError::Form("it says something else"))
     }
 
     /// The note's text, once our signature under it is found to be good.
@@ -289,6 +314,26 @@ mod tests {
         assert_eq!(
             verifier.open_note(note),
             Ok("This is an example message.\n")
+        );
+    }
+
+    #[test]
+    fn a_nodes_word_is_of_its_kind_its_own_and_no_checkpoint() {
+        let verifier = key().verifier().clone();
+        let note = key().attest("handover 1", "{\"to\":\"b\"}");
+        assert_eq!(verifier.attested("handover 1", &note), Ok("{\"to\":\"b\"}"));
+        assert!(verifier.open(&note).is_err());
+        assert!(verifier.attested("handover", &note).is_err());
+        assert!(verifier.attested("handover 2", &note).is_err());
+        let checkpoint = key().sign(12, Digest([5; 32]), 99);
+        assert!(verifier.attested("12", &checkpoint).is_err());
+        let changed = note.replace("\"b\"", "\"c\"");
+        assert!(verifier.attested("handover 1", &changed).is_err());
+        let other = NodeKey::new("gw-1", &[8; 32]).unwrap();
+        assert!(
+            verifier
+                .attested("handover 1", &other.attest("handover 1", "{}"))
+                .is_err()
         );
     }
 

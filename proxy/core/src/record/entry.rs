@@ -8,13 +8,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::approval::{BreakGlass, Draft, Reach, Reviewer, Vote};
+use crate::approval::{BreakGlass, Draft, HandOver, Reach, Reviewer, Vote};
 use crate::command::{Confidence, Operation};
 use crate::decision::Decision;
 use crate::denial::Denial;
 use crate::id::{ApprovalId, CommandId, Digest, SessionId};
 use crate::principal::{Identity, Principal};
 use crate::webauthn::{Counter, Credential};
+
+use super::checkpoint::{CheckpointError, Verifier};
 
 /// How safely a record must lie before the session goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,6 +114,12 @@ pub enum Entry {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         by: Option<Identity>,
     },
+    /// Another node may use this approval, once, and this one no more. Before it is told.
+    Given {
+        word: HandOver,
+    },
+    /// This session may use an approval of another node, once. Before its `forward`.
+    Taken(Box<Taken>),
     /// The intent to forward a held command under its approval. No byte was sent before.
     Forward {
         command: CommandId,
@@ -211,6 +219,7 @@ impl Entry {
         match self {
             Self::Vote { vote, .. } => Some(&vote.approval),
             Self::BreakGlass { glass, .. } => Some(&glass.approval),
+            Self::Given { word } => Some(&word.approval),
             Self::Notified { approval, .. }
             | Self::Settled { approval, .. }
             | Self::Escalated { approval, .. }
@@ -219,6 +228,45 @@ impl Entry {
             | Self::WindowEnded { approval, .. } => Some(approval),
             _ => None,
         }
+    }
+}
+
+/// What another node's approval was taken over by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    pub from: String,
+    pub word: HandOver,
+    /// The public key of that node's journal, as in `journal.pub`, and the note that it
+    /// signed: see [`super::checkpoint::NodeKey::attest`].
+    pub key: String,
+    pub note: String,
+}
+
+/// The kind of note that says what a [`HandOver`] says.
+pub const HANDOVER: &str = "handover 1";
+
+impl Taken {
+    /// Takes an owner's word, if its signature is good.
+    ///
+    /// # Errors
+    /// It is not signed by that node's key, or says something else.
+    pub fn read(from: &str, key: &str, note: &str) -> Result<Self, String> {
+        let verifier: Verifier = key.parse().map_err(|e: CheckpointError| e.to_string())?;
+        if verifier.name() != format!("holdpoint/{from}") {
+            return Err(format!(
+                "the key of `{}` is not that of node `{from}`",
+                verifier.name()
+            ));
+        }
+        let said = verifier
+            .attested(HANDOVER, note)
+            .map_err(|e| e.to_string())?;
+        Ok(Self {
+            from: from.to_owned(),
+            word: serde_json::from_str(said).map_err(|e| e.to_string())?,
+            key: key.to_owned(),
+            note: note.to_owned(),
+        })
     }
 }
 

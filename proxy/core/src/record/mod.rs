@@ -7,4 +7,6 @@ pub mod tracker;
 pub mod tree;
 pub mod verify;
 
-pub use entry::{Close, CommandEntry, Durability, Entry, NewRecord, Open, PluginUsed, Start};
+pub use entry::{
+    Close, CommandEntry, Durability, Entry, HANDOVER, NewRecord, Open, PluginUsed, Start, Taken,
+};

@@ -251,6 +251,12 @@ impl Tracker {
             Entry::Forward { approval, .. } => {
                 self.approvals.remove(approval);
             }
+            Entry::Given { word } => {
+                self.approvals.remove(&word.approval);
+            }
+            Entry::Taken(taken) => {
+                self.approvals.insert(taken.word.approval.clone(), None);
+            }
             _ => {}
         }
         let Some(session) = session.and_then(|id| self.sessions.get_mut(id)) else {

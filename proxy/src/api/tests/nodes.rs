@@ -32,7 +32,7 @@ impl Others for Two {
                 "source": "192.0.2.1:5", "opened_at": "2026-05-01T10:00:00Z",
                 "principal": PrincipalView::from(&principal("ada")),
             }]),
-            Errand::Windows => json!([]),
+            Errand::Windows | Errand::Reviews => json!([]),
             Errand::Kill { session, .. } => json!(session == theirs),
             Errand::EndWindow { .. } => json!(false),
             Errand::Revoke { .. } => json!({"sessions": 2, "approvals": 1, "warning": null}),

@@ -69,7 +69,9 @@ impl World {
 }
 
 use crate::approvals::Counted;
-use holdpoint_core::approval::Vote;
+use holdpoint_core::approval::{BreakGlass, Vote};
+use holdpoint_core::decision::Reviewers;
+use holdpoint_core::principal::Identity;
 
 /// Runs a promise against every board.
 macro_rules! promise {
@@ -234,6 +236,115 @@ promise!(what_nobody_decides_expires_and_is_shown_so, world, {
     assert_eq!(late.code, "HP-SETTLED");
 });
 
+/// A rule that asks why, and has a glass that `dba` may break.
+fn asking() -> Draft {
+    let mut draft = command(60);
+    draft.hold.justify = true;
+    draft.hold.break_glass = vec![Reviewers::Group("dba".to_owned())];
+    draft
+}
+
+fn glass(draft: &Draft, who: &str) -> BreakGlass {
+    BreakGlass {
+        approval: draft.id.clone(),
+        digest: draft.digest,
+        by: reviewer(who),
+        reason: "it burns".to_owned(),
+        channel: "api".to_owned(),
+        at: 1,
+    }
+}
+
+promise!(who_asked_says_why_once_and_it_is_in_the_journal, world, {
+    let draft = asking();
+    let mut waiter = world.hold(&draft).await;
+    let say = async |who: &str, text: &str| {
+        let by = Identity {
+            issuer: draft.principal.identity.issuer.clone(),
+            subject: who.to_owned(),
+        };
+        let said = world
+            .board
+            .justify(&draft.id, by, text.to_owned(), crate::clock::now());
+        said.await.map_err(Problem::from).map_err(|why| why.code)
+    };
+    let early = world.vote(&draft, "rita", Verdict::Approve).await;
+    assert_eq!(early.unwrap_err().code, "HP-NOT-JUSTIFIED");
+    assert_eq!(say("mallory", "x").await.unwrap_err(), "HP-NOT-FOUND");
+    assert_eq!(say("agent", " ").await.unwrap_err(), "HP-REQUEST");
+    world.ledger.fails.store(true, Ordering::SeqCst);
+    assert_eq!(say("agent", "lost").await.unwrap_err(), "HP-JOURNAL");
+    world.ledger.fails.store(false, Ordering::SeqCst);
+    assert_eq!(world.entries("Justified"), 0);
+    assert_eq!(say("agent", "it is old").await, Ok(Cast::Final(())));
+    assert_eq!(world.entries("Justified"), 1);
+    assert_eq!(say("agent", "or so").await.unwrap_err(), "HP-JUSTIFIED");
+    let seen = || world.board.get(&draft.id).unwrap().justification.clone();
+    until("the board to show it", || {
+        seen().as_deref() == Some("it is old")
+    })
+    .await;
+    world.vote(&draft, "rita", Verdict::Approve).await.unwrap();
+    assert_eq!(waiter.settled().await, Settlement::Approved);
+    assert_eq!(say("agent", "late").await.unwrap_err(), "HP-SETTLED");
+});
+
+promise!(
+    a_broken_glass_is_written_first_and_looked_into_by_another,
+    world,
+    {
+        let draft = asking();
+        let mut waiter = world.hold(&draft).await;
+        let break_it = async |glass: BreakGlass| {
+            let broken = world.board.break_glass(glass, crate::clock::now()).await;
+            broken.map_err(Problem::from).map_err(|why| why.code)
+        };
+        let mut stranger = glass(&draft, "sam");
+        stranger.by.groups.clear();
+        assert_eq!(break_it(stranger).await.unwrap_err(), "HP-NOT-ELIGIBLE");
+        let mut other = glass(&draft, "rita");
+        other.digest = holdpoint_core::id::Digest::of(b"another command");
+        assert_eq!(break_it(other).await.unwrap_err(), "HP-DIGEST");
+        let mut silent = glass(&draft, "rita");
+        silent.reason.clear();
+        assert_eq!(break_it(silent).await.unwrap_err(), "HP-REQUEST");
+        world.ledger.fails.store(true, Ordering::SeqCst);
+        assert_eq!(
+            break_it(glass(&draft, "rita")).await.unwrap_err(),
+            "HP-JOURNAL"
+        );
+        world.ledger.fails.store(false, Ordering::SeqCst);
+        assert_eq!(world.board.get(&draft.id).unwrap().state, "pending");
+        assert!(world.board.reviews().await.0.is_empty());
+
+        let broken = break_it(glass(&draft, "rita")).await.unwrap();
+        assert_eq!(broken, Cast::Final("approved".to_owned()));
+        assert_eq!(world.ledger.settled(&draft.id), ["approved"]);
+        assert_eq!(waiter.settled().await, Settlement::Approved);
+        assert_eq!(
+            break_it(glass(&draft, "rita")).await.unwrap_err(),
+            "HP-SETTLED"
+        );
+
+        let (open, missing) = world.board.reviews().await;
+        assert_eq!((open.len(), missing.len()), (1, 0));
+        assert_eq!(
+            (open[0].id.as_str(), open[0].glass.reason.as_str()),
+            (draft.id.as_str(), "it burns")
+        );
+        let review = async |who: &str| {
+            let done = world.board.review(&draft.id, reviewer(who), None).await;
+            done.map_err(Problem::from).map_err(|why| why.code)
+        };
+        assert_eq!(review("rita").await.unwrap_err(), "HP-NOT-ELIGIBLE");
+        assert_eq!(world.entries("Reviewed"), 0);
+        assert_eq!(review("ruth").await, Ok(Cast::Final(())));
+        assert_eq!(world.entries("Reviewed"), 1);
+        assert_eq!(review("ruth").await.unwrap_err(), "HP-NOT-FOUND");
+        assert!(world.board.reviews().await.0.is_empty());
+    }
+);
+
 promise!(what_is_not_there_is_not_found, world, {
     let draft = command(60);
     assert!(world.board.get(&draft.id).is_none());
@@ -243,4 +354,18 @@ promise!(what_is_not_there_is_not_found, world, {
         .await
         .unwrap_err();
     assert_eq!(refused.code, "HP-NOT-FOUND");
+    let (by, words) = (draft.principal.identity.clone(), "why".to_owned());
+    let said = world
+        .board
+        .justify(&draft.id, by, words, crate::clock::now());
+    assert_eq!(Problem::from(said.await.unwrap_err()).code, "HP-NOT-FOUND");
+    let broken = world
+        .board
+        .break_glass(glass(&draft, "rita"), crate::clock::now());
+    assert_eq!(
+        Problem::from(broken.await.unwrap_err()).code,
+        "HP-NOT-FOUND"
+    );
+    let closed = world.board.review(&draft.id, reviewer("ruth"), None).await;
+    assert_eq!(Problem::from(closed.unwrap_err()).code, "HP-NOT-FOUND");
 });

@@ -3,6 +3,8 @@
 mod chaos;
 mod contract;
 mod faults;
+mod handover;
+mod motions;
 mod neighbours;
 mod stall;
 mod start;
@@ -34,6 +36,8 @@ pub(super) struct Node {
     pub(super) forwards: Arc<Mutex<BTreeMap<ApprovalId, u32>>>,
     pub(super) clock: Stepped,
     pub(super) neighbour: Arc<Listening>,
+    /// Its journal's key, as far as it signs words.
+    pub(super) signer: Arc<Mutex<Arc<holdpoint_core::record::checkpoint::NodeKey>>>,
     pub(super) dir: TestDir,
 }
 
@@ -45,6 +49,9 @@ pub(super) struct Listening {
     changes: watch::Sender<u64>,
     /// The leaves of its journal, and how often that was written.
     pub(super) journal: Mutex<(Vec<Digest>, u64)>,
+    approvals: std::sync::OnceLock<Approvals>,
+    pub(super) shares: Mutex<Option<(u64, String)>>,
+    pub(super) taken_up: Mutex<Vec<(String, u64, String)>>,
 }
 
 /// A journal's leaves.
@@ -76,6 +83,9 @@ impl Neighbour for Listening {
             let proof = tree::consistency_proof(&leaves, usize::try_from(from).unwrap());
             return Box::pin(async move { serde_json::json!(proof) });
         }
+        if let (Errand::Reviews, Some(approvals)) = (&errand, self.approvals.get()) {
+            return Box::pin(async { serde_json::json!(approvals.reviews().await) });
+        }
         let mut done = self.done.lock().unwrap();
         done.push((node.to_owned(), errand));
         let count = done.len();
@@ -93,6 +103,21 @@ impl Neighbour for Listening {
                 self.revoke(subject);
             }
         }
+        Box::pin(async { Ok(()) })
+    }
+
+    fn shares(&self) -> Option<(u64, String)> {
+        self.shares.lock().unwrap().clone()
+    }
+
+    fn take_up<'a>(
+        &'a self,
+        node: &'a str,
+        number: u64,
+        said: &'a str,
+    ) -> Later<'a, Result<(), String>> {
+        let taken = (node.to_owned(), number, said.to_owned());
+        self.taken_up.lock().unwrap().push(taken);
         Box::pin(async { Ok(()) })
     }
 
@@ -170,9 +195,13 @@ impl Node {
         let reading = stepped.clone();
         let clock: Clock = Arc::new(move || reading.now());
         let approvals = Approvals::new(holds(), ledger.clone(), Arc::clone(&clock), None);
-        let key = holdpoint_core::record::checkpoint::NodeKey::new(name, &[7; 32]).unwrap();
+        let key =
+            Arc::new(holdpoint_core::record::checkpoint::NodeKey::new(name, &[7; 32]).unwrap());
+        let signer = Arc::new(Mutex::new(Arc::clone(&key)));
+        let signs = Arc::clone(&signer);
         let verifier = key.verifier().to_string();
         let neighbour = Arc::new(Listening::default());
+        let _ = neighbour.approvals.set(approvals.clone());
         let journal = Arc::clone(&neighbour);
         let note = move || {
             let (leaves, time) = journal.journal.lock().unwrap().clone();
@@ -185,9 +214,15 @@ impl Node {
             ledger: ledger.clone(),
             clock,
             admits: Arc::new(|reviewer| reviewer.identity.subject != "revoked"),
-            explain: Arc::new(|refused| Explained::from(&Problem::from(refused))),
+            explain: Arc::new(|refusal| {
+                Explained::from(&match refusal {
+                    Refusal::Vote(refused) => Problem::from(refused),
+                    Refusal::Words(refused) => Problem::from(refused),
+                })
+            }),
             neighbour: neighbour.clone(),
             checkpoint: Arc::new(move || Some(note())),
+            attest: Arc::new(move |kind, said| signs.lock().unwrap().attest(kind, said)),
             verifier,
             state: dir.path().to_owned(),
         })
@@ -200,6 +235,7 @@ impl Node {
             forwards: Arc::default(),
             clock: stepped,
             neighbour,
+            signer,
             dir,
         })
     }

@@ -128,3 +128,48 @@ async fn whoever_has_the_store_alone_can_revoke_nobody_and_take_nothing_back() {
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert!(b.neighbour.has("ada") && !b.neighbour.has("bob"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_shares_is_taken_up_on_its_signed_word_and_on_no_other() {
+    let Some((mut server, a, b)) = two().await else {
+        return;
+    };
+    let has = |node: &Node, number: u64, said: &str| {
+        let taken = node.neighbour.taken_up.lock().unwrap();
+        taken.last() == Some(&("a".to_owned(), number, said.to_owned()))
+    };
+    let say = |number, said: &str| {
+        *a.neighbour.shares.lock().unwrap() = Some((number, said.to_owned()));
+    };
+    say(3, "{\"keys\":[1]}");
+    until("b to have it", || has(&b, 3, "{\"keys\":[1]}")).await;
+    let genuine = server.ask(&["HGET", "hp:{a}:shared", "note"]);
+    say(4, "{\"keys\":[]}");
+    until("b to have the next", || has(&b, 4, "{\"keys\":[]}")).await;
+
+    // Whoever has the store, and even all that the nodes share, has no node's key.
+    let mallory = holdpoint_core::record::checkpoint::NodeKey::new("a", &[8; 32]).unwrap();
+    let genuine = genuine.as_str().unwrap();
+    let count = || b.neighbour.taken_up.lock().unwrap().len();
+    let before = count();
+    let own = Arc::clone(&a.signer.lock().unwrap());
+    for forged in [
+        mallory.attest("people 1", "9 {\"keys\":[6]}"),
+        genuine.replace("[1]", "[6]"),
+        // The node's own word on something else, and its checkpoint.
+        own.attest("people 2", "9 {\"keys\":[6]}"),
+        own.sign(9, Digest::of(b""), 1),
+    ] {
+        let alarms = b.cluster.0.counts.forged.load(Ordering::Relaxed);
+        server.ask(&["HSET", "hp:{a}:shared", "note", &forged]);
+        until("it to be refused", || {
+            b.cluster.0.counts.forged.load(Ordering::Relaxed) > alarms
+        })
+        .await;
+        assert_eq!(count(), before, "{forged}");
+    }
+    // A store that forgot all is given it again.
+    server.restart_empty();
+    say(5, "{\"keys\":[2]}");
+    until("b to have it again", || has(&b, 5, "{\"keys\":[2]}")).await;
+}

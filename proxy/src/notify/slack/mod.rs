@@ -173,12 +173,14 @@ impl Slack {
         let notice = letter.notice;
         let (kind, view, base) = (notice.message, &notice.view, letter.public_url);
         let mut message = match kind {
-            Message::Settled | Message::Pending | Message::Left | Message::Used => {
-                blocks::message(kind, view, base, self.buttons)
-            }
+            Message::Settled
+            | Message::Pending
+            | Message::Left
+            | Message::Used
+            | Message::UsedLater => blocks::message(kind, view, base, self.buttons),
             _ => blocks::note(kind, view, base),
         };
-        if kind == Message::Settled || kind.refreshes() {
+        if kind == Message::Settled || kind.follows() {
             // Only an alarm was posted of it: how it ended is a message of its own.
             if let Some(place) = &thread.place {
                 at(&mut message, place);
@@ -208,7 +210,7 @@ impl Slack {
     ) -> Result<(), SendError> {
         let approval = letter.notice.approval.as_str();
         let kind = letter.notice.message;
-        if (kind == Message::Settled || kind.refreshes()) && thread.place.is_some() {
+        if (kind == Message::Settled || kind.follows()) && thread.place.is_some() {
             self.call(&self.update, body.clone()).await?;
             if kind != Message::Left {
                 self.over(approval);

@@ -3,6 +3,8 @@
 //! Who was entitled by group at the moment of the vote is taken from the vote
 //! itself, which carries the groups that the reviewer's token proved.
 
+mod handover;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
@@ -85,6 +87,8 @@ pub(super) struct Commands {
 #[derive(Debug)]
 struct Command {
     digest: Digest,
+    /// That decided it, where it is held.
+    rule: String,
     stage: Stage,
     /// The window of which it has a turn.
     claimed: Option<ApprovalId>,
@@ -134,10 +138,15 @@ impl Commands {
         if let Some(stage) = stage {
             let digest = entry.digest;
             let claimed = None;
+            let rule = match &stage {
+                Stage::Held(_) => entry.decision.rule.clone(),
+                _ => String::new(),
+            };
             self.unfinished.insert(
                 entry.id,
                 Command {
                     digest,
+                    rule,
                     stage,
                     claimed,
                 },

@@ -20,7 +20,7 @@ use super::tree::Tree;
 use crate::id::{Digest, SessionId};
 use linkage::{Approvals, Claim, Commands};
 
-pub use report::{Alarm, Counts, Finding, Kind, Place, Report, Unreviewed};
+pub use report::{Alarm, Counts, Finding, Kind, Place, Report, TakenOver, Unreviewed};
 
 /// A wall clock may be stepped by this much without remark.
 const WALL_SLACK_NS: u64 = 5_000_000_000;
@@ -34,6 +34,8 @@ pub struct Verifier {
     next_checkpoint: usize,
     tree: Tree,
     node: Digest,
+    /// As its last start says.
+    node_name: String,
     sessions: BTreeMap<SessionId, Session>,
     approvals: Approvals,
     process: Process,
@@ -71,6 +73,7 @@ impl Verifier {
             next_checkpoint: 0,
             tree: Tree::default(),
             node: NO_PREV,
+            node_name: String::new(),
             sessions: BTreeMap::new(),
             approvals: Approvals::default(),
             process: Process {
@@ -269,7 +272,8 @@ impl Verifier {
         found: &mut Vec<(Kind, String)>,
     ) {
         match entry {
-            Some(Entry::Start(_)) => {
+            Some(Entry::Start(start)) => {
+                self.node_name.clone_from(&start.node);
                 self.process.number += 1;
                 self.process.stopped = false;
                 self.process.started_at = frame.seq;
@@ -490,6 +494,19 @@ impl Verifier {
             ) => self.approvals.keys.added(by, credential, *counter),
             (Entry::KeyRemoved { by, id }, _) => self.approvals.keys.removed(by, id),
             (Entry::WindowEnded { approval, .. }, _) => self.approvals.window_ended(approval),
+            (Entry::Given { word }, _) => self.approvals.given(word),
+            (Entry::Taken(taken), Some(commands)) => match id {
+                Some(id) => {
+                    self.report.take(TakenOver {
+                        seq: frame.seq,
+                        approval: taken.word.approval.clone(),
+                        from: taken.from.clone(),
+                        key: taken.key.clone(),
+                    });
+                    (self.approvals).taken(taken, (&self.node_name, id), commands, at)
+                }
+                None => Err("the record must belong to a session".into()),
+            },
             (
                 Entry::Forward {
                     command,
@@ -525,6 +542,7 @@ impl Verifier {
                 | Entry::Hold(_)
                 | Entry::Forward { .. }
                 | Entry::Claimed { .. }
+                | Entry::Taken(_)
                 | Entry::Refused { .. }
                 | Entry::Completed { .. }
                 | Entry::Unknown { .. },

@@ -71,6 +71,16 @@ pub struct Unreviewed {
     pub at: u64,
 }
 
+/// A command that ran under an approval of another node. Its votes are in that node's journal,
+/// under the signature of this key: compare it with that node's `journal.pub`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TakenOver {
+    pub seq: u64,
+    pub approval: ApprovalId,
+    pub from: String,
+    pub key: String,
+}
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     pub records: u64,
@@ -102,6 +112,9 @@ pub struct Report {
     /// In the order of the journal.
     pub unreviewed: Vec<Unreviewed>,
     pub unreviewed_count: u64,
+    /// In the order of the journal.
+    pub taken: Vec<TakenOver>,
+    pub taken_count: u64,
     /// Sessions without an end where no later process should have closed them.
     pub open: Vec<SessionId>,
     pub counts: Counts,
@@ -126,6 +139,8 @@ impl Report {
             unknown_count: 0,
             unreviewed: Vec::new(),
             unreviewed_count: 0,
+            taken: Vec::new(),
+            taken_count: 0,
             open: Vec::new(),
             counts: Counts::default(),
             root: Digest::of(b""),
@@ -155,6 +170,13 @@ impl Report {
         self.unreviewed_count = open.len() as u64;
         open.truncate(KEPT);
         self.unreviewed = open;
+    }
+
+    pub(super) fn take(&mut self, taken: TakenOver) {
+        self.taken_count += 1;
+        if self.taken.len() < KEPT {
+            self.taken.push(taken);
+        }
     }
 
     pub(super) fn alarm(&mut self, alarm: Alarm) {

@@ -610,5 +610,6 @@ fn an_entry_of_a_newer_version_is_chained_and_remarked() {
     assert_eq!(report.warnings[0].kind, Kind::Newer);
 }
 
+mod handover;
 mod rules;
 mod step_up;
