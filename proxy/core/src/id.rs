@@ -10,36 +10,56 @@ use sha2::{Digest as _, Sha256};
 /// survive being read aloud.
 const ALPHABET: &[u8; 32] = b"0123456789BCDFGHJKLMNPQRSTVWXYZE";
 
-fn letters(mut bits: u128, count: usize) -> String {
-    let mut out = vec![b'0'; count];
-    for slot in out.iter_mut().rev() {
+/// `prefix` and as many letters as there is room for.
+fn letters<const N: usize>(prefix: &str, mut bits: u128) -> [u8; N] {
+    let mut out = [b'0'; N];
+    let (head, rest) = out.split_at_mut(prefix.len());
+    head.copy_from_slice(prefix.as_bytes());
+    for slot in rest.iter_mut().rev() {
         *slot = ALPHABET[(bits & 31) as usize];
         bits >>= 5;
     }
-    String::from_utf8_lossy(&out).into_owned()
+    out
 }
 
+/// The same in either case.
+fn retyped<const N: usize>(prefix: &'static str, text: &str) -> Result<[u8; N], BadId> {
+    let mut out: [u8; N] = text.as_bytes().try_into().map_err(|_| BadId(prefix))?;
+    let (head, rest) = out.split_at_mut(prefix.len());
+    head.make_ascii_lowercase();
+    rest.make_ascii_uppercase();
+    let known = head == prefix.as_bytes() && rest.iter().all(|byte| ALPHABET.contains(byte));
+    if known { Ok(out) } else { Err(BadId(prefix)) }
+}
+
+/// Ids lie in place: each session's is in dozens of spots, and each record has one.
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal, $letters:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(transparent)]
-        pub struct $name(String);
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; $prefix.len() + $letters]);
 
         impl $name {
             /// Makes an id from random bits that the caller drew.
             pub fn from_random(bits: u128) -> Self {
-                Self(format!(concat!($prefix, "{}"), letters(bits, $letters)))
+                Self(letters($prefix, bits))
             }
 
             pub fn as_str(&self) -> &str {
-                &self.0
+                // All of it is ASCII.
+                std::str::from_utf8(&self.0).unwrap_or_default()
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.pad(self.as_str())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($name)).field(&self.as_str()).finish()
             }
         }
 
@@ -48,17 +68,20 @@ macro_rules! text_id {
 
             /// Accepts the id in either case.
             fn from_str(text: &str) -> Result<Self, BadId> {
-                let rest = text
-                    .get(..$prefix.len())
-                    .filter(|head| head.eq_ignore_ascii_case($prefix))
-                    .map(|head| &text[head.len()..])
-                    .ok_or(BadId($prefix))?;
-                let upper = rest.to_ascii_uppercase();
-                let known = upper.bytes().all(|b| ALPHABET.contains(&b));
-                if upper.len() != $letters || !known {
-                    return Err(BadId($prefix));
-                }
-                Ok(Self(format!("{}{upper}", $prefix)))
+                retyped($prefix, text).map(Self)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'_, str>::deserialize(from)?;
+                text.parse().map_err(serde::de::Error::custom)
             }
         }
     };

@@ -229,9 +229,8 @@ impl Approvals {
         // From here to the end nothing is awaited: the claim cannot be half done.
         cell.sessions.remove(session);
         self.table().settled(&slot);
-        let view = self.announce(&slot, &cell);
-        let asked = cell.approval.draft().session.clone();
-        self.notify(Message::Used, view, &slot.id, &asked);
+        self.announce(&slot, &cell);
+        self.notify(Message::Used, &slot, &cell);
         Ok(clearance)
     }
 
@@ -432,22 +431,24 @@ impl Approvals {
         }
     }
 
-    fn announce(&self, slot: &Slot, cell: &slot::Cell) -> Arc<View> {
-        let view = slot.publish(cell, self.0.ledger.head());
-        // Nobody may be listening.
-        let _ = self.0.changes.send(Arc::clone(&view));
-        view
+    /// Shows the world what the cell holds.
+    fn announce(&self, slot: &Slot, cell: &slot::Cell) {
+        slot.known.send_replace(cell.known(self.0.ledger.head()));
+        if self.0.changes.receiver_count() > 0 {
+            let _ = self.0.changes.send(slot.view());
+        }
     }
 
-    fn notify(&self, message: Message, view: Arc<View>, id: &ApprovalId, session: &SessionId) {
+    /// Tells reviewers of what was announced.
+    fn notify(&self, message: Message, slot: &Slot, cell: &slot::Cell) {
         let Some(notices) = &self.0.notices else {
             return;
         };
         let notice = Notice {
             message,
-            view,
-            approval: id.clone(),
-            session: session.clone(),
+            view: slot.view(),
+            approval: slot.id.clone(),
+            session: cell.approval.draft().session.clone(),
         };
         notices.tell(notice);
     }

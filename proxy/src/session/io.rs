@@ -36,7 +36,7 @@ impl Session {
     pub(super) async fn next(&mut self) -> Event {
         self.set_timer();
         self.journal.hand_over(&*self.parts.ledger);
-        if self.waiter.is_some() && self.plugin.is_awake() {
+        if self.waiter.is_some() {
             self.rest();
         }
         poll_fn(|cx| self.poll_next(cx)).await
@@ -44,9 +44,12 @@ impl Session {
 
     /// Thousands of commands may be held at once, each for minutes.
     fn rest(&mut self) {
-        let now = self.parts.clock.now();
-        let heartbeat = self.gate.as_ref().and_then(|gate| gate.heartbeat(now));
-        self.plugin.rest(heartbeat.as_deref());
+        if self.plugin.is_awake() {
+            let now = self.parts.clock.now();
+            let heartbeat = self.gate.as_ref().and_then(|gate| gate.heartbeat(now));
+            self.plugin.rest(heartbeat.as_deref());
+        }
+        // A heartbeat takes some of this again.
         self.journal.rest();
         self.todo.shrink_to_fit();
         self.desk.shrink_to_fit();

@@ -105,7 +105,7 @@ struct Session {
     ready: bool,
     /// The next client frame is the token.
     slot: Option<CredentialSlot>,
-    principal: Option<Principal>,
+    principal: Option<Arc<Principal>>,
     gate: Option<Gate>,
     rules: Arc<Arc<dyn Judge>>,
     /// What the plugin was told to mask. Later rules may protect other columns: the

@@ -59,7 +59,7 @@ pub struct HoldLimits {
 /// What stays the same for a session.
 pub struct GateSetup {
     pub session: SessionId,
-    pub principal: Principal,
+    pub principal: Arc<Principal>,
     /// The target's name.
     pub target: String,
     pub tags: Vec<String>,

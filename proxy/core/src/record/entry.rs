@@ -4,6 +4,8 @@
 //! them, unencoded, as the record's *blob*. Variants may be added; a reader
 //! shows what it does not know and still verifies it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::approval::{BreakGlass, Draft, Reach, Reviewer, Vote};
@@ -45,7 +47,7 @@ pub enum Entry {
     /// its text overwritten with `*`. Forwarded at once if the decision allows.
     Command(Box<CommandEntry>),
     /// A held command was put before reviewers.
-    Hold(Box<Draft>),
+    Hold(Arc<Draft>),
     /// A command joined an approval that was already pending.
     Joined {
         command: CommandId,
