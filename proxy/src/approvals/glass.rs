@@ -131,7 +131,7 @@ impl Approvals {
         };
         self.0.reviews.lock().await.insert(slot.id.clone(), review);
         self.apply(slot, &mut cell, &state, now);
-        self.notify(Message::BrokenGlass, slot, &cell);
+        self.announce(slot, &cell, Some(Message::BrokenGlass));
         Ok(state)
     }
 
@@ -201,8 +201,7 @@ impl Approvals {
         if let Some(slot) = slot {
             let mut cell = slot.cell.lock().await;
             cell.reviewed_by = Some(by.identity);
-            self.announce(&slot, &cell);
-            self.notify(Message::Reviewed, &slot, &cell);
+            self.announce(&slot, &cell, Some(Message::Reviewed));
         }
         Ok(())
     }

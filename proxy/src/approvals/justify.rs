@@ -69,8 +69,7 @@ impl Approvals {
         self.record(Some(session), entry, Durability::Synced)
             .await?;
         cell.approval.justify(&by, &text, now)?;
-        self.announce(slot, &cell);
-        self.notify(Message::Justified, slot, &cell);
+        self.announce(slot, &cell, Some(Message::Justified));
         Ok(())
     }
 }

@@ -229,8 +229,7 @@ impl Approvals {
         // From here to the end nothing is awaited: the claim cannot be half done.
         cell.sessions.remove(session);
         self.table().settled(&slot);
-        self.announce(&slot, &cell);
-        self.notify(Message::Used, &slot, &cell);
+        self.announce(&slot, &cell, Some(Message::Used));
         Ok(clearance)
     }
 
@@ -351,7 +350,7 @@ impl Approvals {
         };
         let mut cell = slot.cell.lock().await;
         cell.delivered(delivery);
-        self.announce(&slot, &cell);
+        self.announce(&slot, &cell, None);
     }
 
     /// Writes to the journal for those who serve this service, such as the notifier.
@@ -431,26 +430,26 @@ impl Approvals {
         }
     }
 
-    /// Shows the world what the cell holds.
-    fn announce(&self, slot: &Slot, cell: &slot::Cell) {
+    /// Shows the world what the cell holds, and tells reviewers if there is something to tell.
+    fn announce(&self, slot: &Slot, cell: &slot::Cell, message: Option<Message>) {
         slot.known.send_replace(cell.known(self.0.ledger.head()));
-        if self.0.changes.receiver_count() > 0 {
-            let _ = self.0.changes.send(slot.view());
-        }
-    }
-
-    /// Tells reviewers of what was announced.
-    fn notify(&self, message: Message, slot: &Slot, cell: &slot::Cell) {
-        let Some(notices) = &self.0.notices else {
+        let listened = self.0.changes.receiver_count() > 0;
+        let notices = self.0.notices.as_ref().zip(message);
+        if !listened && notices.is_none() {
             return;
-        };
-        let notice = Notice {
-            message,
-            view: slot.view(),
-            approval: slot.id.clone(),
-            session: cell.approval.draft().session.clone(),
-        };
-        notices.tell(notice);
+        }
+        let view = slot.view();
+        if listened {
+            let _ = self.0.changes.send(Arc::clone(&view));
+        }
+        if let Some((notices, message)) = notices {
+            notices.tell(Notice {
+                message,
+                view,
+                approval: slot.id.clone(),
+                session: cell.approval.draft().session.clone(),
+            });
+        }
     }
 }
 

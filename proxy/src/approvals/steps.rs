@@ -47,7 +47,7 @@ impl Approvals {
                     return Some(Opened::Refused(journal(&error)));
                 }
                 cell.sessions.insert(draft.session.clone());
-                self.announce(slot, &cell);
+                self.announce(slot, &cell, None);
                 Some(Opened::Waiting {
                     approval: slot.id.clone(),
                     joined: true,
@@ -132,8 +132,7 @@ impl Approvals {
         }
         cell.recorded = true;
         crash::point("P1");
-        self.announce(&slot, &cell);
-        self.notify(Message::Pending, &slot, &cell);
+        self.announce(&slot, &cell, Some(Message::Pending));
         let opened = Opened::Waiting {
             approval: slot.id.clone(),
             joined: false,
@@ -202,11 +201,10 @@ impl Approvals {
             VoteOutcome::Advanced { .. } => {
                 // The next step may escalate on its own.
                 self.wake(slot, &cell);
-                self.announce(slot, &cell);
-                self.notify(Message::Step, slot, &cell);
+                self.announce(slot, &cell, Some(Message::Step));
             }
             VoteOutcome::Counted { .. } | VoteOutcome::Repeated => {
-                self.announce(slot, &cell);
+                self.announce(slot, &cell, None);
             }
         }
         Ok(outcome)
@@ -233,10 +231,8 @@ impl Approvals {
             return;
         }
         if grant || !cell.sessions.is_empty() {
-            self.announce(slot, &cell);
-            if cell.sessions.is_empty() && *cell.approval.state() == State::Pending {
-                self.notify(Message::Left, slot, &cell);
-            }
+            let alone = cell.sessions.is_empty() && *cell.approval.state() == State::Pending;
+            self.announce(slot, &cell, alone.then_some(Message::Left));
             return;
         }
         self.end_locked(slot, &mut cell, State::Withdrawn).await;
@@ -282,8 +278,7 @@ impl Approvals {
             return false;
         }
         cell.approval.escalate(now);
-        self.announce(slot, cell);
-        self.notify(Message::Escalated, slot, cell);
+        self.announce(slot, cell, Some(Message::Escalated));
         true
     }
 
@@ -352,8 +347,7 @@ impl Approvals {
             }
             _ => self.table().settled(slot),
         }
-        self.announce(slot, cell);
-        self.notify(Message::Settled, slot, cell);
+        self.announce(slot, cell, Some(Message::Settled));
     }
 }
 

@@ -50,6 +50,7 @@ use crate::upstream::{Login, Upstream};
 use cancel::Registered;
 use drive::Answer;
 use end::End;
+use io::Quiet;
 use journal::Journal;
 use line::Line;
 use wire::Wire;
@@ -127,6 +128,7 @@ struct Session {
     drain_by: Option<Instant>,
     handshake_by: Instant,
     over_by: Option<Instant>,
+    quiet: Quiet,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -241,6 +243,7 @@ impl Session {
             drain_by: None,
             handshake_by,
             over_by: None,
+            quiet: Quiet::from(Instant::now()),
             timer: Box::pin(sleep_until(handshake_by)),
         }))
     }
