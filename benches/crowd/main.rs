@@ -115,12 +115,15 @@ async fn idle(crowd: &mut Crowd, args: &Args) -> anyhow::Result<()> {
     let began = Instant::now();
     crowd.connect(args.idle).await?;
     let opening = began.elapsed();
-    let after = crowd.resident()?;
+    let each = |all: u64| all.saturating_sub(before) as f64 / args.idle as f64;
+    let opened = each(crowd.resident()?);
     let cpu = crowd.cpu_over(args.seconds).await?;
-    let each = (after - before) as f64 / args.idle as f64;
+    let after = crowd.resident()?;
     println!(
-        "{} idle sessions over TLS: {each:.1} KiB each ({} MiB in all), {cpu:.2} % of a core, opened in {:.1} s",
+        "{} idle sessions over TLS: {opened:.1} KiB each when opened, {:.1} KiB after {} s ({} MiB in all), {cpu:.2} % of a core, opened in {:.1} s",
         args.idle,
+        each(after),
+        args.seconds + 2,
         after / 1024,
         opening.as_secs_f64()
     );
@@ -169,10 +172,12 @@ async fn held(crowd: &mut Crowd, args: &Args) -> anyhow::Result<()> {
     let resident = crowd.resident()?;
     let cpu = crowd.cpu_over(args.seconds).await?;
     println!(
-        "{} commands of {} bytes held over TLS: {} MiB resident, {cpu:.2} % of a core, held within {:.1} s",
+        "{} commands of {} bytes held over TLS: {} MiB resident, {} MiB after {} s, {cpu:.2} % of a core, held within {:.1} s",
         args.held,
         args.bytes,
         resident / 1024,
+        crowd.resident()? / 1024,
+        args.seconds + 2,
         holding.as_secs_f64()
     );
     ensure!(

@@ -148,6 +148,12 @@ impl Upstream {
         self.outbox.len()
     }
 
+    /// Gives memory back that it has no use for while nothing is sent.
+    pub fn rest(&mut self) {
+        self.outbox.rest();
+        self.sending.shrink_to_fit();
+    }
+
     /// The connection, for reading.
     pub fn io(&mut self) -> &mut Duplex {
         &mut self.io

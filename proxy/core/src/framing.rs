@@ -70,7 +70,7 @@ pub struct Rule {
 pub struct Subscription {
     /// Which of the rules is for which kind. There are two such tables for each
     /// session, so they are small.
-    by_kind: Box<[u16; 256]>,
+    by_kind: Box<[u8; 256]>,
     /// The first is for all others, and for frames that have no kind.
     rules: Box<[Rule]>,
 }
@@ -115,8 +115,8 @@ impl Subscription {
                 rules.push(rule);
                 rules.len() - 1
             });
-            // More rules than there are kinds: none of these is let through.
-            let at = u16::try_from(at).unwrap_or(1);
+            // As many rules as there are kinds: none of these is let through.
+            let at = u8::try_from(at).unwrap_or(1);
             for kind in &filter.kinds {
                 by_kind[usize::from(*kind)] = at;
             }

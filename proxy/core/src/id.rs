@@ -1,40 +1,38 @@
 //! Small types that keep one kind of name apart from another.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// Letters of ids: no vowels and no look-alikes, so that ids spell nothing and
 /// survive being read aloud.
 const ALPHABET: &[u8; 32] = b"0123456789BCDFGHJKLMNPQRSTVWXYZE";
 
-/// The prefix, then letters for the lowest bits.
-fn spelled<const N: usize>(prefix: &str, mut bits: u128) -> [u8; N] {
+/// `prefix` and as many letters as there is room for.
+fn letters<const N: usize>(prefix: &str, mut bits: u128) -> [u8; N] {
     let mut out = [b'0'; N];
-    let (head, letters) = out.split_at_mut(prefix.len());
+    let (head, rest) = out.split_at_mut(prefix.len());
     head.copy_from_slice(prefix.as_bytes());
-    for slot in letters.iter_mut().rev() {
+    for slot in rest.iter_mut().rev() {
         *slot = ALPHABET[(bits & 31) as usize];
         bits >>= 5;
     }
     out
 }
 
-/// The id in its one spelling; `None` for anything else.
-fn read<const N: usize>(prefix: &str, text: &str) -> Option<[u8; N]> {
-    let mut out: [u8; N] = text.as_bytes().try_into().ok()?;
-    let (head, letters) = out.split_at_mut(prefix.len());
-    let matches = head.eq_ignore_ascii_case(prefix.as_bytes());
-    head.copy_from_slice(prefix.as_bytes());
-    letters.make_ascii_uppercase();
-    let known = letters.iter().all(|letter| ALPHABET.contains(letter));
-    (matches && known).then_some(out)
+/// The same in either case.
+fn retyped<const N: usize>(prefix: &'static str, text: &str) -> Result<[u8; N], BadId> {
+    let mut out: [u8; N] = text.as_bytes().try_into().map_err(|_| BadId(prefix))?;
+    let (head, rest) = out.split_at_mut(prefix.len());
+    head.make_ascii_lowercase();
+    rest.make_ascii_uppercase();
+    let known = head == prefix.as_bytes() && rest.iter().all(|byte| ALPHABET.contains(byte));
+    if known { Ok(out) } else { Err(BadId(prefix)) }
 }
 
+/// Ids lie in place: each session's is in dozens of spots, and each record has one.
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal, $letters:literal) => {
         $(#[$doc])*
@@ -44,24 +42,24 @@ macro_rules! text_id {
         impl $name {
             /// Makes an id from random bits that the caller drew.
             pub fn from_random(bits: u128) -> Self {
-                Self(spelled($prefix, bits))
+                Self(letters($prefix, bits))
             }
 
             pub fn as_str(&self) -> &str {
-                // Only letters of the alphabet are ever put in.
+                // All of it is ASCII.
                 std::str::from_utf8(&self.0).unwrap_or_default()
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.as_str())
+                f.pad(self.as_str())
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.as_str())
+                f.debug_tuple(stringify!($name)).field(&self.as_str()).finish()
             }
         }
 
@@ -70,20 +68,20 @@ macro_rules! text_id {
 
             /// Accepts the id in either case.
             fn from_str(text: &str) -> Result<Self, BadId> {
-                read($prefix, text).map(Self).ok_or(BadId($prefix))
+                retyped($prefix, text).map(Self)
             }
         }
 
         impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(self.as_str())
             }
         }
 
         impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = Cow::<str>::deserialize(deserializer)?;
-                text.parse().map_err(D::Error::custom)
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'_, str>::deserialize(from)?;
+                text.parse().map_err(serde::de::Error::custom)
             }
         }
     };

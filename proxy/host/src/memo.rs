@@ -6,7 +6,7 @@
 //! made again when it is needed. The memo ends once a session has said more than
 //! fits; its instance then stays for good.
 
-use std::borrow::Cow;
+use std::ops::Deref;
 
 use bytes::Bytes;
 use holdpoint_core::denial::Denial;
@@ -23,16 +23,34 @@ use crate::guest::Guest;
 /// Bytes that a memo may have: many times what a login and a command take.
 const MOST: usize = 16 << 10;
 
-/// One call of an instance.
+/// One call of an instance. Small, since each session keeps a dozen of them.
 #[derive(Debug)]
 pub(crate) enum Call<'a> {
     Open,
     Tls(Side),
-    Frames(Side, Cow<'a, [Frame]>),
-    Identity(Cow<'a, IdentityOutcome>),
-    Verdict(Cow<'a, Verdict>),
-    Notice(Cow<'a, str>),
-    Terminate(Cow<'a, Denial>),
+    Frames(Side, Part<'a, [Frame]>),
+    Identity(Part<'a, IdentityOutcome>),
+    Verdict(Part<'a, Verdict>),
+    Notice(Part<'a, str>),
+    Terminate(Part<'a, Denial>),
+}
+
+/// What a call says: the caller's while it is made, our own once it is kept.
+#[derive(Debug)]
+pub(crate) enum Part<'a, T: ?Sized> {
+    Told(&'a T),
+    Kept(Box<T>),
+}
+
+impl<T: ?Sized> Deref for Part<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match self {
+            Self::Told(part) => part,
+            Self::Kept(part) => part,
+        }
+    }
 }
 
 /// What it answers.
@@ -116,12 +134,12 @@ impl Call<'_> {
                     body: Bytes::copy_from_slice(&frame.body),
                     ..*frame
                 });
-                Call::Frames(*side, frames.collect())
+                Call::Frames(*side, Part::Kept(frames.collect()))
             }
-            Self::Identity(outcome) => Call::Identity(Cow::Owned(outcome.as_ref().clone())),
-            Self::Verdict(verdict) => Call::Verdict(Cow::Owned(verdict.as_ref().clone())),
-            Self::Notice(text) => Call::Notice(Cow::Owned(text.as_ref().to_owned())),
-            Self::Terminate(denial) => Call::Terminate(Cow::Owned(denial.as_ref().clone())),
+            Self::Identity(outcome) => Call::Identity(Part::Kept(Box::new((**outcome).clone()))),
+            Self::Verdict(verdict) => Call::Verdict(Part::Kept(Box::new((**verdict).clone()))),
+            Self::Notice(text) => Call::Notice(Part::Kept((**text).into())),
+            Self::Terminate(denial) => Call::Terminate(Part::Kept(Box::new((**denial).clone()))),
         }
     }
 }
@@ -159,5 +177,15 @@ impl Memo {
     /// No call is expected for a while.
     pub(crate) fn rest(&mut self) {
         self.calls.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_call_is_small() {
+        assert!(size_of::<Call<'_>>() <= 32, "{}", size_of::<Call<'_>>());
     }
 }

@@ -4,7 +4,6 @@
 //! repeats it. So that the client still hears why, the words for the end are
 //! asked for right after `open`, while all is well.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use holdpoint_core::denial::{Denial, Kind};
@@ -17,7 +16,7 @@ use wasmtime::component::ResourceAny;
 use crate::bindings::StreamPlugin;
 use crate::convert::{self, Shown};
 use crate::guest::{Answers, Guest};
-use crate::memo::{Call, Memo, Reply};
+use crate::memo::{Call, Memo, Part, Reply};
 use crate::plugin::Plugin;
 
 /// Bytes of a client's commands past which a spent CPU budget says something of
@@ -81,7 +80,7 @@ impl Session {
             "the gateway's protocol plugin failed; the session is over",
         )
         .hint("the operator's log and journal say more; connect again");
-        self.farewell = self.bytes(&Call::Terminate(Cow::Borrowed(&denial)))?;
+        self.farewell = self.bytes(&Call::Terminate(Part::Told(&denial)))?;
         Ok(actions)
     }
 
@@ -123,7 +122,7 @@ impl Session {
             .iter()
             .map(|frame| frame.seq)
             .fold(self.shown.last, u64::max);
-        self.event(&Call::Frames(origin, Cow::Borrowed(frames)))
+        self.event(&Call::Frames(origin, Part::Told(frames)))
     }
 
     /// What came of the token.
@@ -131,7 +130,7 @@ impl Session {
     /// # Errors
     /// See [`Session::open`].
     pub fn on_identity(&mut self, outcome: &IdentityOutcome) -> Result<Vec<Action>, PluginError> {
-        self.event(&Call::Identity(Cow::Borrowed(outcome)))
+        self.event(&Call::Identity(Part::Told(outcome)))
     }
 
     /// The decision on the outstanding submission.
@@ -140,7 +139,7 @@ impl Session {
     /// See [`Session::open`].
     pub fn on_verdict(&mut self, verdict: &Verdict) -> Result<Vec<Action>, PluginError> {
         self.input = 0;
-        self.event(&Call::Verdict(Cow::Borrowed(verdict)))
+        self.event(&Call::Verdict(Part::Told(verdict)))
     }
 
     /// Bytes that tell the client `text` while its command is held.
@@ -152,7 +151,7 @@ impl Session {
         if let Some((_, bytes)) = self.notice.as_ref().filter(|(said, _)| said == text) {
             return Ok(bytes.clone());
         }
-        let bytes = self.bytes(&Call::Notice(Cow::Borrowed(text)))?;
+        let bytes = self.bytes(&Call::Notice(Part::Told(text)))?;
         self.notice = Some((text.to_owned(), bytes.clone()));
         Ok(bytes)
     }
@@ -161,7 +160,7 @@ impl Session {
     /// refusal into words any more, the prepared ones are given, and nothing where
     /// it failed before it could prepare any.
     pub fn terminate(&mut self, denial: &Denial) -> Vec<u8> {
-        self.bytes(&Call::Terminate(Cow::Borrowed(denial)))
+        self.bytes(&Call::Terminate(Part::Told(denial)))
             .unwrap_or_else(|_| self.farewell.clone())
     }
 

@@ -124,8 +124,8 @@ impl Board for Approvals {
         let mut known = self.watch(id)?;
         Some(Box::pin(async move {
             // With the service gone, the state as it was.
-            let _ = known.wait_for(|known| known.state != State::Pending).await;
-            Arc::clone(&known.borrow().view)
+            let _ = known.wait_for(|known| *known.approval.state() != State::Pending).await;
+            Arc::new(known.borrow().view())
         }))
     }
 
@@ -187,20 +187,22 @@ impl Approvals {
     pub(crate) async fn cast(&self, vote: Vote, now: Now) -> Result<Counted, VoteRefused> {
         let id = vote.approval.clone();
         let outcome = Self::vote(self, vote, now).await?;
-        let view = Self::get(self, &id).ok_or(VoteRefused::Unknown(id))?;
-        let (word, state) = match outcome {
-            VoteOutcome::Counted { .. } => ("counted", view.state.clone()),
-            VoteOutcome::Advanced { .. } => ("advanced", view.state.clone()),
-            VoteOutcome::Repeated => ("repeated", view.state.clone()),
-            VoteOutcome::Settled(state) => ("settled", state.word().to_owned()),
+        let known = self.watch(&id).ok_or(VoteRefused::Unknown(id))?;
+        let approval = &known.borrow().approval;
+        let (word, state) = match &outcome {
+            VoteOutcome::Counted { .. } => ("counted", approval.state()),
+            VoteOutcome::Advanced { .. } => ("advanced", approval.state()),
+            VoteOutcome::Repeated => ("repeated", approval.state()),
+            VoteOutcome::Settled(state) => ("settled", state),
         };
+        let (approvals, quorum) = approval.progress();
         Ok(Counted {
             outcome: word.to_owned(),
-            state,
-            approvals: view.approvals,
-            quorum: view.quorum,
-            step: view.step,
-            steps: u32::try_from(view.steps.len()).unwrap_or(u32::MAX),
+            state: state.word().to_owned(),
+            approvals,
+            quorum,
+            step: approval.place().0,
+            steps: u32::try_from(approval.draft().hold.steps.len()).unwrap_or(u32::MAX),
         })
     }
 }

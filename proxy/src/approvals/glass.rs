@@ -5,6 +5,7 @@
 //! back at the next start.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use holdpoint_core::Now;
 use holdpoint_core::approval::{BreakGlass, Reviewer, State, VoteError, may_review};
@@ -92,7 +93,7 @@ impl Approvals {
         }
         let now = self.latest(now);
         glass.at = now.unix();
-        let draft = cell.approval.draft().clone();
+        let draft = Arc::clone(cell.approval.draft());
         let session = Some(draft.session.clone());
         let state = match cell.approval.judge_glass(&glass, now) {
             Ok(state) => state,
@@ -128,12 +129,12 @@ impl Approvals {
             "the glass was broken: a held command goes without its reviewers"
         );
         let review = OpenReview {
-            draft: draft.clone(),
+            draft: Arc::clone(&draft),
             glass,
         };
         self.0.reviews.lock().await.insert(slot.id.clone(), review);
         self.apply(slot, &mut cell, &state, now);
-        self.notify(Message::BrokenGlass, slot.view(), &slot.id, &draft.session);
+        self.announce(slot, &cell, Some(Message::BrokenGlass));
         Ok(state)
     }
 
@@ -194,7 +195,7 @@ impl Approvals {
                 by: by.clone(),
                 note,
             };
-            self.record(Some(session.clone()), entry, Durability::Synced)
+            self.record(Some(session), entry, Durability::Synced)
                 .await?;
             reviews.remove(id);
         }
@@ -203,8 +204,7 @@ impl Approvals {
         if let Some(slot) = slot {
             let mut cell = slot.cell.lock().await;
             cell.reviewed_by = Some(by.identity);
-            let view = self.announce(&slot, &cell);
-            self.notify(Message::Reviewed, view, &slot.id, &session);
+            self.announce(&slot, &cell, Some(Message::Reviewed));
         }
         Ok(())
     }
@@ -224,7 +224,7 @@ fn view(review: &OpenReview) -> ReviewView {
         digest: draft.digest.to_string(),
         session: draft.session.to_string(),
         target: draft.target.clone(),
-        principal: (&draft.principal).into(),
+        principal: (&*draft.principal).into(),
         rule: draft.rule.clone(),
         shown: (&draft.shown).into(),
         glass: GlassView::of(glass, None),

@@ -118,8 +118,7 @@ impl Approvals {
         }
         self.table().settled(&slot);
         tracing::info!(approval.id = %id, to = %word.to, "an approval is given to another node");
-        let view = self.announce(&slot, &cell);
-        self.notify(Message::UsedLater, view, &slot.id, &session);
+        self.announce(&slot, &cell, Some(Message::UsedLater));
         Ok(word)
     }
 

@@ -72,11 +72,10 @@ impl Approvals {
             by: by.clone(),
             text: text.clone(),
         };
-        self.record(Some(session.clone()), entry, Durability::Synced)
+        self.record(Some(session), entry, Durability::Synced)
             .await?;
         cell.approval.justify(&by, &text, now)?;
-        let view = self.announce(slot, &cell);
-        self.notify(Message::Justified, view, &slot.id, &session);
+        self.announce(slot, &cell, Some(Message::Justified));
         Ok(())
     }
 }

@@ -246,14 +246,12 @@ impl Approvals {
         // From here to the end nothing is awaited: the claim cannot be half done.
         let waited = cell.sessions.remove(session);
         self.table().settled(&slot);
-        let view = self.announce(&slot, &cell);
-        let asked = cell.approval.draft().session.clone();
         let used = if waited {
             Message::Used
         } else {
             Message::UsedLater
         };
-        self.notify(used, view, &slot.id, &asked);
+        self.announce(&slot, &cell, Some(used));
         Ok(clearance)
     }
 
@@ -379,7 +377,7 @@ impl Approvals {
         };
         let mut cell = slot.cell.lock().await;
         cell.delivered(delivery);
-        self.announce(&slot, &cell);
+        self.announce(&slot, &cell, None);
     }
 
     /// Writes to the journal for those who serve this service, such as the notifier.
@@ -460,24 +458,26 @@ impl Approvals {
         }
     }
 
-    fn announce(&self, slot: &Slot, cell: &slot::Cell) -> Arc<View> {
-        let view = slot.publish(cell, self.0.ledger.head());
-        // Nobody may be listening.
-        let _ = self.0.changes.send(Arc::clone(&view));
-        view
-    }
-
-    fn notify(&self, message: Message, view: Arc<View>, id: &ApprovalId, session: &SessionId) {
-        let Some(notices) = &self.0.notices else {
+    /// Shows the world what the cell holds, and tells reviewers if there is something to tell.
+    fn announce(&self, slot: &Slot, cell: &slot::Cell, message: Option<Message>) {
+        slot.known.send_replace(cell.known(self.0.ledger.head()));
+        let listened = self.0.changes.receiver_count() > 0;
+        let notices = self.0.notices.as_ref().zip(message);
+        if !listened && notices.is_none() {
             return;
-        };
-        let notice = Notice {
-            message,
-            view,
-            approval: id.clone(),
-            session: session.clone(),
-        };
-        notices.tell(notice);
+        }
+        let view = slot.view();
+        if listened {
+            let _ = self.0.changes.send(Arc::clone(&view));
+        }
+        if let Some((notices, message)) = notices {
+            notices.tell(Notice {
+                message,
+                view,
+                approval: slot.id.clone(),
+                session: cell.approval.draft().session.clone(),
+            });
+        }
     }
 }
 

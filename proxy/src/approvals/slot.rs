@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use holdpoint_core::Now;
-use holdpoint_core::approval::{Approval, Draft, State};
+use holdpoint_core::approval::{Approval, Draft};
 use holdpoint_core::id::{ApprovalId, Digest, SessionId};
 use holdpoint_core::principal::Identity;
 use tokio::sync::{Mutex, watch};
@@ -22,7 +22,7 @@ const MAX_DELIVERIES: usize = 32;
 pub(super) struct Slot {
     pub(super) id: ApprovalId,
     pub(super) digest: Digest,
-    pub(super) requester: Identity,
+    draft: Arc<Draft>,
     /// Lists of who is on call that its rule asks.
     pub(super) on_call: Vec<String>,
     /// Serialises everything that happens to this approval. Held while the
@@ -33,10 +33,28 @@ pub(super) struct Slot {
     pub(super) known: watch::Sender<Known>,
 }
 
-#[derive(Clone)]
+/// A cell as it was when that was last published. Most approvals are never looked at
+/// while they wait, and a view is many times as big: it is made for whoever asks.
 pub(crate) struct Known {
-    pub(crate) state: State,
-    pub(crate) view: Arc<View>,
+    pub(crate) approval: Approval,
+    times: Times,
+    waiting: usize,
+    deliveries: Vec<Delivery>,
+    reviewed_by: Option<Identity>,
+    head: Head,
+}
+
+impl Known {
+    pub(crate) fn view(&self) -> View {
+        View::of(
+            &self.approval,
+            self.times,
+            self.waiting,
+            &self.deliveries,
+            self.reviewed_by.as_ref(),
+            self.head,
+        )
+    }
 }
 
 pub(super) struct Cell {
@@ -51,53 +69,48 @@ pub(super) struct Cell {
 }
 
 impl Slot {
-    pub(super) fn new(draft: Draft, approval: Approval, now: Now, head: Head) -> Self {
-        let times = Times::opened(now, draft.hold.expires_in);
-        let sessions = BTreeSet::from([draft.session.clone()]);
-        let known = Known {
-            state: State::Pending,
-            view: Arc::new(View::of(&approval, times, sessions.len(), &[], None, head)),
+    pub(super) fn new(approval: Approval, now: Now, head: Head) -> Self {
+        let draft = Arc::clone(approval.draft());
+        let cell = Cell {
+            sessions: BTreeSet::from([draft.session.clone()]),
+            deliveries: Vec::new(),
+            times: Times::opened(now, draft.hold.expires_in),
+            reviewed_by: None,
+            recorded: false,
+            approval,
         };
         Self {
-            id: draft.id,
+            id: draft.id.clone(),
             digest: draft.digest,
             on_call: lists(&draft.hold),
-            requester: draft.principal.identity,
-            cell: Arc::new(Mutex::new(Cell {
-                approval,
-                sessions,
-                deliveries: Vec::new(),
-                times,
-                reviewed_by: None,
-                recorded: false,
-            })),
-            known: watch::Sender::new(known),
+            known: watch::Sender::new(cell.known(head)),
+            cell: Arc::new(Mutex::new(cell)),
+            draft,
         }
     }
 
-    /// Shows the world what the cell holds.
-    pub(super) fn publish(&self, cell: &Cell, head: Head) -> Arc<View> {
-        let view = Arc::new(View::of(
-            &cell.approval,
-            cell.times,
-            cell.sessions.len(),
-            &cell.deliveries,
-            cell.reviewed_by.as_ref(),
-            head,
-        ));
-        self.known.send_replace(Known {
-            state: cell.approval.state().clone(),
-            view: Arc::clone(&view),
-        });
-        view
+    /// What others see of it, all of it in the journal.
+    pub(super) fn view(&self) -> Arc<View> {
+        Arc::new(self.known.borrow().view())
     }
 
-    pub(super) fn view(&self) -> Arc<View> {
-        Arc::clone(&self.known.borrow().view)
+    pub(super) fn requester(&self) -> &Identity {
+        &self.draft.principal.identity
     }
 }
 
 impl Cell {
+    pub(super) fn known(&self, head: Head) -> Known {
+        Known {
+            approval: self.approval.clone(),
+            times: self.times,
+            waiting: self.sessions.len(),
+            deliveries: self.deliveries.clone(),
+            reviewed_by: self.reviewed_by.clone(),
+            head,
+        }
+    }
+
     pub(super) fn approved(&mut self, now: Now, ttl: std::time::Duration) {
         self.times.usable_until_ns = Some(later(now.wall_ns, ttl));
     }

@@ -47,7 +47,7 @@ impl Approvals {
                     return Some(Opened::Refused(journal(&error)));
                 }
                 cell.sessions.insert(draft.session.clone());
-                self.announce(slot, &cell);
+                self.announce(slot, &cell, None);
                 Some(Opened::Waiting {
                     approval: slot.id.clone(),
                     joined: true,
@@ -97,11 +97,11 @@ impl Approvals {
         }
         let mut draft = draft.clone();
         draft.hold.expires_in = draft.hold.expires_in.min(config.max_hold);
-        let approval = Approval::open(draft.clone(), now).with_grant_ttl(config.grant_ttl);
+        let approval = Approval::open(draft, now).with_grant_ttl(config.grant_ttl);
         let due = approval
             .next_due()
             .unwrap_or_else(|| approval.expires_mono_ns());
-        let slot = Arc::new(Slot::new(draft, approval, now, self.0.ledger.head()));
+        let slot = Arc::new(Slot::new(approval, now, self.0.ledger.head()));
         // Locked before anyone can see it, so that nothing happens to it before
         // it is recorded.
         let Ok(cell) = Arc::clone(&slot.cell).try_lock_owned() else {
@@ -118,12 +118,12 @@ impl Approvals {
         slot: Arc<Slot>,
         mut cell: OwnedMutexGuard<Cell>,
     ) -> (Opened, Option<Arc<Slot>>) {
-        let draft = cell.approval.draft().clone();
+        let draft = Arc::clone(cell.approval.draft());
         let session = draft.session.clone();
-        let hold = Entry::Hold(Box::new(draft));
+        let hold = Entry::Hold(draft);
         crash::point("P0");
         if let Err(error) = self
-            .record(Some(session.clone()), hold, Durability::Synced)
+            .record(Some(session), hold, Durability::Synced)
             .await
         {
             // Never recorded, so it never was: nobody was told of it.
@@ -132,8 +132,7 @@ impl Approvals {
         }
         cell.recorded = true;
         crash::point("P1");
-        let view = self.announce(&slot, &cell);
-        self.notify(Message::Pending, view, &slot.id, &session);
+        self.announce(&slot, &cell, Some(Message::Pending));
         let opened = Opened::Waiting {
             approval: slot.id.clone(),
             joined: false,
@@ -202,11 +201,10 @@ impl Approvals {
             VoteOutcome::Advanced { .. } => {
                 // The next step may escalate on its own.
                 self.wake(slot, &cell);
-                let view = self.announce(slot, &cell);
-                self.notify(Message::Step, view, &slot.id, &session);
+                self.announce(slot, &cell, Some(Message::Step));
             }
             VoteOutcome::Counted { .. } | VoteOutcome::Repeated => {
-                self.announce(slot, &cell);
+                self.announce(slot, &cell, None);
             }
         }
         Ok(outcome)
@@ -233,11 +231,8 @@ impl Approvals {
             return;
         }
         if grant || !cell.sessions.is_empty() {
-            let view = self.announce(slot, &cell);
-            if cell.sessions.is_empty() && !view.is_decided() {
-                let asked = cell.approval.draft().session.clone();
-                self.notify(Message::Left, view, &slot.id, &asked);
-            }
+            let alone = cell.sessions.is_empty() && *cell.approval.state() == State::Pending;
+            self.announce(slot, &cell, alone.then_some(Message::Left));
             return;
         }
         self.end_locked(slot, &mut cell, State::Withdrawn).await;
@@ -277,14 +272,13 @@ impl Approvals {
             approval: slot.id.clone(),
             step: cell.approval.place().0,
         };
-        let written = self.record(Some(session.clone()), escalated, Durability::Synced);
+        let written = self.record(Some(session), escalated, Durability::Synced);
         if let Err(error) = written.await {
             tracing::error!(approval.id = %slot.id, %error, "not escalated: the journal does not take it");
             return false;
         }
         cell.approval.escalate(now);
-        let view = self.announce(slot, cell);
-        self.notify(Message::Escalated, view, &slot.id, &session);
+        self.announce(slot, cell, Some(Message::Escalated));
         true
     }
 
@@ -327,7 +321,6 @@ impl Approvals {
 
     /// The journal has it: keep the table in step and tell everyone.
     pub(super) fn apply(&self, slot: &Slot, cell: &mut Cell, state: &State, now: Now) {
-        let session = cell.approval.draft().session.clone();
         match state {
             State::Approved { by } => {
                 cell.approved(now, self.0.config.grant_ttl);
@@ -354,8 +347,7 @@ impl Approvals {
             }
             _ => self.table().settled(slot),
         }
-        let view = self.announce(slot, cell);
-        self.notify(Message::Settled, view, &slot.id, &session);
+        self.announce(slot, cell, Some(Message::Settled));
     }
 }
 

@@ -73,7 +73,7 @@ impl Table {
         self.pending.insert(slot.id.clone());
         *self
             .per_principal
-            .entry(slot.requester.clone())
+            .entry(slot.requester().clone())
             .or_default() += 1;
         self.due.insert((due, slot.id.clone()));
     }
@@ -83,10 +83,10 @@ impl Table {
         if !self.pending.remove(&slot.id) {
             return;
         }
-        if let Some(count) = self.per_principal.get_mut(&slot.requester) {
+        if let Some(count) = self.per_principal.get_mut(slot.requester()) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                self.per_principal.remove(&slot.requester);
+                self.per_principal.remove(slot.requester());
             }
         }
     }

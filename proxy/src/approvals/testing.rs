@@ -158,7 +158,7 @@ pub(crate) fn draft(agent: &str, text: &str, session: u128) -> Draft {
         session: SessionId::from_random(session),
         command: CommandId(1),
         target: "shop".to_owned(),
-        principal: principal(agent),
+        principal: principal(agent).into(),
         hold: Hold {
             steps: vec![Step::of(vec![Reviewers::Group("dba".to_owned())], 1)],
             expires_in: Duration::from_secs(60),

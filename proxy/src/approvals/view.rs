@@ -259,7 +259,7 @@ impl View {
             session: draft.session.to_string(),
             command: draft.command.0,
             target: draft.target.clone(),
-            principal: (&draft.principal).into(),
+            principal: (&*draft.principal).into(),
             rule: draft.rule.clone(),
             policy: draft.policy.clone(),
             reason: draft.hold.reason.clone(),

@@ -41,10 +41,10 @@ impl Waiter {
     pub async fn settled(&mut self) -> Settlement {
         let settlement = match self
             .known
-            .wait_for(|known| known.state != State::Pending)
+            .wait_for(|known| *known.approval.state() != State::Pending)
             .await
         {
-            Ok(known) => settlement(&known.state),
+            Ok(known) => settlement(known.approval.state()),
             // The slot is gone, which takes the service with it.
             Err(_) => Settlement::Orphaned,
         };

@@ -36,7 +36,7 @@ pub(super) struct Slot {
     opened_ns: u64,
     by: Vec<Identity>,
     /// What never changes, to look at without waiting.
-    draft: Draft,
+    draft: Arc<Draft>,
     session: Option<SessionId>,
     until_mono_ns: Option<u64>,
     until_ns: Option<u64>,
@@ -119,7 +119,7 @@ impl Approvals {
 
     /// Its approval is in the journal, with how far it reaches.
     pub(super) fn open_window(&self, window: OpenWindow, by: Vec<Identity>, now: Now) {
-        let draft = window.draft().clone();
+        let draft = Arc::clone(window.draft());
         let mut open = self.open_windows();
         if open.len() >= MAX_OPEN {
             tracing::error!(approval.id = %draft.id, "too many windows are open: it counts once");
@@ -137,9 +137,9 @@ impl Approvals {
                 window,
                 ended: false,
             }),
-            draft: draft.clone(),
+            draft: Arc::clone(&draft),
         };
-        open.insert(draft.id, Arc::new(slot));
+        open.insert(draft.id.clone(), Arc::new(slot));
     }
 
     /// The approval whose window lets a command pass, if there is one.
@@ -267,7 +267,7 @@ impl Slot {
             id: draft.id.to_string(),
             digest: draft.digest.to_string(),
             target: draft.target.clone(),
-            principal: (&draft.principal).into(),
+            principal: (&*draft.principal).into(),
             rule: draft.rule.clone(),
             policy: draft.policy.clone(),
             approved_by: self.by.iter().map(Into::into).collect(),

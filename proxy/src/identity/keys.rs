@@ -5,10 +5,12 @@
 //! algorithm, since nobody can say which one is meant. What is dropped
 //! does not spoil the rest of the set.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use holdpoint_core::id::Digest;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::{Map, Value};
 
@@ -19,18 +21,51 @@ const MAX_KEYS: usize = 64;
 
 const MIN_RSA_BITS: usize = 2048;
 
+/// Tokens of one key whose signatures are remembered.
+const MAX_VERIFIED: usize = 1_024;
+
 /// One key that signatures may be checked with.
 #[derive(Debug)]
 pub(super) struct Key {
     pub(super) kid: Option<String>,
     /// From `kty`, `crv` and, where present, `alg`.
     algorithms: Vec<Algorithm>,
-    pub(super) material: DecodingKey,
+    material: DecodingKey,
+    /// Tokens whose signature this key has verified, by the SHA-256 of all their bytes. Whoever
+    /// casts many votes shows the same token with each, and the signature is what costs.
+    /// Goes with the key; nothing else about a token is remembered.
+    verified: Mutex<HashSet<Digest>>,
 }
 
 impl Key {
     pub(super) fn verifies(&self, algorithm: Algorithm) -> bool {
         self.algorithms.contains(&algorithm)
+    }
+
+    /// Whether this key signed the token: `whole` is of all its bytes, which hold the
+    /// algorithm, what was `signed`, and the `signature`.
+    pub(super) fn signed(
+        &self,
+        whole: Digest,
+        algorithm: Algorithm,
+        signed: &str,
+        signature: &str,
+    ) -> bool {
+        let verified = || self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        if verified().contains(&whole) {
+            return true;
+        }
+        let good =
+            jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &self.material, algorithm);
+        let good = matches!(good, Ok(true));
+        if good {
+            let mut verified = verified();
+            if verified.len() >= MAX_VERIFIED {
+                verified.clear();
+            }
+            verified.insert(whole);
+        }
+        good
     }
 }
 
@@ -194,6 +229,7 @@ fn read_key(jwk: &Map<String, Value>) -> Result<Key, &'static str> {
         kid,
         algorithms,
         material: material.map_err(|_| "its numbers cannot be read")?,
+        verified: Mutex::default(),
     })
 }
 

@@ -51,8 +51,8 @@ pub(super) struct Presented<'a> {
     pub(super) issuer: String,
     /// An object.
     claims: Value,
-    /// See [`Principal::token`].
-    digest: String,
+    /// Of all its bytes.
+    whole: Digest,
 }
 
 /// What a token is checked against.
@@ -68,7 +68,12 @@ pub(super) struct Checks<'a> {
 
 /// Names a token in logs and records without being of use to anyone.
 pub(super) fn fingerprint(token: &[u8]) -> String {
-    hex::encode(&Digest::of(token).0[..8])
+    short(Digest::of(token))
+}
+
+/// See [`Principal::token`].
+fn short(whole: Digest) -> String {
+    hex::encode(&whole.0[..8])
 }
 
 impl<'a> Presented<'a> {
@@ -105,7 +110,7 @@ impl<'a> Presented<'a> {
             kid,
             issuer,
             claims,
-            digest: fingerprint(token),
+            whole: Digest::of(token),
         })
     }
 
@@ -127,13 +132,7 @@ impl<'a> Presented<'a> {
         if !key.verifies(self.algorithm) {
             return Err(TokenError::KeyMismatch);
         }
-        let good = jsonwebtoken::crypto::verify(
-            self.signature,
-            self.signed.as_bytes(),
-            &key.material,
-            self.algorithm,
-        );
-        if !matches!(good, Ok(true)) {
+        if !key.signed(self.whole, self.algorithm, self.signed, self.signature) {
             return Err(TokenError::Signature);
         }
         if self.issuer != checks.issuer.issuer {
@@ -281,7 +280,7 @@ impl<'a> Presented<'a> {
             expires,
             token_id: self.text("jti")?.map(str::to_owned),
             auth_time: self.time("auth_time")?,
-            token: self.digest,
+            token: short(self.whole),
         })
     }
 
@@ -303,7 +302,7 @@ impl<'a> Presented<'a> {
         if given.len() == GROUPS_PROBABLY_CUT {
             tracing::warn!(
                 issuer = issuer.name,
-                token = self.digest,
+                token = short(self.whole),
                 "exactly {GROUPS_PROBABLY_CUT} groups: the issuer probably left some out; \
                  filter the claim to a prefix"
             );

@@ -658,3 +658,25 @@ fn every_refusal_has_a_documented_code() {
         assert!(documented.contains(&format!("`{}`", denial.code)), "{what}");
     }
 }
+
+#[test]
+fn a_signature_is_remembered_for_the_very_same_token_and_excuses_nothing_else() {
+    let world = World::new();
+    let token = world.es.token(&claims());
+    assert!(world.check(&token).is_ok());
+    assert!(world.check(&token).is_ok());
+    // The same claims, another signature.
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let mut bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    bytes[40] ^= 1;
+    let forged = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(&bytes));
+    assert_eq!(world.check(forged), Err(TokenError::Signature));
+    // Other claims, the same signature.
+    let other = world.claiming("sub", json!("somebody"));
+    let (signed, _) = other.rsplit_once('.').unwrap();
+    let stolen = format!("{signed}.{signature}");
+    assert_eq!(world.check(stolen), Err(TokenError::Signature));
+    // What it is used for is checked each time.
+    let elsewhere = world.check_with(&token, |issuer| issuer.audiences = vec!["other".to_owned()]);
+    assert!(matches!(elsewhere, Err(TokenError::Claim { .. })), "{elsewhere:?}");
+}

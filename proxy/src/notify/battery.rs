@@ -323,7 +323,7 @@ async fn only_a_command_that_is_whole_in_a_message_can_be_approved_in_it() {
         match long {
             "value" => draft.shown.parameters.push(format!("$1 = '{more}'")),
             "object" => draft.shown.objects.push(more),
-            _ => draft.principal.label = more,
+            _ => std::sync::Arc::make_mut(&mut draft.principal).label = more,
         }
         let _waiter = desk.hold(&draft).await;
         assert!(!desk.came(1).await[0].may_approve, "{long}");
@@ -357,7 +357,7 @@ async fn names_that_people_chose_cannot_pass_for_anything_else() {
         let desk = Desk::start(kind).await;
         let mut draft = draft("agent", "DROP TABLE t", 1);
         let bad = "eve\r\nBcc: evil@evil.example\r\n\r\n<!channel> \u{202e}<b>{{DATE(1)}}";
-        draft.principal.label = bad.to_owned();
+        std::sync::Arc::make_mut(&mut draft.principal).label = bad.to_owned();
         // Programs get these as they are.
         if kind != Kind::Webhook {
             draft.hold.reason = Some(bad.to_owned());

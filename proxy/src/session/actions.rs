@@ -12,6 +12,14 @@ use super::end::End;
 use super::line::LineError;
 use crate::crash;
 
+/// The same text, without memory of its own where the client's bytes have it.
+fn within(wire: &Bytes, text: Bytes) -> Bytes {
+    match memchr::memmem::find(wire, &text) {
+        Some(at) => wire.slice(at..at + text.len()),
+        None => text,
+    }
+}
+
 /// What a batch of actions asked for that is done at its end.
 #[derive(Default)]
 struct Batch {
@@ -149,6 +157,7 @@ impl Session {
             undo,
         } = submission;
         command.wire = self.client_line.take(first, last)?;
+        command.text = within(&command.wire, command.text);
         if undo {
             command.wire = self.undo()?;
         }

@@ -104,6 +104,7 @@ impl Session {
         if self.is_past(self.over_by) {
             return Err(End::Expired);
         }
+        self.rest_if_quiet();
         match &self.gate {
             Some(gate) if gate.deadline().is_some() => self.feed(Input::Tick),
             _ => Ok(()),

@@ -3,8 +3,9 @@
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use holdpoint_core::gate::Settlement;
+use holdpoint_core::gate::{Gate, Settlement};
 use tokio::time::Instant;
 
 use super::Session;
@@ -15,6 +16,26 @@ use super::registry::Signal;
 
 /// Bytes on their way to one side above which the other side is not read.
 const WINDOW: usize = 1 << 20;
+
+/// How long nothing is shown to a plugin before its instance is given up. Longer than
+/// clients think between commands that belong together; waking costs about a millisecond.
+const QUIET: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 5_000 });
+
+/// When to look whether the session has gone quiet, and the last frame seen when that was
+/// looked at before. Each command would move a deadline, so none does.
+pub(super) struct Quiet {
+    at: Option<Instant>,
+    seq: u64,
+}
+
+impl Quiet {
+    pub(super) fn from(now: Instant) -> Self {
+        Self {
+            at: Some(now + QUIET),
+            seq: 0,
+        }
+    }
+}
 
 pub(super) enum Event {
     Signal(Signal),
@@ -34,20 +55,35 @@ pub(super) enum Event {
 impl Session {
     /// The next thing that happens. Nothing is lost by dropping it.
     pub(super) async fn next(&mut self) -> Event {
-        self.set_timer();
         self.journal.hand_over(&*self.parts.ledger);
-        if self.waiter.is_some() && self.plugin.is_awake() {
+        // Before its approval is opened: thousands may come at once, and their instances
+        // need not all be there at the same time.
+        if self.gate.as_ref().is_some_and(Gate::holds) {
             self.rest();
         }
+        self.set_timer();
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// Thousands of commands may be held at once, each for minutes.
-    fn rest(&mut self) {
-        let now = self.parts.clock.now();
-        let heartbeat = self.gate.as_ref().and_then(|gate| gate.heartbeat(now));
-        self.plugin.rest(heartbeat.as_deref());
+    /// Thousands of commands may be held at once, each for minutes, and thousands of
+    /// sessions may be open of which nothing is heard.
+    pub(super) fn rest(&mut self) {
+        if self.plugin.is_awake() {
+            let now = self.parts.clock.now();
+            let heartbeat = self.gate.as_ref().and_then(|gate| gate.heartbeat(now));
+            self.plugin.rest(heartbeat.as_deref());
+        }
+        // A heartbeat takes some of this again.
         self.journal.rest();
+        self.client_line.rest();
+        self.client_out.rest();
+        self.upstream_line.rest();
+        if let Some(upstream) = &mut self.upstream {
+            upstream.rest();
+        }
+        if let Some(gate) = &mut self.gate {
+            gate.rest();
+        }
         self.todo.shrink_to_fit();
         self.desk.shrink_to_fit();
     }
@@ -127,12 +163,28 @@ impl Session {
         let handshake = (!self.ready).then_some(self.handshake_by);
         let begun = self.gate.as_ref().is_some_and(|gate| gate.submitted() > 0);
         let drain = self.drain_by.filter(|_| !begun);
-        let next = [gate, handshake, self.over_by, drain];
+        let quiet = self.quiet.at.filter(|_| self.ready && self.plugin.is_awake());
+        let next = [gate, handshake, self.over_by, drain, quiet];
         let next = next.into_iter().flatten().min();
         // A session has an end once it is ready, so there is always one.
         let next = next.unwrap_or(self.handshake_by);
         if self.timer.deadline() != next {
             self.timer.as_mut().reset(next);
+        }
+    }
+
+    /// Rests once nothing was shown to the plugin for [`QUIET`].
+    pub(super) fn rest_if_quiet(&mut self) {
+        if !self.ready || !self.is_past(self.quiet.at) {
+            return;
+        }
+        if self.quiet.seq == self.seq {
+            self.rest();
+            // Not again of one that cannot rest.
+            self.quiet.at = self.quiet.at.filter(|_| !self.plugin.is_awake());
+        } else {
+            self.quiet.seq = self.seq;
+            self.quiet.at = Some(Instant::now() + QUIET);
         }
     }
 

@@ -95,6 +95,11 @@ impl Line {
         self.items.is_empty()
     }
 
+    /// Nothing is expected for a while.
+    pub(super) fn rest(&mut self) {
+        self.items.shrink_to_fit();
+    }
+
     /// Appends a burst. `seq` counts the frames that are shown, which are given.
     pub(super) fn push(&mut self, burst: Burst, seq: &mut u64) -> Vec<Frame> {
         let mut frames = Vec::with_capacity(burst.pieces.len());

@@ -146,7 +146,7 @@ impl Session {
         let now = self.parts.clock.now();
         let connect = self.parts.gatekeeper.connect(token, now);
         let principal = match within(self.handshake_by, &mut self.signals, connect).await? {
-            Ok(principal) => principal,
+            Ok(principal) => Arc::new(principal),
             Err(denial) => return Ok(self.turn_away(denial)),
         };
         self.note_principal(&principal);
@@ -215,10 +215,10 @@ impl Session {
         Ok(())
     }
 
-    fn gate_setup(&self, principal: &Principal) -> GateSetup {
+    fn gate_setup(&self, principal: &Arc<Principal>) -> GateSetup {
         GateSetup {
             session: self.place.id().clone(),
-            principal: principal.clone(),
+            principal: Arc::clone(principal),
             target: self.route.name.clone(),
             tags: self.route.target.tags.clone(),
             owners: self.route.target.owners.clone(),

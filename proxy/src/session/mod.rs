@@ -50,6 +50,7 @@ use crate::upstream::{Login, Upstream};
 use cancel::Registered;
 use drive::Answer;
 use end::End;
+use io::Quiet;
 use journal::Journal;
 use line::Line;
 use wire::Wire;
@@ -105,7 +106,7 @@ struct Session {
     ready: bool,
     /// The next client frame is the token.
     slot: Option<CredentialSlot>,
-    principal: Option<Principal>,
+    principal: Option<Arc<Principal>>,
     gate: Option<Gate>,
     rules: Arc<Arc<dyn Judge>>,
     /// What the plugin was told to mask. Later rules may protect other columns: the
@@ -127,6 +128,7 @@ struct Session {
     drain_by: Option<Instant>,
     handshake_by: Instant,
     over_by: Option<Instant>,
+    quiet: Quiet,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -241,6 +243,7 @@ impl Session {
             drain_by: None,
             handshake_by,
             over_by: None,
+            quiet: Quiet::from(Instant::now()),
             timer: Box::pin(sleep_until(handshake_by)),
         }))
     }

@@ -38,7 +38,7 @@ pub struct SessionInfo {
     pub source: String,
     pub since: Now,
     /// Absent while the client has not shown a token.
-    pub principal: Option<Principal>,
+    pub principal: Option<Arc<Principal>>,
     /// Submitted so far.
     pub commands: u64,
 }
@@ -152,7 +152,7 @@ impl Sessions {
         let open = self.lock();
         let revoked = open
             .values()
-            .filter(|open| open.info.principal.as_ref().is_some_and(&is_revoked));
+            .filter(|open| open.info.principal.as_ref().is_some_and(|who| is_revoked(who)));
         revoked
             .map(|open| tell(&open.signals, Signal::Revoked))
             .count()
@@ -227,7 +227,7 @@ impl Place {
     }
 
     /// Takes down whose session this is; false where that principal has too many.
-    pub(super) fn admit(&self, principal: &Principal, limit: usize) -> bool {
+    pub(super) fn admit(&self, principal: &Arc<Principal>, limit: usize) -> bool {
         let mut open = self.sessions.lock();
         let same = |open: &&Open| {
             open.info
@@ -239,7 +239,7 @@ impl Place {
             return false;
         }
         if let Some(own) = open.get_mut(&self.id) {
-            own.info.principal = Some(principal.clone());
+            own.info.principal = Some(Arc::clone(principal));
         }
         true
     }

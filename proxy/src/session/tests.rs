@@ -199,6 +199,32 @@ async fn a_denied_command_goes_nowhere_and_the_next_one_runs() {
 }
 
 #[tokio::test]
+async fn a_session_of_which_nothing_is_heard_keeps_no_instance_until_it_speaks() {
+    let mut scene = Scene::start().await;
+    scene.log_in().await;
+    for _ in 0..2 {
+        assert!(scene.is_awake());
+        scene.rests().await;
+        scene.client.write_all(&frame(b'Q', b"ok")).await.unwrap();
+        assert_eq!(scene.at_target().await, frame(b'Q', b"ok"));
+    }
+}
+
+#[tokio::test]
+async fn instances_of_held_commands_are_gone_before_their_approvals_are_opened() {
+    let mut scene = Scene::start().await;
+    scene.log_in().await;
+    assert!(scene.is_awake());
+    let held = frame(b'Q', b"hold me");
+    scene.client.write_all(&held).await.unwrap();
+    scene.desk.opened().await;
+    let opened_awake = &scene.desk.opened_awake;
+    assert!(!opened_awake.load(std::sync::atomic::Ordering::SeqCst));
+    scene.desk.approve();
+    assert_eq!(scene.at_target().await, held);
+}
+
+#[tokio::test]
 async fn a_held_command_goes_forward_once_approved_as_it_was_sent() {
     let mut scene = Scene::start().await;
     scene.log_in().await;
@@ -346,4 +372,11 @@ fn a_subscription_cannot_let_a_judged_kind_pass() {
     };
     assert!(super::actions::check_subscription(&subscribe(Side::Client, &filter)).is_ok());
     assert!(super::actions::check_subscription(&subscribe(Side::Upstream, &filter)).is_err());
+}
+
+/// Of thousands of sessions most only wait, and each has all of this the whole time.
+#[test]
+fn what_each_session_has_stays_small() {
+    let own = size_of::<super::Session>();
+    assert!(own <= 2_304, "a session has {own} bytes");
 }

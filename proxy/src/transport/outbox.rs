@@ -41,6 +41,11 @@ impl Outbox {
         self.queue.is_empty() && !self.unflushed
     }
 
+    /// Gives memory back that it has no use for while nothing is written.
+    pub fn rest(&mut self) {
+        self.queue.shrink_to_fit();
+    }
+
     /// Writes as much as there is; ready once all of it is with the kernel.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>, io: &mut Duplex) -> Poll<io::Result<()>> {
         while let Some(first) = self.queue.front() {

@@ -24,6 +24,8 @@ pub use state::{Approval, Cast, MAX_REASON, State, VoteOutcome};
 pub use step_up::{SignIn, challenge};
 pub use window::{OpenWindow, Reach};
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::decision::{Hold, Reviewers, Window};
@@ -40,7 +42,7 @@ pub struct Draft {
     pub session: SessionId,
     pub command: CommandId,
     pub target: String,
-    pub principal: Principal,
+    pub principal: Arc<Principal>,
     pub hold: Hold,
     /// The deciding rule, `file:rule`.
     pub rule: String,

@@ -9,6 +9,7 @@
 //! journal, and only then the act is done. In between, the owner
 //! lets nothing else touch this approval and uses one reading of the clock.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -96,7 +97,7 @@ pub enum VoteOutcome {
 /// A copy is for reading only: its owner claims the one that it keeps.
 #[derive(Debug, Clone)]
 pub struct Approval {
-    draft: Draft,
+    draft: Arc<Draft>,
     state: State,
     /// Monotonic nanoseconds.
     expires: u64,
@@ -127,7 +128,8 @@ struct Current {
 }
 
 impl Approval {
-    pub fn open(draft: Draft, now: Now) -> Self {
+    pub fn open(draft: impl Into<Arc<Draft>>, now: Now) -> Self {
+        let draft = draft.into();
         let expires = now.deadline(draft.hold.expires_in);
         Self {
             draft,
@@ -169,7 +171,7 @@ impl Approval {
         self
     }
 
-    pub fn draft(&self) -> &Draft {
+    pub fn draft(&self) -> &Arc<Draft> {
         &self.draft
     }
 

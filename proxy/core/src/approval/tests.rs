@@ -1,6 +1,7 @@
 //! Who counts, what ends an approval, and that it is used once.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -36,7 +37,7 @@ fn draft(quorum: u32) -> Draft {
         session: SessionId::from_random(1),
         command: CommandId(1),
         target: "billing".to_owned(),
-        principal: Principal {
+        principal: Arc::new(Principal {
             identity: identity("agent"),
             kind: Kind::Agent,
             label: "agent".to_owned(),
@@ -49,7 +50,7 @@ fn draft(quorum: u32) -> Draft {
             token: String::new(),
             token_id: None,
             auth_time: None,
-        },
+        }),
         hold: Hold {
             steps: vec![Step::of(
                 vec![

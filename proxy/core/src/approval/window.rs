@@ -6,6 +6,8 @@
 //! writes to the journal before it counts. The digest names the rules, so a change
 //! of rules ends it; its owner ends it too when its session or its principal goes.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{ClaimError, Clearance, Draft, Verdict, Vote};
@@ -49,7 +51,7 @@ impl Reach {
 /// A window in force. Its owner keeps exactly one of it.
 #[derive(Debug)]
 pub struct OpenWindow {
-    draft: Draft,
+    draft: Arc<Draft>,
     reach: Reach,
     /// Monotonic nanoseconds.
     until: Option<u64>,
@@ -58,7 +60,7 @@ pub struct OpenWindow {
 
 impl OpenWindow {
     /// For [`super::Approval`], which knows that it was approved so.
-    pub(super) fn new(draft: Draft, reach: Reach, now: Now) -> Self {
+    pub(super) fn new(draft: Arc<Draft>, reach: Reach, now: Now) -> Self {
         let until = reach
             .for_ms
             .map(|ms| now.deadline(std::time::Duration::from_millis(ms)));
@@ -70,7 +72,7 @@ impl OpenWindow {
         }
     }
 
-    pub fn draft(&self) -> &Draft {
+    pub fn draft(&self) -> &Arc<Draft> {
         &self.draft
     }
 

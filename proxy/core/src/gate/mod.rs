@@ -59,7 +59,7 @@ pub struct HoldLimits {
 /// What stays the same for a session.
 pub struct GateSetup {
     pub session: SessionId,
-    pub principal: Principal,
+    pub principal: Arc<Principal>,
     /// The target's name.
     pub target: String,
     pub tags: Vec<String>,
@@ -167,6 +167,26 @@ impl Gate {
         self.queue
             .iter()
             .any(|action| matches!(action, Action::Record(..)))
+    }
+
+    /// Whether a command waits for reviewers, or will once its record is safe. What is
+    /// told to the client meanwhile comes from here; the target hears of nothing.
+    pub fn holds(&self) -> bool {
+        use undecided::{Next, Stage};
+        self.undecided.as_ref().is_some_and(|one| {
+            let held = matches!(one.decision.outcome, crate::decision::Outcome::Hold(_));
+            let stage = matches!(
+                one.stage,
+                Stage::Recording(Next::Open) | Stage::Opening | Stage::Holding(_)
+            );
+            held && stage
+        })
+    }
+
+    /// Gives memory back that it has no use for while nothing happens.
+    pub fn rest(&mut self) {
+        self.queue.shrink_to_fit();
+        self.forwarded.shrink_to_fit();
     }
 
     /// Commands forwarded whose end was not seen.

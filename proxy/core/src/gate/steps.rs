@@ -1,6 +1,7 @@
 //! What each input does. Every step ends in one of three ways: the command
 //! moves on, it is refused, or the input is an error of the driver.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +18,10 @@ use crate::plugin::Completion;
 use crate::policy::Ask;
 use crate::principal::Kind;
 use crate::record::{Durability, Entry};
+
+/// Notices are due at even multiples of this, in nanoseconds: of thousands of commands that
+/// are held many are then due at once, and the process wakes once for them.
+const TOGETHER: u64 = 200_000_000;
 
 impl Gate {
     pub(super) fn step(&mut self, input: Input, now: Now) -> Result<(), GateError> {
@@ -486,7 +491,7 @@ impl Gate {
             session: setup.session.clone(),
             command: undecided.id,
             target: setup.target.clone(),
-            principal: setup.principal.clone(),
+            principal: Arc::clone(&setup.principal),
             hold: Hold {
                 expires_in: hold.expires_in.min(setup.limits.max_hold),
                 ..hold.clone()
@@ -519,9 +524,15 @@ impl Gate {
         }
     }
 
+    /// Never later than the operator asked for, see [`TOGETHER`].
     fn next_notice(&self, now: Now) -> Option<u64> {
         let heartbeat = self.setup.limits.heartbeat;
-        (!heartbeat.is_zero()).then(|| now.deadline(heartbeat))
+        if heartbeat.is_zero() {
+            return None;
+        }
+        let latest = now.deadline(heartbeat);
+        let even = latest - latest % TOGETHER;
+        Some(if even > now.mono_ns { even } else { latest })
     }
 }
 

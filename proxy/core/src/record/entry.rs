@@ -49,7 +49,7 @@ pub enum Entry {
     /// its text overwritten with `*`. Forwarded at once if the decision allows.
     Command(Box<CommandEntry>),
     /// A held command was put before reviewers.
-    Hold(Box<Draft>),
+    Hold(Arc<Draft>),
     /// A command joined an approval that was already pending.
     Joined {
         command: CommandId,

@@ -6,6 +6,7 @@
 //! Memory is bounded by open sessions, approvals and reviews, not by the journal.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +28,7 @@ pub struct Tracker {
     sessions: BTreeMap<SessionId, Session>,
     /// Approvals that are pending, or approved and unused; with what may be needed later
     /// where somebody may break the glass.
-    approvals: BTreeMap<ApprovalId, Option<Box<Draft>>>,
+    approvals: BTreeMap<ApprovalId, Option<Arc<Draft>>>,
     /// Nobody has looked into these yet.
     reviews: BTreeMap<ApprovalId, OpenReview>,
 }
@@ -35,7 +36,7 @@ pub struct Tracker {
 /// A command that went by a broken glass, until somebody else has looked into it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenReview {
-    pub draft: Draft,
+    pub draft: Arc<Draft>,
     pub glass: BreakGlass,
 }
 
@@ -224,7 +225,7 @@ impl Tracker {
         match entry {
             Entry::Hold(draft) => {
                 let kept = !draft.hold.break_glass.is_empty();
-                let kept = kept.then(|| draft.clone());
+                let kept = kept.then(|| Arc::clone(draft));
                 self.approvals.insert(draft.id.clone(), kept);
             }
             Entry::BreakGlass {
@@ -234,7 +235,7 @@ impl Tracker {
                 let draft = self.approvals.get(&glass.approval);
                 if let Some(Some(draft)) = draft {
                     let review = OpenReview {
-                        draft: (**draft).clone(),
+                        draft: Arc::clone(draft),
                         glass: (**glass).clone(),
                     };
                     self.reviews.insert(glass.approval.clone(), review);

@@ -533,7 +533,7 @@ async fn what_an_earlier_process_left_to_review_is_still_there() {
     draft.hold.break_glass = vec![group("chiefs")];
     let left = holdpoint_core::record::tracker::OpenReview {
         glass: glass(&draft, chief("cleo")),
-        draft: draft.clone(),
+        draft: draft.clone().into(),
     };
     desk.approvals.keep_reviews([left]).await;
     assert_eq!(desk.approvals.reviews().await.len(), 1);

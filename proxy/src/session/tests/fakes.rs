@@ -1,5 +1,6 @@
 //! The gateway's services, scripted, and a toy protocol.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -70,10 +71,22 @@ pub(super) fn client_filters() -> Vec<Filter> {
 }
 
 /// Logs in by the first frame, submits each `Q`, does what an `evil` one says.
-struct Toy;
+struct Toy {
+    /// False while it rests.
+    awake: Arc<AtomicBool>,
+}
 
 impl Instance for Toy {
+    fn rest(&mut self, _: Option<&str>) {
+        self.awake.store(false, Ordering::SeqCst);
+    }
+
+    fn is_awake(&self) -> bool {
+        self.awake.load(Ordering::SeqCst)
+    }
+
     fn open(&mut self) -> Result<Vec<Action>, PluginError> {
+        self.awake.store(true, Ordering::SeqCst);
         Ok(vec![Action::TakeCredential(CredentialSlot {
             kind: Some(b'T'),
             skip: 0,
@@ -90,6 +103,7 @@ impl Instance for Toy {
     }
 
     fn on_frames(&mut self, side: Side, frames: &[Frame]) -> Result<Vec<Action>, PluginError> {
+        self.awake.store(true, Ordering::SeqCst);
         let mut out = Vec::new();
         for frame in frames {
             match (side, frame.kind) {
@@ -188,7 +202,7 @@ fn submission(frame: &Frame) -> Submission {
     }
 }
 
-struct ToyProtocol(Descriptor);
+struct ToyProtocol(Descriptor, Arc<AtomicBool>);
 
 impl Protocol for ToyProtocol {
     fn descriptor(&self) -> &Descriptor {
@@ -208,7 +222,8 @@ impl Protocol for ToyProtocol {
         _: Setup,
         _: Box<dyn UpstreamAuth>,
     ) -> Result<Box<dyn Instance>, PluginError> {
-        Ok(Box::new(Toy))
+        let awake = Arc::clone(&self.1);
+        Ok(Box::new(Toy { awake }))
     }
 }
 
@@ -327,6 +342,9 @@ pub(super) struct FakeDesk {
     settled: Arc<Notify>,
     opened: Notify,
     left: Mutex<bool>,
+    /// Whether the session's instance is there, and whether it was at an opening.
+    awake: Arc<AtomicBool>,
+    pub(super) opened_awake: AtomicBool,
 }
 
 impl FakeDesk {
@@ -380,6 +398,8 @@ impl Desk for FakeDesk {
             expires_mono_ns: approval.expires_mono_ns(),
         };
         *lock(&self.approval) = Some(approval);
+        let awake = self.awake.load(Ordering::SeqCst);
+        self.opened_awake.store(awake, Ordering::SeqCst);
         self.opened.notify_one();
         let settled = Arc::clone(&self.settled);
         let waiter: Waiter = Box::pin(async move {
@@ -452,10 +472,12 @@ impl Scene {
             settled: Arc::default(),
             opened: Notify::new(),
             left: Mutex::new(false),
+            awake: Arc::default(),
+            opened_awake: AtomicBool::new(true),
         });
         let parts = Arc::new(parts(clock, &ledger, &desk));
         let route = Arc::new(route(listener.local_addr().unwrap().port()));
-        let protocol = Arc::new(ToyProtocol(descriptor()));
+        let protocol = Arc::new(ToyProtocol(descriptor(), Arc::clone(&desk.awake)));
         let id = SessionId::from_random(7);
         let entered = parts.sessions.enter(id, ("l", "t"), None, 10, clock.now());
         let (place, signals) = entered.unwrap();
@@ -481,6 +503,19 @@ impl Scene {
             desk,
             task,
         }
+    }
+
+    pub(super) fn is_awake(&self) -> bool {
+        self.desk.awake.load(Ordering::SeqCst)
+    }
+
+    pub(super) async fn rests(&self) {
+        let rests = async {
+            while self.is_awake() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(SOON, rests).await.expect("it does not rest");
     }
 
     pub(super) async fn log_in(&mut self) {

@@ -93,7 +93,7 @@ pub(super) fn identity(subject: &str) -> Identity {
 pub(super) fn setup() -> GateSetup {
     GateSetup {
         session: SessionId::from_random(7),
-        principal: Principal {
+        principal: Arc::new(Principal {
             identity: identity("agent"),
             kind: Kind::Agent,
             label: "agent".to_owned(),
@@ -106,7 +106,7 @@ pub(super) fn setup() -> GateSetup {
             token: String::new(),
             token_id: None,
             auth_time: None,
-        },
+        }),
         target: "billing".to_owned(),
         tags: Vec::new(),
         owners: Vec::new(),

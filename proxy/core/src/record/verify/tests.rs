@@ -1,5 +1,6 @@
 //! A small journal, and everything that somebody might do to it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
@@ -112,13 +113,13 @@ fn approval() -> ApprovalId {
 }
 
 fn draft(id: u64, quorum: u32) -> Entry {
-    Entry::Hold(Box::new(Draft {
+    Entry::Hold(Arc::new(Draft {
         id: approval(),
         digest: digest(id),
         session: session(1),
         command: CommandId(id),
         target: "shop".into(),
-        principal: principal(),
+        principal: principal().into(),
         hold: hold(quorum),
         rule: "rules.toml:r".into(),
         policy: "p".into(),

@@ -29,7 +29,7 @@ fn full() -> Hold {
 fn draft_of(id: u64, hold: Hold) -> Entry {
     match draft(id, 1) {
         Entry::Hold(mut draft) => {
-            draft.hold = hold;
+            Arc::make_mut(&mut draft).hold = hold;
             Entry::Hold(draft)
         }
         other => other,

@@ -28,7 +28,7 @@ fn held_by(hold: &Hold, rest: impl IntoIterator<Item = Entry>) -> Vec<Entry> {
     let Entry::Hold(mut draft) = draft(1, 1) else {
         panic!("a draft is a hold");
     };
-    draft.hold = hold.clone();
+    Arc::make_mut(&mut draft).hold = hold.clone();
     let mut entries = vec![command(1, Outcome::Hold(hold.clone())), Entry::Hold(draft)];
     entries.extend(rest);
     entries
