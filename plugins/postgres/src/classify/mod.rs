@@ -437,9 +437,13 @@ fn judge(judged: &str) -> Statement {
     if let Some(statement) = special(judged, &tokens) {
         return statement;
     }
-    let Some(statement) = syntax::judge(judged) else {
+    let Some(mut statement) = syntax::judge(judged) else {
         return Statement::unknown("the statement cannot be parsed");
     };
+    if statement.objects.iter().any(settings::is_written) {
+        statement.effects.push("parser_setting");
+        statement.reject = Some(settings::WRITTEN.to_owned());
+    }
     let sort = witness::witness(judged, &tokens);
     let agreed = match statement.class {
         Class::Session => sort == Sort::Session,

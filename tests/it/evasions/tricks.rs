@@ -1,81 +1,8 @@
-//! Ways past the rules as shipped, by what is said and not by the order of messages: other
-//! roles, settings that move the ends of literals, names that mean something else, code that
-//! is made first and run by a read.
-//!
-//! Each is played twice. Straight to the server it must do its harm, or it would show
-//! nothing; through the gateway it must not. The rules are the shipped ones, and what they
-//! hold is refused here, since nobody is asked.
+//! The lists. What each is meant to do is checked against a server without a gateway.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use holdpoint_tests::wire::{self, message, query, read};
-use holdpoint_tests::{Database, Gateway, PgServer, Settings, need};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-
-const SHIPPED: &str = include_str!("../../policies/postgres.toml");
-
-/// One table may be written to, so that something can be brought to stand for it.
-const SCRATCH: &str = r#"
-[[rule]]
-name = "scratch"
-match = { classes = ["copy_in", "write"], objects = ["scratch"], confidence = "proven" }
-allow = true
-"#;
+use holdpoint_tests::wire::{message, query};
 
 const WRITE: &str = "DELETE FROM victims";
-const CANARY: &str = "canary-41c7e0";
-
-/// What is there already, made by the owner: code that writes, a table that only another
-/// role may read. `{app}` and `{boss}` are the roles.
-const THERE: &str = r"
-ALTER ROLE {app} NOINHERIT;
-CREATE ROLE {boss} NOLOGIN;
-GRANT {boss} TO {app};
-CREATE SCHEMA hr AUTHORIZATION {boss};
-CREATE TABLE hr.payroll (secret text);
-INSERT INTO hr.payroll VALUES ('canary-41c7e0');
-CREATE FUNCTION hr.peek() RETURNS text LANGUAGE sql SECURITY DEFINER
-  AS 'SELECT secret FROM hr.payroll';
-ALTER TABLE hr.payroll OWNER TO {boss};
-ALTER FUNCTION hr.peek() OWNER TO {boss};
-GRANT USAGE ON SCHEMA hr TO {app};
-SET ROLE {app};
-CREATE SCHEMA evil;
-CREATE FUNCTION evil.boom(int) RETURNS int LANGUAGE plpgsql
-  AS 'BEGIN DELETE FROM public.victims; RETURN 1; END';
-CREATE FUNCTION evil.lower(text) RETURNS text LANGUAGE plpgsql
-  AS 'BEGIN DELETE FROM public.victims; RETURN 1; END';
-CREATE FUNCTION evil.same(int, int) RETURNS bool LANGUAGE plpgsql
-  AS 'BEGIN DELETE FROM public.victims; RETURN true; END';
-CREATE OPERATOR evil.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = evil.same);
-CREATE FUNCTION evil.step(int, int) RETURNS int LANGUAGE plpgsql
-  AS 'BEGIN DELETE FROM public.victims; RETURN 1; END';
-CREATE AGGREGATE evil.total(int) (SFUNC = evil.step, STYPE = int);
-CREATE FUNCTION evil.fire() RETURNS trigger LANGUAGE plpgsql
-  AS 'BEGIN DELETE FROM public.victims; RETURN NULL; END';
-CREATE TABLE evil.scratch (n int);
-CREATE TRIGGER fire BEFORE INSERT ON evil.scratch FOR EACH ROW EXECUTE FUNCTION evil.fire();
-CREATE FUNCTION evil.become() RETURNS void LANGUAGE plpgsql
-  AS $$ BEGIN PERFORM set_config('role', '{boss}', false); END $$;
-CREATE FUNCTION evil.quiet() RETURNS void LANGUAGE plpgsql
-  AS $$ BEGIN PERFORM set_config('standard_conforming_strings', 'off', false); END $$;
-CREATE PROCEDURE evil.quietly() LANGUAGE plpgsql
-  AS $$ BEGIN SET standard_conforming_strings = off; END $$;
-";
-
-/// Before each play.
-const AGAIN: &str = "
-SET client_min_messages = warning;
-DROP SCHEMA IF EXISTS made CASCADE;
-CREATE SCHEMA made;
-DROP TABLE IF EXISTS scratch CASCADE;
-CREATE TABLE scratch (n int);
-TRUNCATE victims;
-INSERT INTO victims VALUES (1), (2);
-";
 
 fn parse(name: &str, sql: &str) -> Vec<u8> {
     message(b'P', format!("{name}\0{sql}\0\0\0").as_bytes())
@@ -98,7 +25,7 @@ fn close(what: &str) -> Vec<u8> {
     message(b'C', format!("{what}\0").as_bytes())
 }
 
-fn q(sql: &str) -> Vec<u8> {
+pub(super) fn q(sql: &str) -> Vec<u8> {
     query(sql.as_bytes())
 }
 
@@ -107,15 +34,15 @@ fn sync() -> Vec<u8> {
 }
 
 /// What is sent at once. The next comes when all of it is answered.
-type Step = Vec<Vec<u8>>;
+pub(super) type Step = Vec<Vec<u8>>;
 
-struct Trick {
-    name: String,
+pub(super) struct Trick {
+    pub(super) name: String,
     /// `… SET …` by a superuser, before the connection; reset after it.
-    before: &'static str,
+    pub(super) before: &'static str,
     /// Of the startup packet.
-    startup: Vec<(&'static str, &'static str)>,
-    steps: Vec<Step>,
+    pub(super) startup: Vec<(&'static str, &'static str)>,
+    pub(super) steps: Vec<Step>,
 }
 
 fn trick(name: impl Into<String>, steps: Vec<Step>) -> Trick {
@@ -639,7 +566,7 @@ fn names() -> Vec<Trick> {
 }
 
 /// Bytes that no server takes: nothing of them may run, here or there.
-fn broken() -> Vec<Trick> {
+pub(super) fn broken() -> Vec<Trick> {
     let raw = |name: &str, text: &[u8]| trick(name, vec![vec![message(b'Q', text)]]);
     vec![
         raw("a NUL inside", b"SELECT 1\0; DELETE FROM victims\0"),
@@ -675,321 +602,39 @@ fn broken() -> Vec<Trick> {
     ]
 }
 
-/// One play: what was said, rows included. A login that is refused is part of it.
-async fn play(
-    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    login: Vec<u8>,
-    password: Option<&str>,
-    steps: &[Step],
-) -> String {
-    let mut said = String::new();
-    stream.write_all(&login).await.unwrap();
-    if let Some(password) = password {
-        let password = [password.as_bytes(), b"\0"].concat();
-        stream.write_all(&message(b'p', &password)).await.unwrap();
-    }
-    let mut ends = 1;
-    for step in std::iter::once(None).chain(steps.iter().map(Some)) {
-        if let Some(step) = step {
-            let answered = |bytes: &&Vec<u8>| matches!(bytes[0], b'Q' | b'S' | b'c' | b'f');
-            ends = step.iter().filter(answered).count();
-            if stream.write_all(&step.concat()).await.is_err() {
-                break;
-            }
-        }
-        // The end of a step that ends with nothing, or with less than usual, is silence.
-        let silence = Duration::from_millis(if ends == 0 { 200 } else { 1500 });
-        loop {
-            let Ok(Some((kind, body))) = timeout(silence, read(stream)).await else {
-                break;
-            };
-            said.push(char::from(kind));
-            if matches!(kind, b'E' | b'D') {
-                let text = String::from_utf8_lossy(&body).replace('\0', " ");
-                said.push_str(&format!("[{text}]"));
-            }
-            ends -= usize::from(kind == b'Z' && ends > 0);
-            if kind == b'G' || kind == b'Z' && ends == 0 {
-                break;
-            }
-        }
-        said.push_str(" | ");
-    }
-    said
-}
-
-struct World {
-    gateway: Gateway,
-    database: Database,
-    /// The owner's own connection.
-    owner: tokio_postgres::Client,
-    boss: String,
-}
-
-impl World {
-    async fn new(server: Arc<PgServer>) -> Self {
-        let database = server.database();
-        let boss = format!("boss_{}", database.user);
-        let settings = Settings {
-            rules: format!(
-                "{SCRATCH}{}",
-                SHIPPED.replace("\"group:holdpoint-reviewers\"", "")
-            ),
-            ..Settings::default()
-        };
-        let gateway = Gateway::with(&database, settings).await;
-        let (owner, connection) = tokio_postgres::Config::new()
-            .host("127.0.0.1")
-            .port(server.address().port())
-            .user(&database.user)
-            .dbname(&database.name)
-            .connect(tokio_postgres::NoTls)
-            .await
-            .unwrap();
-        tokio::spawn(connection);
-        let this = Self {
-            gateway,
-            database,
-            owner,
-            boss,
-        };
-        this.as_superuser(THERE);
-        this
-    }
-
-    fn fill(&self, text: &str) -> String {
-        text.replace("{app}", &self.database.user)
-            .replace("{boss}", &self.boss)
-            .replace("{database}", &self.database.name)
-    }
-
-    fn as_superuser(&self, sql: &str) {
-        let psql = self.database.server.superuser(&self.database.name);
-        psql.run(&self.fill(sql)).unwrap_done();
-    }
-
-    fn steps(&self, trick: &Trick) -> Vec<Step> {
-        // The length in front is that of the text as it is then.
-        let fill = |bytes: &Vec<u8>| {
-            let text = String::from_utf8_lossy(bytes);
-            if !text.contains("{boss}") {
-                return bytes.clone();
-            }
-            q(self.fill(&text[5..]).trim_end_matches('\0'))
-        };
-        let each = |step: &Step| step.iter().map(fill).collect();
-        trick.steps.iter().map(each).collect()
-    }
-
-    async fn again(&self) {
-        self.owner.batch_execute(AGAIN).await.unwrap();
-    }
-
-    /// What a play did, if anything.
-    async fn harm(&self, said: &str) -> Option<String> {
-        let left = self.owner.query("SELECT FROM victims", &[]).await.unwrap();
-        if left.len() != 2 {
-            return Some(format!("rows are gone: {said}"));
-        }
-        said.contains(CANARY)
-            .then(|| format!("a secret was shown: {said}"))
-    }
-
-    async fn straight(&self, trick: &Trick) -> String {
-        let mut stream = TcpStream::connect(self.database.server.address())
-            .await
-            .unwrap();
-        let mut parameters = vec![
-            ("user", self.database.user.as_str()),
-            ("database", self.database.name.as_str()),
+/// The view of the settings may be written to by everybody.
+pub(super) fn pretended_writes() -> Vec<Trick> {
+    let set = |name: &str, value: &str| {
+        format!("UPDATE pg_settings SET setting = '{value}' WHERE name = '{name}'")
+    };
+    let secret = "SELECT secret FROM hr.payroll";
+    let dropped = r"SELECT '\' || '; DO $$ BEGIN DELETE FROM victims; END $$; --'";
+    let gbk = "SELECT E'€\\' ; DO $$ BEGIN DELETE FROM victims; END $$; --'";
+    [
+        (set("role", "{boss}"), secret),
+        (set("standard_conforming_strings", "off"), dropped),
+        (set("client_encoding", "GBK"), gbk),
+    ]
+    .into_iter()
+    .flat_map(|(set, then)| {
+        let unit = vec![
+            parse("", &set),
+            bind("", ""),
+            execute("", 0),
+            sync(),
+            q(then),
         ];
-        parameters.extend(&trick.startup);
-        play(
-            &mut stream,
-            wire::startup(&parameters),
-            None,
-            &self.steps(trick),
-        )
-        .await
-    }
-
-    async fn through(&self, token: &str, number: usize, trick: &Trick) -> String {
-        let ca = self.gateway.dir.join("ca.pem");
-        let mut stream = wire::tls(self.gateway.address, &ca).await;
-        let mut parameters = vec![("user", "agent"), ("database", "shop")];
-        parameters.extend(&trick.startup);
-        // Many sessions would look alike to the oracle.
-        let first = vec![q(&format!("SELECT {number}"))];
-        let steps = [vec![first], self.steps(trick)].concat();
-        play(&mut stream, wire::startup(&parameters), Some(token), &steps).await
-    }
-
-    /// All of it; those that should do harm straight are checked to, where that can be asked.
-    async fn none_works(&self, tricks: Vec<Trick>, real: bool) {
-        let token = self.gateway.agent("ada");
-        self.gateway.keep_secret(&token);
-        let mut wrong = Vec::new();
-        for (number, trick) in tricks.iter().enumerate() {
-            let name = &trick.name;
-            if !trick.before.is_empty() {
-                self.as_superuser(trick.before);
-            }
-            if real {
-                self.again().await;
-                let said = self.straight(trick).await;
-                if self.harm(&said).await.is_none() {
-                    wrong.push(format!(
-                        "{name}: does nothing even without a gateway: {said}"
-                    ));
-                }
-            }
-            self.again().await;
-            let said = self.through(&token, number, trick).await;
-            if let Some(harm) = self.harm(&said).await {
-                wrong.push(format!("{name}: {harm}"));
-            }
-            if let Some((whose, _)) = trick.before.split_once(" SET ") {
-                self.as_superuser(&format!("{whose} RESET ALL"));
-            }
-        }
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    }
+        [
+            trick(set.clone(), vec![vec![q(&set), q(then)]]),
+            trick(format!("{set}, as a unit"), vec![unit]),
+        ]
+    })
+    .collect()
 }
 
-fn all() -> Vec<Trick> {
+pub(super) fn all() -> Vec<Trick> {
     [roles(), strings(), encodings(), ends(), meanings(), names()]
         .into_iter()
         .flatten()
         .collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_does_harm_straight_does_none_through_the_gateway() {
-    let Some(server) = need!(PgServer::start("trust"), "postgresql") else {
-        return;
-    };
-    let world = World::new(Arc::new(server)).await;
-    world.none_works(all(), true).await;
-    world.none_works(broken(), false).await;
-}
-
-const DOC: &str = include_str!("../../docs/postgres.md");
-
-/// Code that is there already and that no text shows. It writes where only `{boss}` may.
-const UNPROVABLE: &str = r"
-CREATE ROLE {boss} NOLOGIN;
-GRANT {boss} TO {app};
-CREATE SCHEMA hr AUTHORIZATION {boss};
-CREATE TABLE hr.victims (id int);
-INSERT INTO hr.victims VALUES (1), (2);
-ALTER TABLE hr.victims OWNER TO {boss};
-CREATE SCHEMA shop;
-GRANT USAGE ON SCHEMA shop TO {app};
-CREATE TABLE shop.items (id int);
-INSERT INTO shop.items VALUES (1);
-CREATE FUNCTION shop.boom(int) RETURNS int LANGUAGE plpgsql
-  AS 'BEGIN DELETE FROM hr.victims; RETURN 1; END';
-CREATE VIEW shop.v AS SELECT shop.boom(id) FROM shop.items;
-CREATE DOMAIN shop.d AS int CHECK (shop.boom(VALUE) > 0);
-CREATE FUNCTION shop.gone(shop.items) RETURNS int LANGUAGE sql AS 'SELECT shop.boom(1)';
-CREATE FUNCTION shop.lower(int) RETURNS int LANGUAGE sql AS 'SELECT shop.boom($1)';
-CREATE FUNCTION shop.same(int, int) RETURNS bool LANGUAGE sql AS 'SELECT shop.boom($1) = 1';
-CREATE OPERATOR shop.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = shop.same);
-GRANT SELECT ON ALL TABLES IN SCHEMA shop TO {app};
-ALTER ROLE {app} SET search_path = pg_catalog, shop;
-";
-
-/// The page says that these pass for what they look like, and that an account of its own
-/// bounds them. Both are so.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_no_parser_can_prove_passes_as_documented_and_the_documented_account_bounds_it() {
-    let Some(server) = need!(PgServer::shared(), "postgresql") else {
-        return;
-    };
-    let database = server.database();
-    let boss = format!("boss_{}", database.user);
-    let superuser = server.superuser(&database.name);
-    let there = UNPROVABLE.replace("{app}", &database.user);
-    superuser.run(&there.replace("{boss}", &boss)).unwrap_done();
-
-    // The account as the page makes it.
-    let mut account = database.clone();
-    account.user = format!("holdpoint_{}", database.user);
-    account.password = "upstream-of-the-page-5e11".to_owned();
-    let sql = DOC
-        .split("```sql\n")
-        .nth(1)
-        .unwrap()
-        .split("```")
-        .next()
-        .unwrap();
-    let sql = sql
-        .replace("holdpoint_shop", &account.user)
-        .replace("DATABASE shop", &format!("DATABASE {}", database.name))
-        .replace("'…'", &format!("'{}'", account.password));
-    superuser.run(&sql).unwrap_done();
-
-    let victims = || {
-        let done = superuser.run("SELECT count(*) FROM hr.victims");
-        done.unwrap_done();
-        done.stdout.trim().to_owned()
-    };
-    let texts = [
-        "SELECT * FROM shop.v",
-        "SELECT 1::shop.d",
-        "SELECT i.gone FROM shop.items i",
-        "SELECT lower(1)",
-        "SELECT 1 === 2",
-    ];
-    for (who, bounded) in [(&database, false), (&account, true)] {
-        let settings = Settings {
-            rules: SHIPPED.replace("\"group:holdpoint-reviewers\"", ""),
-            ..Settings::default()
-        };
-        let gateway = Gateway::with(who, settings).await;
-        let mut stream = gateway.wire(&gateway.agent("ada")).await;
-        for text in texts {
-            stream.write_all(&q(text)).await.unwrap();
-            let (kinds, said) = wire::read_all(&mut stream).await;
-            assert!(!said.contains("HP-"), "{text} was not let through: {said}");
-            assert_eq!(
-                said.contains("permission denied"),
-                bounded,
-                "{text}: {kinds} {said}"
-            );
-            let left = victims();
-            assert_eq!(left, if bounded { "2" } else { "0" }, "{text}: {said}");
-            let again = "TRUNCATE hr.victims; INSERT INTO hr.victims VALUES (1), (2)";
-            superuser.run(again).unwrap_done();
-        }
-        if bounded {
-            let done = gateway.holdpoint(&["doctor", "--json"]);
-            let said = String::from_utf8_lossy(&done.stdout).into_owned();
-            assert!(!said.contains("\"warning\""), "{said}");
-        }
-    }
-    // Nor could it make any of that, were it approved.
-    for text in [
-        "CREATE TABLE shop.t (n int)".to_owned(),
-        "CREATE TABLE public.t (n int)".to_owned(),
-        "CREATE TEMP TABLE t (n int)".to_owned(),
-        "CREATE FUNCTION shop.f() RETURNS int LANGUAGE sql AS 'SELECT 1'".to_owned(),
-        "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'".to_owned(),
-        "CREATE SCHEMA mine".to_owned(),
-        "CREATE OR REPLACE VIEW shop.v AS SELECT 1 AS boom".to_owned(),
-        "COPY shop.items TO '/tmp/items'".to_owned(),
-        "COPY shop.items TO PROGRAM 'cat'".to_owned(),
-        format!("SET ROLE {boss}"),
-        "SELECT * FROM hr.victims".to_owned(),
-    ] {
-        let done = account.direct().run(&text);
-        assert!(
-            ["permission denied", "must be owner", "must be superuser"]
-                .iter()
-                .any(|why| done.stderr.contains(why)),
-            "{text}: {}{}",
-            done.stdout,
-            done.stderr
-        );
-    }
 }
