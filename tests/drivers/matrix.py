@@ -1,7 +1,7 @@
 """What a Python program does in a day, through one connection.
 
-Usage: matrix.py psycopg|pipeline|asyncpg|sqlalchemy|django. What each line must say is in
-tests/it/drivers.rs; the last two only set up as an ORM does and read its tables.
+Usage: matrix.py psycopg|pipeline|asyncpg|large. What each line must say is in
+tests/it/drivers.rs and tests/it/large.rs.
 """
 
 import asyncio
@@ -189,76 +189,6 @@ async def asyncpg_session():
     await connection.close()
 
 
-def sqlalchemy_session():
-    import sqlalchemy as sa
-
-    engine = sa.create_engine(
-        f"postgresql+psycopg://agent@{HOST}:{PORT}/shop",
-        connect_args={"password": PASSWORD, "sslmode": "verify-full", "sslrootcert": CA},
-        pool_pre_ping=True,
-    )
-    inspector = sa.inspect(engine)
-    print("tables", *sorted(inspector.get_table_names()))
-    tables = sa.MetaData()
-    tables.reflect(engine)
-    invoices = tables.tables["invoices"]
-    print("columns", *invoices.columns.keys())
-    print("key", *(column.name for column in invoices.primary_key))
-    for _ in range(2):
-        with engine.connect() as connection:
-            count = sa.select(sa.func.count()).select_from(invoices)
-            print("rows", connection.execute(count).scalar())
-    engine.dispose()
-
-
-def django_session():
-    import django
-    from django.conf import settings
-
-    settings.configure(
-        DATABASES={
-            "default": {
-                "ENGINE": "django.db.backends.postgresql",
-                "HOST": HOST,
-                "PORT": PORT,
-                "USER": "agent",
-                "NAME": "shop",
-                "PASSWORD": PASSWORD,
-                "CONN_HEALTH_CHECKS": True,
-                "OPTIONS": {"sslmode": "verify-full", "sslrootcert": CA},
-            }
-        },
-        TIME_ZONE="Europe/Vienna",
-        USE_TZ=True,
-    )
-    django.setup()
-    from django.db import close_old_connections, connection, models, transaction
-
-    class Invoice(models.Model):
-        customer = models.TextField()
-
-        class Meta:
-            app_label = "shop"
-            db_table = "invoices"
-            managed = False
-
-    introspection = connection.introspection
-    print("tables", *sorted(introspection.table_names()))
-    with connection.cursor() as cursor:
-        columns = introspection.get_table_description(cursor, "invoices")
-        print("columns", *(column.name for column in columns))
-        print("key", introspection.get_primary_key_column(cursor, "invoices"))
-        introspection.get_constraints(cursor, "invoices")
-        introspection.get_relations(cursor, "invoices")
-        introspection.get_sequences(cursor, "invoices")
-    print("rows", Invoice.objects.count())
-    close_old_connections()
-    with transaction.atomic(), transaction.atomic():
-        # By way of a server-side cursor.
-        print("rows", len(list(Invoice.objects.iterator(chunk_size=2))))
-    connection.close()
-
-
 def large_session():
     """Commands near the gateway's limit of 16 MiB; see tests/it/large.rs."""
     import psycopg
@@ -284,18 +214,20 @@ def large_session():
         except psycopg.Error as error:
             print("literal", error.sqlstate, error.diag.message_detail)
         print("usable", connection.execute("SELECT 7").fetchone()[0])
-        try:
-            connection.execute(insert, ("t" * (17 << 20),))
-        except psycopg.Error as error:
-            print("too large", error.sqlstate, connection.broken)
+    # Past the limit the session ends, and says why to who is still sending.
+    for size in (17 << 20, 48 << 20):
+        with psycopg_connection() as connection:
+            try:
+                connection.execute(insert, ("t" * size,))
+            except psycopg.Error as error:
+                said = "larger than 16777216 bytes" in str(error)
+                print("too large", error.sqlstate, said, connection.broken)
 
 
 SESSIONS = {
     "psycopg": psycopg_session,
     "pipeline": pipeline_session,
     "asyncpg": lambda: asyncio.run(asyncpg_session()),
-    "sqlalchemy": sqlalchemy_session,
-    "django": django_session,
     "large": large_session,
 }
 

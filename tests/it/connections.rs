@@ -210,6 +210,63 @@ async fn a_cancel_withdraws_what_is_held_and_the_session_goes_on() {
     assert!(gateway.database.has_table("victims"));
 }
 
+/// Wherever a cancel meets an approval on its way: what is answered as done was done, and
+/// nothing else, and the session goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_between_approval_and_forward_is_before_it_or_after_it() {
+    let Some(gateway) = gateway().await else {
+        return;
+    };
+    let rita = gateway.reviewer("rita");
+    let ca = gateway.dir.join("ca.pem");
+    let mut stream = wire::tls(gateway.address, &ca).await;
+    let key = log_in(&mut stream, &gateway.agent("ada")).await;
+    // Another session has another key, and holds the same command all the time.
+    let mut other = gateway.wire(&gateway.agent("bob")).await;
+    let waits = query(b"DROP TABLE victims");
+    other.write_all(&waits).await.unwrap();
+    let waiting = rita.pending("DROP TABLE victims").await;
+    let (mut ran, mut withdrawn) = (0, 0);
+    for round in 0..12u64 {
+        let text = format!("UPDATE invoices SET amount = amount + 1 WHERE id = 1 /* {round} */");
+        stream.write_all(&query(text.as_bytes())).await.unwrap();
+        let view = rita.pending(&text).await;
+        // Now the one is earlier, now the other.
+        let (first, second) = (round % 4 * 2, (3 - round % 4) * 2);
+        let approve = async {
+            tokio::time::sleep(Duration::from_millis(first)).await;
+            rita.approve(&view).await.0
+        };
+        let cancels = async {
+            tokio::time::sleep(Duration::from_millis(second)).await;
+            cancel(tcp(&gateway).await, &key).await;
+        };
+        let (status, ()) = tokio::join!(approve, cancels);
+        let (kinds, said) = answer(&mut stream).await;
+        let why = format!("{round}: {status} {kinds} {said}");
+        if kinds.contains('C') {
+            assert_eq!(status, StatusCode::OK, "{why}");
+            ran += 1;
+        } else if said.contains("HP-WITHDRAWN") {
+            withdrawn += 1;
+        } else {
+            assert!(said.contains("57014") && status == StatusCode::OK, "{why}");
+        }
+        let done = gateway
+            .database
+            .value("SELECT amount FROM invoices WHERE id = 1");
+        assert_eq!(done, (10 + ran).to_string(), "{why}");
+    }
+    assert!(ran > 0 || withdrawn > 0);
+    assert_eq!(
+        rita.pending("DROP TABLE victims").await["id"],
+        waiting["id"]
+    );
+    drop(other);
+    stream.write_all(&query(b"SELECT 1")).await.unwrap();
+    assert_eq!(answer(&mut stream).await.0, "TDCZ");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_admin_listener_speaks_tls_where_it_has_a_certificate() {
     let Some(server) = need!(PgServer::shared(), "postgresql") else {

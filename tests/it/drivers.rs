@@ -65,7 +65,12 @@ async fn gateway() -> Option<Gateway> {
 }
 
 /// Runs a program to its end, approves the one command that is held, and gives its lines.
-async fn day(gateway: &Gateway, driver: &str, mut command: Command, holds: bool) -> String {
+pub(crate) async fn day(
+    gateway: &Gateway,
+    driver: &str,
+    mut command: Command,
+    holds: bool,
+) -> String {
     let token = gateway.agent("ada");
     let child = command
         .env("PGHOST", "127.0.0.1")
@@ -124,22 +129,23 @@ async fn works(driver: &str, command: Command) {
     );
 }
 
-fn python(session: &str) -> Option<Command> {
+/// A program of `tests/drivers`.
+pub(crate) fn python(program: &str, session: &str) -> Option<Command> {
     let python = need!(needs::python_drivers(), "the Python drivers")?;
     let mut command = Command::new(python);
     command
-        .arg(workspace().join("tests/drivers/matrix.py"))
+        .arg(workspace().join("tests/drivers").join(program))
         .arg(session);
     Some(command)
 }
 
-fn node(session: &str) -> Option<Command> {
+/// A program of `tests/drivers/node`.
+pub(crate) fn node(program: &str) -> Option<Command> {
     let (node, modules) = need!(needs::node_drivers(), "the Node drivers")?;
     let mut command = Command::new(node);
     command
-        .arg(workspace().join("tests/drivers/node/matrix.mjs"))
-        .arg(modules)
-        .arg(session);
+        .arg(workspace().join("tests/drivers/node").join(program))
+        .arg(modules);
     Some(command)
 }
 
@@ -156,28 +162,28 @@ async fn psql_works() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn psycopg_works() {
-    if let Some(command) = python("psycopg") {
+    if let Some(command) = python("matrix.py", "psycopg") {
         works("psycopg", command).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn psycopg_works_in_libpqs_pipeline_mode() {
-    if let Some(command) = python("pipeline") {
+    if let Some(command) = python("matrix.py", "pipeline") {
         works("pipeline", command).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn asyncpg_works() {
-    if let Some(command) = python("asyncpg") {
+    if let Some(command) = python("matrix.py", "asyncpg") {
         works("asyncpg", command).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn node_postgres_works() {
-    if let Some(command) = node("pg") {
+    if let Some(command) = node("matrix.mjs") {
         works("node-postgres", command).await;
     }
 }
@@ -268,24 +274,5 @@ async fn tokio_postgres_works() {
 async fn sqlx_works() {
     if let Some(program) = need!(needs::sqlx_driver(), "the program with sqlx") {
         works("sqlx", Command::new(program)).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_an_orm_does_to_set_up_is_never_held() {
-    let Some(gateway) = gateway().await else {
-        return;
-    };
-    let said =
-        "tables invoices scratch victims\ncolumns id customer amount\nkey id\nrows 3\nrows 3\n";
-    let programs = [
-        ("sqlalchemy", python("sqlalchemy")),
-        ("django", python("django")),
-        ("sequelize", node("sequelize")),
-    ];
-    for (orm, command) in programs {
-        if let Some(command) = command {
-            assert_eq!(day(&gateway, orm, command, false).await, said, "{orm}");
-        }
     }
 }

@@ -172,7 +172,12 @@ async fn values_and_data_of_16_mb_pass_and_a_text_of_it_is_refused_in_form() {
         "parameters 2 {size} {size}\ncopied True\nliteral 42501 HP-DENIED: Not executed. not here\nusable 7\n"
     );
     assert!(said.starts_with(&expected), "{said}\nexpected {expected}");
-    assert!(said.contains("too large"), "{said}");
+    // Whatever was still on its way, the reason arrives.
+    assert_eq!(
+        said.matches("too large 08P01 True True\n").count(),
+        2,
+        "{said}"
+    );
 }
 
 /// With caps and a budget that fit, the text is read to its end like any other.

@@ -367,7 +367,7 @@ async fn names_in_a_database_of_another_encoding_are_told_apart_or_not_known() {
         return;
     };
     let long = |end: &str| format!("{}{end}", "é".repeat(40));
-    let cases: [(&str, Vec<Step>); 4] = [
+    let cases: [(&str, Vec<Step>); 5] = [
         // Two names there, one where they are cut at 63 bytes.
         (
             "LATIN1",
@@ -405,6 +405,13 @@ async fn names_in_a_database_of_another_encoding_are_told_apart_or_not_known() {
                 run("\u{a6}"),
             ],
         ),
+        // What is a string here ends there at the second tag.
+        (
+            "EUC_JP",
+            vec![vec![q(
+                "SELECT $\u{a6}$a$\u{ffe4}$; DELETE FROM victims; --$\u{a6}$",
+            )]],
+        ),
     ];
     for (number, (encoding, steps)) in cases.into_iter().enumerate() {
         let mut database = server.database();
@@ -423,4 +430,51 @@ async fn names_in_a_database_of_another_encoding_are_told_apart_or_not_known() {
         let left = database.value("SELECT count(*) FROM victims");
         assert_eq!(left, "2", "{encoding}: {said}");
     }
+}
+
+/// A rule names a table that is not ASCII; the server knows it by a name that is cut elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_in_a_database_of_another_encoding_is_not_taken_for_another() {
+    let Some(server) = need!(PgServer::shared(), "postgresql") else {
+        return;
+    };
+    let open = "é".repeat(31);
+    let secret = format!("{open}xé");
+    let mut database = server.database();
+    let name = format!("{}_latin", database.name);
+    let make = format!(
+        "CREATE DATABASE {name} ENCODING 'LATIN1' TEMPLATE template0 OWNER {}",
+        database.user
+    );
+    server.superuser("postgres").run(&make).unwrap_done();
+    database.name = name;
+    let tables = format!(
+        "CREATE TABLE \"{open}\" (x text); CREATE TABLE \"{secret}\" (x text);
+         INSERT INTO \"{secret}\" VALUES ('canary-91be')"
+    );
+    database.direct().run(&tables).unwrap_done();
+    let rules = format!(
+        "[[rule]]\nname = \"open\"\nmatch = {{ classes = [\"read\"], objects = [\"{open}\"], \
+         confidence = \"proven\" }}\nallow = true\n"
+    );
+    let settings = Settings {
+        rules,
+        ..Settings::default()
+    };
+    let gateway = Gateway::with(&database, settings).await;
+    let mut stream = gateway.wire(&gateway.agent("ada")).await;
+    let steps = vec![
+        vec![q(&format!("SELECT * FROM \"{secret}\""))],
+        vec![q(&format!(
+            "SELECT * FROM U&\"{}x\\00e9\"",
+            "\\00e9".repeat(31)
+        ))],
+        vec![q(&format!("COPY \"{secret}\" TO STDOUT"))],
+    ];
+    let said = play(&mut stream, 0, steps).await;
+    assert_eq!(said.matches("HP-DENIED").count(), 3, "{said}");
+    assert!(
+        !gateway.tap.saw(&secret) && !gateway.tap.saw("00e9"),
+        "{said}"
+    );
 }

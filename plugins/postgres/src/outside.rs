@@ -10,7 +10,7 @@ use crate::classify::{Limits, Protected, Settings, classify_protecting as judge,
 use crate::options::cap;
 
 /// Fields: `sql`, `mode` (`simple` or `extended`), and `settings.NAME` for the
-/// session's `client_encoding` and `standard_conforming_strings`; `protected` and
+/// session's `client_encoding`, `standard_conforming_strings` and `server_encoding`; `protected` and
 /// `protected_set`, as a session has them, and `settings.max_statement` and the other
 /// caps of a target. Others are ignored.
 ///
@@ -32,6 +32,7 @@ pub fn classify(input: Vec<(String, Vec<u8>)>) -> Result<Command, String> {
             "mode" if matches!(text.as_str(), "simple" | "extended") => {}
             "mode" => return Err(format!("`mode` is `simple` or `extended`, not `{text}`")),
             "settings.client_encoding" => settings.client_encoding_utf8 = is_utf8(&text),
+            "settings.server_encoding" => settings.server_encoding_utf8 = is_utf8(&text),
             "settings.standard_conforming_strings" => {
                 settings.standard_conforming_strings = text.eq_ignore_ascii_case("on");
             }

@@ -144,11 +144,31 @@ impl Call<'_> {
     }
 }
 
+/// As much of an answer as is kept, to know the plugin again by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Actions(usize),
+    Fault,
+    /// Rare and short: what is told to a client that waits, or at the end.
+    Bytes(Vec<u8>),
+}
+
+impl Reply {
+    pub(crate) fn answer(&self) -> Answer {
+        match self {
+            Self::Event(Ok(actions)) => Answer::Actions(actions.len()),
+            Self::Event(Err(_)) => Answer::Fault,
+            Self::Bytes(bytes) => Answer::Bytes(bytes.clone()),
+        }
+    }
+}
+
 /// All calls of an instance, from its first.
 #[derive(Debug)]
 pub(crate) struct Memo {
     pub(crate) setup: Setup,
-    pub(crate) calls: Vec<Call<'static>>,
+    /// The answer is absent where none came.
+    pub(crate) calls: Vec<(Call<'static>, Option<Answer>)>,
     bytes: usize,
 }
 
@@ -169,9 +189,16 @@ impl Memo {
         self.bytes = self.bytes.saturating_add(call.size());
         let fits = self.bytes <= MOST;
         if fits {
-            self.calls.push(call.kept());
+            self.calls.push((call.kept(), None));
         }
         fits
+    }
+
+    /// What the last call was answered with.
+    pub(crate) fn answered(&mut self, reply: &Reply) {
+        if let Some((_, answer)) = self.calls.last_mut() {
+            *answer = Some(reply.answer());
+        }
     }
 
     /// No call is expected for a while.

@@ -23,6 +23,9 @@ use crate::plugin::Plugin;
 /// them and nothing of the plugin.
 const LARGE: usize = 64 << 10;
 
+/// Of an instance that was made again.
+const FICKLE: &str = "told the same again it answered otherwise: a plugin must be deterministic";
+
 pub struct Session {
     plugin: Plugin,
     /// Absent once its memory cannot be trusted, and while it rests.
@@ -244,12 +247,20 @@ impl Session {
         {
             self.memo = None;
         }
-        instance
-            .tell(&self.plugin, call)
-            .map_err(|error| self.give_up(error))
+        match instance.tell(&self.plugin, call) {
+            Ok(reply) => {
+                if let Some(memo) = &mut self.memo {
+                    memo.answered(&reply);
+                }
+                Ok(reply)
+            }
+            Err(error) => Err(self.give_up(error)),
+        }
     }
 
-    /// Makes the instance again. What it answers now was carried out back then.
+    /// Makes the instance again. What it answers now was carried out back then, and is
+    /// looked at only to see that it is the same plugin in the same state: one that answers
+    /// otherwise may not go on where the other one stood.
     fn wake(&mut self, answers: Answers) -> Result<(), PluginError> {
         let Some(memo) = &self.memo else {
             return Ok(());
@@ -259,8 +270,11 @@ impl Session {
             .plugin
             .instance(setup, Guest::recalling(answers))
             .and_then(|mut instance| {
-                for call in &memo.calls {
-                    instance.tell(&self.plugin, call)?;
+                for (call, answer) in &memo.calls {
+                    let again = instance.tell(&self.plugin, call)?.answer();
+                    if answer.as_ref().is_some_and(|answer| *answer != again) {
+                        return Err(self.plugin.misbehaved(FICKLE.to_owned()));
+                    }
                 }
                 instance.store.data_mut().speak();
                 Ok(instance)
@@ -299,5 +313,50 @@ impl fmt::Debug for Session {
             .field("plugin", &self.plugin)
             .field("over", &self.over)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::NoAuth;
+    use crate::{Engine, Limits};
+
+    /// What is told to the instance that is made again is changed here, as if the plugin had
+    /// a clock or a coin after all.
+    #[test]
+    fn a_plugin_that_answers_otherwise_when_it_is_told_the_same_goes_on_no_further() {
+        let test = std::env::current_exe().unwrap();
+        let out = test.ancestors().nth(3).unwrap().join("plugins");
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile");
+        let built = holdpoint_plugin_build::build(&dir, &out).unwrap();
+        let engine = Engine::new(Limits::default(), None).unwrap();
+        let plugin = engine
+            .load(&std::fs::read(built.path).unwrap(), None)
+            .unwrap();
+        for (deed, fickle) in [("nothing", false), ("chatter", true), ("fault", true)] {
+            let setup = Setup {
+                settings: vec![("do".to_owned(), String::new())],
+                client_tls: true,
+                entropy: [7; 32],
+            };
+            let mut session = plugin.session(setup, Box::new(NoAuth)).unwrap();
+            session.open().unwrap();
+            let frame = |seq| {
+                [Frame {
+                    seq,
+                    kind: None,
+                    body: bytes::Bytes::from_static(b"go"),
+                }]
+            };
+            session.on_frames(Side::Client, &frame(1)).unwrap();
+            let memo = session.memo.as_mut().unwrap();
+            memo.setup.settings[0].1 = deed.to_owned();
+            session.rest(None);
+            let next = session.on_frames(Side::Client, &frame(2));
+            let said = next.map(|_| ()).map_err(|error| error.to_string());
+            let says = matches!(&said, Err(said) if said.contains("deterministic"));
+            assert_eq!(says, fickle, "{deed}: {said:?}");
+        }
     }
 }

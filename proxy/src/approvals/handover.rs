@@ -99,10 +99,9 @@ impl Approvals {
             rule: draft.rule.clone(),
             by: by.clone(),
         };
-        let session = own.session.clone();
         let given = Entry::Given { word: word.clone() };
         if let Err(error) = self
-            .record(Some(session.clone()), given, Durability::Synced)
+            .record(Some(own.session.clone()), given, Durability::Synced)
             .await
         {
             // It may or may not lie there: nobody uses it any more.

@@ -2,7 +2,7 @@
 //!
 //! Held commands are withdrawn first. Then the client is told, if it can be; what
 //! was promised to it still leaves, in order. The record's last line comes when nothing
-//! more can happen.
+//! more can happen. Then the client is given the time to read it: see [`hear_out`].
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -10,15 +10,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdpoint_core::gate::Input;
 use holdpoint_core::record::{Close, Durability, Entry, NewRecord};
-use tokio::io::AsyncWriteExt as _;
-use tokio::time::timeout;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Session;
 use super::end::End;
 use super::journal::After;
+use super::registry::Place;
+use crate::transport::Duplex;
 
 /// For a client that does not read what it is told.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// For a client that is still sending when it is told that the session is over.
+const HEAR_OUT: Duration = Duration::from_secs(2);
+/// Silence after which nothing more is expected: more than most round trips.
+const SILENCE: Duration = Duration::from_millis(250);
+/// What it may still send in that time. Thrown away as it comes, so this costs no memory.
+const HEARD: usize = 64 << 20;
+/// As [`HEARD`], of somebody who has not said yet who it is.
+const HEARD_OF_A_STRANGER: usize = 1 << 20;
 
 impl Session {
     pub(super) async fn finish(mut self: Box<Self>, end: End) {
@@ -65,7 +76,22 @@ impl Session {
                 let _ = timeout(PATIENCE, upstream.close()).await;
             }
         }
-        let _ = timeout(PATIENCE, self.client.shutdown()).await;
+        let told = timeout(PATIENCE, self.client.shutdown()).await;
+        if told.is_ok_and(|done| done.is_ok()) && end.denial().is_some() {
+            let most = match self.principal {
+                Some(_) => HEARD,
+                None => HEARD_OF_A_STRANGER,
+            };
+            let (mut client, place) = self.leave();
+            hear_out(&mut client, most).await;
+            drop(place);
+        }
+    }
+
+    /// Gives up all but the connection, and what makes it count among those there are.
+    fn leave(self: Box<Self>) -> (Duplex, Place) {
+        let Self { client, place, .. } = *self;
+        (client, place)
     }
 
     fn log_end(&self, end: &End) {
@@ -149,4 +175,22 @@ impl Session {
             tracing::error!(%error, "the session's end is not recorded");
         }
     }
+}
+
+/// Reads and throws away what the client still sends, until it closes too.
+///
+/// A connection that is closed with bytes unread is reset, and a reset takes from the
+/// client what it was told last: instead of the reason it would see a network error.
+async fn hear_out(client: &mut Duplex, most: usize) {
+    let by = Instant::now() + HEAR_OUT;
+    let mut buffer = vec![0; 16 * 1024];
+    let mut heard = 0;
+    while heard < most {
+        let silence = by.min(Instant::now() + SILENCE);
+        match timeout_at(silence, client.read(&mut buffer)).await {
+            Ok(Ok(count)) if count > 0 => heard += count,
+            _ => return,
+        }
+    }
+    tracing::debug!(heard, "the client still sends, and is cut off");
 }

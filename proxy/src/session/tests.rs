@@ -338,6 +338,77 @@ async fn a_refusal_lets_the_declared_message_out_once_and_no_other_bytes() {
     undo_ends_it(scene).await;
 }
 
+/// Something for which the session is ended and the client told.
+async fn told_the_end(scene: &mut Scene) {
+    scene
+        .client
+        .write_all(&frame(b'Q', b"evil pass"))
+        .await
+        .unwrap();
+    // It is told, and then that nothing more comes.
+    let mut said = Vec::new();
+    timeout(SOON, scene.client.read_to_end(&mut said))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(said.starts_with(b"X"), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_still_sends_is_heard_out_before_it_is_cut_off() {
+    let mut scene = Scene::start().await;
+    scene.log_in().await;
+    told_the_end(&mut scene).await;
+    tokio::time::pause();
+    // Twenty times what the connection holds.
+    for _ in 0..20 {
+        scene.client.write_all(&[b'x'; 1 << 16]).await.unwrap();
+    }
+    let before = tokio::time::Instant::now();
+    drop(scene.client);
+    scene.task.await.unwrap();
+    assert!(
+        before.elapsed() < Duration::from_millis(100),
+        "waits for who has left"
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_never_closes_is_cut_off() {
+    let mut scene = Scene::start().await;
+    scene.log_in().await;
+    told_the_end(&mut scene).await;
+    tokio::time::pause();
+    let before = tokio::time::Instant::now();
+    scene.task.await.unwrap();
+    assert!(before.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_client_that_never_stops_is_cut_off_by_time_and_by_size() {
+    // By drops, and by as much as goes in.
+    for (size, pause) in [(1, 100), (1 << 16, 0)] {
+        let mut scene = Scene::start().await;
+        scene.log_in().await;
+        told_the_end(&mut scene).await;
+        tokio::time::pause();
+        let before = tokio::time::Instant::now();
+        let mut sent = 0;
+        while scene.client.write_all(&vec![b'x'; size]).await.is_ok() {
+            sent += size;
+            if pause > 0 {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+            let took = before.elapsed();
+            assert!(sent < 80 << 20 && took < Duration::from_secs(3), "{sent}");
+        }
+        scene.task.await.unwrap();
+        let most = if pause == 0 { 60 << 20 } else { 15 };
+        assert!(sent > most, "{sent}");
+        tokio::time::resume();
+    }
+}
+
 #[tokio::test]
 async fn a_journal_that_fails_ends_the_session_with_nothing_sent() {
     let mut scene = Scene::start().await;

@@ -1,12 +1,11 @@
 // What a Node program does in a day, through one connection.
 //
-// Usage: node matrix.mjs MODULES pg|sequelize. What each line must say is in
-// tests/it/drivers.rs; the second only sets up as an ORM does and reads its tables.
+// Usage: node matrix.mjs MODULES. What each line must say is in tests/it/drivers.rs.
 
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
-const [modules, which] = process.argv.slice(2);
+const modules = process.argv[2];
 const require = createRequire(`${modules}/`);
 const options = {
   host: process.env.PGHOST,
@@ -57,26 +56,4 @@ async function pg() {
   await client.end();
 }
 
-async function sequelize() {
-  const { Sequelize, DataTypes } = require("sequelize");
-  const orm = new Sequelize("shop", "agent", process.env.PGPASSWORD, {
-    ...options,
-    dialect: "postgres",
-    dialectModule: require("pg"),
-    dialectOptions: { ssl: options.ssl },
-    logging: false,
-  });
-  await orm.authenticate();
-  const tables = await orm.getQueryInterface().showAllTables();
-  say("tables", ...tables.map((table) => table.tableName ?? table).sort());
-  const columns = await orm.getQueryInterface().describeTable("invoices");
-  say("columns", ...Object.keys(columns));
-  say("key", ...Object.keys(columns).filter((name) => columns[name].primaryKey));
-  const fields = { id: { type: DataTypes.INTEGER, primaryKey: true }, customer: DataTypes.TEXT };
-  const Invoice = orm.define("invoice", fields, { tableName: "invoices", timestamps: false });
-  say("rows", await Invoice.count());
-  say("rows", await orm.transaction((transaction) => Invoice.count({ transaction })));
-  await orm.close();
-}
-
-await { pg, sequelize }[which]();
+await pg();

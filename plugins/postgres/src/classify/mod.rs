@@ -93,6 +93,8 @@ impl Class {
 pub(crate) struct Settings {
     pub client_encoding_utf8: bool,
     pub(crate) standard_conforming_strings: bool,
+    /// The database's own encoding, which no session can change.
+    pub(crate) server_encoding_utf8: bool,
 }
 
 impl Default for Settings {
@@ -100,6 +102,7 @@ impl Default for Settings {
         Self {
             client_encoding_utf8: true,
             standard_conforming_strings: true,
+            server_encoding_utf8: true,
         }
     }
 }
@@ -282,7 +285,7 @@ pub(crate) fn classify_protecting(
     protected: Option<&Protected>,
 ) -> Analysis {
     match admit(text, settings) {
-        Ok(text) => run(text, limits, None, protected),
+        Ok(text) => run(text, settings, limits, None, protected),
         Err(refused) => Analysis {
             secrets: secrets::unread(text),
             ..refused
@@ -296,14 +299,16 @@ pub(crate) fn classify_protecting(
 pub(crate) struct Classifier {
     texts: Cache<Analysis>,
     statements: Cache<Statement>,
+    settings: Settings,
     limits: Limits,
     protected: Option<Protected>,
 }
 
 impl Classifier {
     /// Within these limits, and says of each statement also what it shows of `protected`.
-    pub(crate) fn new(limits: Limits, protected: Option<Protected>) -> Self {
+    pub(crate) fn new(settings: Settings, limits: Limits, protected: Option<Protected>) -> Self {
         Self {
+            settings,
             limits,
             protected,
             ..Self::default()
@@ -316,10 +321,11 @@ impl Classifier {
 
     /// Same answer as [`classify`] under the settings that a session is held to.
     pub(crate) fn classify(&mut self, text: &[u8]) -> Rc<Analysis> {
-        match admit(text, &Settings::default()) {
+        match admit(text, &self.settings) {
             Ok(text) => self.texts.get_or(text, |text| {
                 let cache = Some(&mut self.statements);
-                run(text, &self.limits, cache, self.protected.as_ref())
+                let protected = self.protected.as_ref();
+                run(text, &self.settings, &self.limits, cache, protected)
             }),
             Err(refused) => Rc::new(Analysis {
                 secrets: secrets::unread(text),
@@ -344,6 +350,7 @@ fn admit<'t>(text: &'t [u8], settings: &Settings) -> Result<&'t str, Analysis> {
 
 fn run(
     text: &str,
+    settings: &Settings,
     limits: &Limits,
     mut cache: Option<&mut Cache<Statement>>,
     protected: Option<&Protected>,
@@ -361,6 +368,9 @@ fn run(
         Ok(tokens) => tokens,
         Err(error) => return unread(&error.to_string()),
     };
+    if !settings.server_encoding_utf8 && tokens.iter().any(|token| names::may_differ(text, token)) {
+        return unread("a name that is not ASCII, in a database that is not UTF8");
+    }
     let pieces = shape::split(text, &tokens);
     let secrets = pieces
         .iter()
@@ -427,9 +437,13 @@ fn judge(judged: &str) -> Statement {
     if let Some(statement) = special(judged, &tokens) {
         return statement;
     }
-    let Some(statement) = syntax::judge(judged) else {
+    let Some(mut statement) = syntax::judge(judged) else {
         return Statement::unknown("the statement cannot be parsed");
     };
+    if statement.objects.iter().any(settings::is_written) {
+        statement.effects.push("parser_setting");
+        statement.reject = Some(settings::WRITTEN.to_owned());
+    }
     let sort = witness::witness(judged, &tokens);
     let agreed = match statement.class {
         Class::Session => sort == Sort::Session,

@@ -2,6 +2,8 @@
 
 use squawk_syntax::{SyntaxKind, SyntaxNode, SyntaxToken};
 
+use super::lexer::{Kind, Token};
+
 const MAX_NAME: usize = 63;
 
 /// A name of one or more parts, the last being the object's own.
@@ -112,6 +114,34 @@ fn cut(mut name: String) -> String {
     name
 }
 
+/// Whether a server that keeps text in another encoding may read this name, or the tag
+/// around a string, as another one than it is here. It cuts names at 63 bytes of its own,
+/// may know more capital letters, and some encodings have one character for two: the
+/// end of `$¦$` may be `$￤$`. What is between quotes is no name.
+pub(crate) fn may_differ(text: &str, token: &Token) -> bool {
+    let spelled = token.text(text);
+    match token.kind {
+        // It may spell anything.
+        Kind::UnicodeName => true,
+        Kind::DollarStr => {
+            let tag = spelled.split('$').nth(1);
+            tag.is_none_or(|tag| !tag.is_ascii())
+        }
+        kind => !kind.is_string() && !spelled.is_ascii(),
+    }
+}
+
+/// A pattern over names that are cut as the server cuts them: what is longer than a name
+/// can be stands for the names that are its beginning.
+pub(crate) fn cut_pattern(pattern: &str) -> String {
+    let plain = pattern.split('*').next().unwrap_or_default();
+    if plain.len() > MAX_NAME {
+        cut(plain.to_owned())
+    } else {
+        pattern.to_owned()
+    }
+}
+
 /// `\0061`, `\+000061` and `\\`, pairs of surrogates included.
 fn decode(text: &str, escape: char) -> Option<String> {
     let mut out = String::with_capacity(text.len());
@@ -181,6 +211,15 @@ mod tests {
             Some("\u{1f600}")
         );
         assert_eq!(fold("U&\"\\D83Dx\"", '\\'), None);
+    }
+
+    #[test]
+    fn a_pattern_longer_than_a_name_is_cut_as_the_name_is() {
+        let long = format!("salary_{}", "x".repeat(60));
+        assert_eq!(cut_pattern(&long), long[..63]);
+        assert_eq!(cut_pattern(&format!("{long}*")), long[..63]);
+        assert_eq!(cut_pattern("sal*"), "sal*");
+        assert_eq!(cut_pattern(&format!("*{long}")), format!("*{long}"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Server settings that a session may change without asking, and the two that
 //! it must never change.
 
+use super::Object;
 use super::lexer::{Kind, Token};
 
 /// What a change of a setting means.
@@ -63,6 +64,21 @@ pub(crate) fn refused(name: &str) -> String {
         "`{}` is pinned: it decides where literals end. Leave client_encoding at UTF8 and standard_conforming_strings on",
         name.to_ascii_lowercase()
     )
+}
+
+/// Why a write to the view of the settings is refused. It looks like one to a table, everybody
+/// may do it, and it sets what it will: also what is pinned, and who the session is.
+pub(crate) const WRITTEN: &str =
+    "`pg_settings` is not written to, since that changes settings of any name: use SET";
+
+/// Whether an object is the view of the settings, and more than read.
+pub(crate) fn is_written(object: &Object) -> bool {
+    object.name == "pg_settings"
+        && object.access != "read"
+        && object
+            .schema
+            .as_deref()
+            .is_none_or(|schema| schema == "pg_catalog")
 }
 
 /// Settings that change where literals end.
@@ -182,6 +198,35 @@ mod tests {
             change("standard_conforming_strings", Some("o")),
             Change::Refused
         );
+    }
+
+    #[test]
+    fn the_view_of_the_settings_is_not_written_to() {
+        let refused = |text: &str| {
+            let limits = crate::classify::Limits::default();
+            let settings = crate::classify::Settings::default();
+            let analysis = crate::classify::classify(text.as_bytes(), &settings, &limits);
+            analysis.reject.is_some()
+        };
+        for text in [
+            "UPDATE pg_settings SET setting = 'off' WHERE name = 'standard_conforming_strings'",
+            "UPDATE ONLY pg_catalog.\"pg_settings\" SET setting = $1 WHERE name = $2",
+            "UPDATE U&\"pg!005fsettings\" UESCAPE '!' AS s SET setting = 'x'",
+            "WITH a AS (UPDATE PG_SETTINGS SET setting = 'x' RETURNING 1) SELECT * FROM a",
+            "PREPARE p AS UPDATE pg_settings SET setting = 'x'",
+            "EXPLAIN ANALYZE UPDATE pg_settings SET setting = 'x'",
+            "SELECT 1; UPDATE pg_settings SET setting = 'x'",
+            "MERGE INTO pg_settings USING t ON true WHEN MATCHED THEN UPDATE SET setting = 'x'",
+        ] {
+            assert!(refused(text), "{text}");
+        }
+        for text in [
+            "SELECT * FROM pg_settings",
+            "UPDATE t SET a = (SELECT setting FROM pg_settings LIMIT 1)",
+            "UPDATE app.pg_settings SET setting = 'x'",
+        ] {
+            assert!(!refused(text), "{text}");
+        }
     }
 
     #[test]

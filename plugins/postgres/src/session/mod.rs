@@ -1,6 +1,7 @@
 //! One session: login first, then commands.
 
 pub(crate) mod context;
+mod decide;
 pub(crate) mod names;
 pub(crate) mod pending;
 mod plan;

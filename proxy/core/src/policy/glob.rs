@@ -2,6 +2,9 @@
 
 use crate::command::Object;
 
+/// PostgreSQL keeps 63 bytes of a name, and no part of a character of up to four.
+const MAY_BE_CUT: usize = 60;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Glob(String);
 
@@ -14,16 +17,24 @@ impl Glob {
         fits(self.0.as_bytes(), text.as_bytes())
     }
 
+    /// As [`Glob::fits`], also where a target keeps only the beginning of long names: a name
+    /// that may have been cut is what the pattern was written for.
+    fn fits_cut(&self, text: &str) -> bool {
+        let plain = self.0.split('*').next().unwrap_or_default();
+        self.fits(text)
+            || (text.len() >= MAY_BE_CUT && plain.len() > text.len() && plain.starts_with(text))
+    }
+
     /// A function's name may or may not have its schema. To tighten, the bare name is enough.
     pub(super) fn fits_function(&self, name: &str, loosen: bool) -> bool {
+        if loosen {
+            return self.fits(name);
+        }
         let bare = name.rsplit_once('.').map_or(name, |(_, bare)| bare);
-        self.fits(name)
-            || (!loosen
-                && (self.fits(bare)
-                    || self
-                        .0
-                        .rsplit_once('.')
-                        .is_some_and(|(_, p)| fits(p.as_bytes(), name.as_bytes()))))
+        let any_schema = |(_, pattern): (&str, &str)| Self::new(pattern).fits_cut(name);
+        self.fits_cut(name)
+            || self.fits_cut(bare)
+            || self.0.rsplit_once('.').is_some_and(any_schema)
     }
 }
 
@@ -56,10 +67,16 @@ impl ObjectGlob {
     pub(super) fn fits(&self, object: &Object, loosen: bool) -> bool {
         let schema = match (&self.schema, &object.schema) {
             (None, _) => true,
-            (Some(glob), Some(schema)) => glob.fits(schema),
+            (Some(glob), Some(schema)) if loosen => glob.fits(schema),
+            (Some(glob), Some(schema)) => glob.fits_cut(schema),
             (Some(glob), None) => !loosen || glob.0 == "*",
         };
-        (schema && self.name.fits(&object.name)) || (!loosen && self.fits_joined(object))
+        let name = if loosen {
+            self.name.fits(&object.name)
+        } else {
+            self.name.fits_cut(&object.name)
+        };
+        (schema && name) || (!loosen && self.fits_joined(object))
     }
 
     /// Names may have dots of their own; where those are does not help to evade a rule.
@@ -133,6 +150,38 @@ mod tests {
         assert!(ObjectGlob::new("*.secrets").fits(&object(None, "secrets"), true));
         assert!(ObjectGlob::new("secrets").fits(&object(Some("x"), "secrets"), true));
         assert!(!glob.fits(&object(Some("audit"), "secrets"), false));
+    }
+
+    #[test]
+    fn a_name_that_the_target_cut_is_denied_by_the_pattern_for_the_whole_and_allowed_by_none() {
+        let whole = format!("payroll_{}", "x".repeat(56));
+        let cut = object(Some("public"), &whole[..63]);
+        for pattern in [
+            whole.clone(),
+            format!("public.{whole}"),
+            format!("{whole}*"),
+        ] {
+            let glob = ObjectGlob::new(&pattern);
+            assert!(glob.fits(&cut, false), "{pattern}");
+            assert!(!glob.fits(&cut, true), "{pattern}");
+            let short = object(Some("public"), "payroll_x");
+            assert!(!glob.fits(&short, false), "{pattern}");
+        }
+        for (pattern, name) in [
+            (whole.clone(), whole[..63].to_owned()),
+            (format!("hr.{whole}"), whole[..63].to_owned()),
+            (whole.clone(), format!("hr.{}", &whole[..63])),
+            (format!("hr.{whole}"), format!("hr.{}", &whole[..63])),
+        ] {
+            assert!(
+                Glob::new(&pattern).fits_function(&name, false),
+                "{pattern} {name}"
+            );
+            assert!(
+                !Glob::new(&pattern).fits_function(&name, true),
+                "{pattern} {name}"
+            );
+        }
     }
 
     #[test]

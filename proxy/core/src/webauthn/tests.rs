@@ -126,6 +126,44 @@ fn all_kinds_of_keys_verify() {
     refused(&signed, WebauthnError::Signature);
 }
 
+/// The key of the identity tests, in PKCS#1.
+const RSA: &str = include_str!("../../../src/identity/testdata/rsa2048.pem");
+
+#[test]
+fn a_good_rsa_signature_counts_and_one_of_other_bytes_or_another_padding_does_not() {
+    use base64::engine::general_purpose::STANDARD;
+    use ring::rsa::{KeyPair, PublicKeyComponents};
+    use ring::signature::{RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RsaEncoding};
+
+    let body: String = RSA.lines().filter(|line| !line.contains("--")).collect();
+    let pair = KeyPair::from_der(&STANDARD.decode(body).unwrap()).unwrap();
+    let sign = |padding: &'static dyn RsaEncoding, message: &[u8]| {
+        let mut signature = vec![0; pair.public().modulus_len()];
+        let random = ring::rand::SystemRandom::new();
+        pair.sign(padding, &random, message, &mut signature)
+            .unwrap();
+        URL_SAFE_NO_PAD.encode(signature)
+    };
+    let public = PublicKeyComponents::<Vec<u8>>::from(pair.public());
+    let mut signed = Authenticator::new().signs(&ASKED, "n");
+    let mut message = bytes(&signed.authenticator_data).unwrap();
+    message.extend_from_slice(&Sha256::digest(bytes(&signed.client_data).unwrap()));
+    signed.credential.key = PublicKey::Rs256 {
+        n: URL_SAFE_NO_PAD.encode(&public.n),
+        e: URL_SAFE_NO_PAD.encode(&public.e),
+    };
+    signed.signature = sign(&RSA_PKCS1_SHA256, &message);
+    assert_eq!(signed.check(&ASKED), Ok(Counter(1)));
+    for signature in [
+        sign(&RSA_PKCS1_SHA256, b"something else"),
+        sign(&RSA_PKCS1_SHA512, &message),
+        sign(&RSA_PSS_SHA256, &message),
+    ] {
+        signed.signature = signature;
+        refused(&signed, WebauthnError::Signature);
+    }
+}
+
 #[test]
 fn a_counter_rises_or_stays_nothing() {
     let may = |a, b| Counter(a).may_become(Counter(b));

@@ -72,10 +72,10 @@ impl Protected {
             .lines()
             .filter(|line| !line.is_empty())
             .map(|line| {
-                let mut parts = line.rsplitn(3, '.');
-                let column = parts.next().unwrap_or("*").into();
-                let table = parts.next().map(str::to_owned);
-                let schema = parts.next().map(str::to_owned);
+                let mut parts = line.rsplitn(3, '.').map(names::cut_pattern);
+                let column = parts.next().unwrap_or_else(|| "*".to_owned()).into();
+                let table = parts.next();
+                let schema = parts.next();
                 Pattern {
                     schema,
                     table,

@@ -185,3 +185,24 @@ fn without_protected_columns_nothing_is_said() {
             .all(|(name, _)| *name != FACT)
     );
 }
+
+#[test]
+fn a_pattern_longer_than_a_name_protects_what_the_server_made_of_it() {
+    let long = format!("salary_{}", "x".repeat(60));
+    let cut = &long[..63];
+    for patterns in [long.clone(), format!("public.customers.{long}")] {
+        for text in [
+            format!("SELECT max({long}) FROM customers"),
+            format!("SELECT {cut} || '' FROM customers"),
+        ] {
+            assert_eq!(
+                exposures(&patterns, &text)[0],
+                Exposure::Used,
+                "{patterns} {text}"
+            );
+        }
+    }
+    let table = format!("{long}.ssn");
+    let text = format!("SELECT max(ssn) FROM {cut}");
+    assert_eq!(exposures(&table, &text)[0], Exposure::Used);
+}

@@ -422,7 +422,19 @@ fn a_name_that_a_server_may_take_for_another_one_is_not_known() {
         "PREPARE \"{long}xa\" AS SELECT 1; EXECUTE \"{long}xb\""
     ))]));
     let submitted = host.submitted.last().unwrap();
-    assert_eq!(submitted.operations[1].class, "unknown");
+    assert_eq!(submitted.operations[0].class, "unknown");
+    // What is between quotes is no name.
+    for (text, class) in [
+        ("SELECT 'é', $a$é$a$ -- é", "read"),
+        ("SELECT 1 AS é", "unknown"),
+        ("SELECT $é$a$é$", "unknown"),
+        ("SELECT 1 AS U&\"a\"", "unknown"),
+    ] {
+        let mut host = Host::logged_in();
+        host.play(client(&[q(text)]));
+        let submitted = host.submitted.last().unwrap();
+        assert_eq!(submitted.operations[0].class, class, "{text}");
+    }
 }
 
 fn units() -> impl Strategy<Value = Vec<Message>> {

@@ -5,20 +5,19 @@
 
 mod handover;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
 
-use super::report::Unreviewed;
-use crate::approval::{BreakGlass, Draft, Reach, Reviewer, SignIn, Verdict, Vote, same_person};
-use crate::decision::{Hold, Outcome, Step};
-use crate::id::{ApprovalId, CommandId, Digest, SessionId};
-use crate::principal::{Identity, Principal};
-use crate::record::CommandEntry;
-
+use super::commands::{Commands, Stage};
 use super::keys::Keys;
+use super::known::Known;
+use super::report::Unreviewed;
+use crate::approval::{BreakGlass, Draft, Reach, Reviewer, Verdict, Vote};
+use crate::decision::{Hold, Step};
+use crate::id::{ApprovalId, CommandId, Digest, SessionId};
+use crate::principal::Identity;
 
 /// Clocks of the hold's and the settlement's record are read apart.
-const SLACK_NS: u64 = 1_000_000_000;
+pub(super) const SLACK_NS: u64 = 1_000_000_000;
 
 /// All approvals that can still change.
 #[derive(Debug, Default)]
@@ -52,55 +51,6 @@ struct Broken {
     rule: String,
 }
 
-#[derive(Debug)]
-struct Known {
-    digest: Digest,
-    behind: Vec<Identity>,
-    hold: Hold,
-    rule: String,
-    session: SessionId,
-    /// Number of the process, and its monotonic clock at the hold.
-    opened: (u64, u64),
-    /// The current step, from 0, and when it began.
-    step: usize,
-    since: (u64, u64),
-    escalated: bool,
-    justified: bool,
-    /// Of all steps, and from where on they are of the current one.
-    approvals: Vec<Vote>,
-    turn: usize,
-    /// Who broke the glass.
-    broken: Option<Identity>,
-    denied: bool,
-    approved: bool,
-}
-
-/// A session's commands that have no end yet.
-#[derive(Debug)]
-pub(super) struct Commands {
-    behind: Vec<Identity>,
-    last: u64,
-    count: u64,
-    unfinished: BTreeMap<CommandId, Command>,
-}
-
-#[derive(Debug)]
-struct Command {
-    digest: Digest,
-    /// That decided it, where it is held.
-    rule: String,
-    stage: Stage,
-    /// The window of which it has a turn.
-    claimed: Option<ApprovalId>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Stage {
-    Allowed,
-    Held(Box<Hold>),
-    Forwarded,
-}
-
 pub(super) type Checked = Result<(), String>;
 
 /// One [`crate::record::Entry::Claimed`].
@@ -109,108 +59,6 @@ pub(super) struct Claim<'a> {
     pub(super) command: CommandId,
     pub(super) digest: &'a Digest,
     pub(super) number: u64,
-}
-
-impl Commands {
-    pub(super) fn new(principal: &Principal) -> Self {
-        Self {
-            behind: principal.behind().cloned().collect(),
-            last: 0,
-            count: 0,
-            unfinished: BTreeMap::new(),
-        }
-    }
-
-    pub(super) fn count(&self) -> u64 {
-        self.count
-    }
-
-    pub(super) fn command(&mut self, entry: &CommandEntry) -> Checked {
-        self.count += 1;
-        let in_order = entry.id.0 > self.last;
-        self.last = self.last.max(entry.id.0);
-        let stage = match &entry.decision.outcome {
-            Outcome::Allow => Some(Stage::Allowed),
-            Outcome::Hold(hold) => Some(Stage::Held(Box::new(hold.clone()))),
-            // Nothing may happen to it any more, so it need not be remembered.
-            Outcome::Deny { .. } => None,
-        };
-        if let Some(stage) = stage {
-            let digest = entry.digest;
-            let claimed = None;
-            let rule = match &stage {
-                Stage::Held(_) => entry.decision.rule.clone(),
-                _ => String::new(),
-            };
-            self.unfinished.insert(
-                entry.id,
-                Command {
-                    digest,
-                    rule,
-                    stage,
-                    claimed,
-                },
-            );
-        }
-        if in_order {
-            Ok(())
-        } else {
-            Err(format!("command {} comes again or late", entry.id))
-        }
-    }
-
-    pub(super) fn refused(&mut self, command: CommandId) {
-        self.unfinished.remove(&command);
-    }
-
-    pub(super) fn unknown(&mut self, command: CommandId) -> Checked {
-        match self.unfinished.remove(&command) {
-            Some(Command {
-                stage: Stage::Allowed | Stage::Forwarded,
-                ..
-            }) => Ok(()),
-            _ => Err(format!(
-                "command {command} is called unknown but was never forwarded"
-            )),
-        }
-    }
-
-    pub(super) fn completed(&mut self, commands: &[CommandId]) -> Checked {
-        let mut result = Ok(());
-        for command in commands {
-            match self.unfinished.remove(command) {
-                Some(Command {
-                    stage: Stage::Allowed | Stage::Forwarded,
-                    ..
-                }) => {}
-                Some(_) => {
-                    result = Err(format!(
-                        "command {command} was held and completed without a recorded forward"
-                    ));
-                }
-                None => {
-                    result = Err(format!(
-                        "command {command} completed, but was denied, refused, completed before or never recorded"
-                    ));
-                }
-            }
-        }
-        result
-    }
-
-    /// Called at the session's end.
-    pub(super) fn closed(&self) -> Checked {
-        let open = self
-            .unfinished
-            .iter()
-            .find(|(_, command)| command.stage == Stage::Forwarded);
-        match open {
-            Some((id, _)) => Err(format!(
-                "command {id} was forwarded under an approval and is neither completed nor unknown"
-            )),
-            None => Ok(()),
-        }
-    }
 }
 
 impl Approvals {
@@ -566,177 +414,8 @@ impl Approvals {
     }
 }
 
-impl Known {
-    fn fits(&self, draft: &Draft, commands: &Commands) -> Checked {
-        let id = draft.command;
-        let Some(command) = commands.unfinished.get(&id) else {
-            return Err(format!(
-                "approval {} is for command {id}, which is not open",
-                draft.id
-            ));
-        };
-        let Stage::Held(hold) = &command.stage else {
-            return Err(format!(
-                "approval {} is for command {id}, which is not held",
-                draft.id
-            ));
-        };
-        if command.digest != draft.digest || self.behind != commands.behind {
-            return Err(format!(
-                "approval {} is not for the command and principal that it names",
-                draft.id
-            ));
-        }
-        let longest = Hold {
-            expires_in: draft.hold.expires_in,
-            ..(**hold).clone()
-        };
-        if longest != draft.hold || draft.hold.expires_in > hold.expires_in {
-            return Err(format!(
-                "approval {} asks for other reviewers than the decision on command {id}",
-                draft.id
-            ));
-        }
-        Ok(())
-    }
-
-    fn current(&self) -> Option<&Step> {
-        self.hold.steps.get(self.step)
-    }
-
-    fn entitled(&self, reviewer: &Reviewer) -> Checked {
-        let step = self.current();
-        let more = step.and_then(|step| step.escalate.as_ref());
-        let more = more.filter(|_| self.escalated);
-        let sets = step.iter().flat_map(|step| &step.reviewers);
-        let mut sets = sets.chain(more.iter().flat_map(|more| &more.reviewers));
-        if sets.any(|set| reviewer.is_in(set)) {
-            Ok(())
-        } else {
-            Err(format!(
-                "`{}` is not among the reviewers of rule `{}`{}",
-                reviewer.label,
-                self.rule,
-                match self.hold.steps.len() {
-                    0 | 1 => String::new(),
-                    _ => format!(" at step {}", self.step + 1),
-                }
-            ))
-        }
-    }
-
-    /// Whether they had signed in as recently as the rule wants, by the record's time.
-    fn recent(&self, reviewer: &Reviewer, unix: u64) -> Checked {
-        let Some(max) = self.hold.step_up else {
-            return Ok(());
-        };
-        // The record may be written a moment after the vote was judged.
-        let max = max.saturating_add(Duration::from_nanos(SLACK_NS));
-        SignIn::within(reviewer.auth_time, max, unix).map_err(|why| {
-            let why = match why {
-                SignIn::Unknown => "without a known sign-in".to_owned(),
-                SignIn::Old(age) => format!("{age} s after their sign-in"),
-                SignIn::Future => "before their sign-in".to_owned(),
-            };
-            format!(
-                "`{}` approved {why}, which rule `{}` does not let them",
-                reviewer.label, self.rule
-            )
-        })
-    }
-
-    fn approve(&mut self, vote: &Vote, at: (u64, u64)) -> Checked {
-        let who = &vote.reviewer.label;
-        if self.hold.justify && !self.justified {
-            return Err(format!("`{who}` approved before the requester said why"));
-        }
-        if vote
-            .window
-            .is_some_and(|window| !self.hold.windows.contains(&window))
-        {
-            return Err(format!(
-                "`{who}` opened a window that rule `{}` does not offer",
-                self.rule
-            ));
-        }
-        let mut earlier = self.approvals.iter().take(self.turn);
-        if earlier.any(|one| same_person(&one.reviewer, &vote.reviewer)) {
-            return Err(format!("`{who}` approved an earlier step as well"));
-        }
-        self.approvals.push(vote.clone());
-        let need = self.current().map_or(1, |step| step.quorum.max(1));
-        let enough = self.people() >= need as usize;
-        if enough && self.step + 1 < self.hold.steps.len() {
-            self.step += 1;
-            self.since = at;
-            self.escalated = false;
-            self.turn = self.approvals.len();
-        }
-        Ok(())
-    }
-
-    /// How many people approved the current step: one person once, under whichever of
-    /// their names.
-    fn people(&self) -> usize {
-        let votes = self.approvals.get(self.turn..).unwrap_or_default();
-        let mut people: Vec<&Reviewer> = Vec::new();
-        for vote in votes {
-            if !people.iter().any(|one| same_person(one, &vote.reviewer)) {
-                people.push(&vote.reviewer);
-            }
-        }
-        people.len()
-    }
-
-    /// Whether it could be approved by then.
-    fn complete(&self, approval: &ApprovalId, by: &[Identity], at: (u64, u64)) -> Checked {
-        if self.denied {
-            return Err(format!("approval {approval} was approved after a denial"));
-        }
-        if let Some(breaker) = &self.broken {
-            if by != [breaker.clone()] {
-                return Err(format!(
-                    "approval {approval} does not name who broke the glass as its approver"
-                ));
-            }
-        } else {
-            let steps = self.hold.steps.len();
-            let have = self.people();
-            let need = self.current().map_or(1, |step| step.quorum.max(1));
-            if self.step + 1 < steps {
-                return Err(format!(
-                    "approval {approval} was approved at step {} of {steps}",
-                    self.step + 1
-                ));
-            }
-            if have < need as usize {
-                return Err(format!(
-                    "approval {approval} was approved by {have} of {need} people"
-                ));
-            }
-            let known = |id: &Identity| {
-                let mut votes = self.approvals.iter();
-                votes.any(|vote| names(&vote.reviewer).contains(id))
-            };
-            if let Some(stranger) = by.iter().find(|id| !known(id)) {
-                return Err(format!(
-                    "approval {approval} names `{}` as approver, whose vote is not recorded",
-                    stranger.subject
-                ));
-            }
-        }
-        let limit = u64::try_from(self.hold.expires_in.as_nanos()).unwrap_or(u64::MAX);
-        let late = self.opened.0 != at.0
-            || at.1.saturating_sub(self.opened.1) > limit.saturating_add(SLACK_NS);
-        if late {
-            return Err(format!("approval {approval} was approved after its time"));
-        }
-        Ok(())
-    }
-}
-
 /// Everyone that a person is known as.
-fn names(reviewer: &Reviewer) -> Vec<Identity> {
+pub(super) fn names(reviewer: &Reviewer) -> Vec<Identity> {
     let first = std::iter::once(&reviewer.identity);
     first.chain(&reviewer.also).cloned().collect()
 }

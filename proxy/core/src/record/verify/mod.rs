@@ -6,7 +6,9 @@
 //! whatever went forward under an approval had one. It cannot see what happened
 //! after the last checkpoint that somebody kept: that is what checkpoints are sent elsewhere for.
 
+mod commands;
 mod keys;
+mod known;
 mod linkage;
 mod report;
 
@@ -18,7 +20,8 @@ use super::frame::{self, Frame};
 use super::tracker::NO_PREV;
 use super::tree::Tree;
 use crate::id::{Digest, SessionId};
-use linkage::{Approvals, Claim, Commands};
+use commands::Commands;
+use linkage::{Approvals, Claim};
 
 pub use report::{Alarm, Counts, Finding, Kind, Place, Report, TakenOver, Unreviewed};
 

@@ -1,0 +1,315 @@
+//! The session after login: what becomes of a unit or a simple Query that is complete.
+//!
+//! Names are looked up as they will be when it runs, with the answers that are still to
+//! come. What runs nothing is passed, what does is proposed as a command.
+
+use std::rc::Rc;
+
+use holdpoint_plugin::{Action, Command, Submission};
+
+use super::names::Definition;
+use super::pending::{End, Item, Outlook};
+use super::plan::{First, Plan, plan};
+use super::typed::{Copying, Ending, Group, Proposed, Typed, Wait, protocol};
+use super::undo;
+use crate::adapter;
+use crate::classify::{Act, Statement};
+use crate::extended::{self, Message};
+use crate::frame::{self, Space};
+
+impl Typed {
+    /// Whether an earlier group may still change what these statements name.
+    pub(super) fn names_unsettled(&self, statements: &[Rc<Statement>]) -> bool {
+        statements.iter().any(|statement| match &statement.act {
+            Act::Execute { name } => self.unsettled(Space::Statement, name.as_bytes()),
+            Act::Fetch { name } => self.unsettled(Space::Portal, name.as_bytes()),
+            _ => false,
+        })
+    }
+
+    fn unsettled(&self, space: Space, name: &[u8]) -> bool {
+        matches!(self.pending.outlook(space, name), Outlook::Unsettled)
+    }
+
+    /// A name's meaning at the end of `local`, which stands for the unit so far.
+    pub(super) fn find(&self, local: &[Item], space: Space, name: &[u8]) -> Option<Definition> {
+        if !self.names.tells_apart(name) {
+            return None;
+        }
+        for item in local.iter().rev() {
+            let mut said = None;
+            item.changes(|change| {
+                if let Some(about) = change.about(space, name) {
+                    said = Some(about);
+                }
+            });
+            if let Some(about) = said {
+                return about;
+            }
+        }
+        match self.pending.outlook(space, name) {
+            Outlook::Settled => self.names.get(space, name),
+            Outlook::Set(definition) => definition,
+            Outlook::Unsettled => None,
+        }
+    }
+
+    /// Whether a unit uses a name that an earlier, unanswered group may change.
+    fn unit_unsettled(&self) -> bool {
+        if !self.pending.groups() {
+            return false;
+        }
+        let mut made: Vec<(Space, &[u8])> = Vec::new();
+        for (_, message) in &self.unit {
+            let used = match message {
+                Message::Bind { statement, .. } => Some((Space::Statement, statement.as_slice())),
+                Message::Execute { portal, .. } => Some((Space::Portal, portal.as_slice())),
+                _ => None,
+            };
+            if let Some((space, name)) = used
+                && !made.contains(&(space, name))
+                && self.unsettled(space, name)
+            {
+                return true;
+            }
+            match message {
+                Message::Parse { name, prepared } => {
+                    made.push((Space::Statement, name));
+                    if self.names_unsettled(&prepared.analysis.statements) {
+                        return true;
+                    }
+                }
+                Message::Bind { portal, .. } => made.push((Space::Portal, portal)),
+                _ => {}
+            }
+        }
+        false
+    }
+
+    /// Decides the collected unit.
+    pub(super) fn decide(&mut self, ending: Ending, out: &mut Vec<Action>) {
+        if self.skip.is_some() {
+            // The target failed the group meanwhile and skips to its Sync.
+            self.drop_unit(out);
+            match ending {
+                Ending::Sync(seq) => self.pass_sync(seq, out),
+                Ending::Flush(seq) => out.push(Action::Drop(seq)),
+                _ => {}
+            }
+            return;
+        }
+        let takes_data = !self.unit.is_empty() && self.pending.may_take_data();
+        if takes_data && self.copy != Copying::No {
+            let refusal = protocol("a new command inside the data of a COPY");
+            self.fatal(&refusal, out);
+            return;
+        }
+        if self.failed_here && !self.pending.is_empty() || takes_data {
+            if self.drain(out) {
+                (self.wait, self.ending) = (Wait::Drain, Some(ending));
+            }
+            return;
+        }
+        if self.unit_unsettled() {
+            (self.wait, self.ending) = (Wait::Settle, Some(ending));
+            return;
+        }
+        let unit = std::mem::take(&mut self.unit);
+        self.unit_bytes = 0;
+        let runs = unit.iter().any(|(_, message)| message.runs());
+        let seqs: Vec<u64> = unit.iter().map(|(seq, _)| *seq).collect();
+        let alone = undo::alone(&unit);
+        let plan = plan(unit, |local, space, name| self.find(local, space, name));
+        if self.failed_here
+            && let Some(first) = plan.first
+            && first != First::Exit
+            // A server prepares in a failed transaction what could end it.
+            && (runs || first != First::Commit)
+        {
+            let commit =
+                alone.filter(|_| self.may_undo && !self.group.open && undo::commits(&plan));
+            if let (Some(alone), Ending::Sync(sync)) = (commit, ending) {
+                self.give_up_unit(&seqs, sync, alone, plan, out);
+                return;
+            }
+            self.answer_aborted(&seqs, ending, first == First::Commit, out);
+            return;
+        }
+        if !runs {
+            self.pass_unit(&seqs, plan, ending, out);
+            return;
+        }
+        let lookup = |space, name: &[u8]| self.find(&plan.items, space, name);
+        let command = extended::command(
+            &plan.events,
+            &plan.prepared,
+            self.context_now(),
+            self.in_transaction(),
+            &lookup,
+        );
+        self.submit_unit(&seqs, plan, ending, command, out);
+    }
+
+    fn pass_unit(&mut self, seqs: &[u64], plan: Plan, ending: Ending, out: &mut Vec<Action>) {
+        self.show_every_reply(ending, out);
+        out.extend(seqs.iter().map(|seq| Action::Pass(*seq)));
+        self.group.open |= !seqs.is_empty();
+        self.group.flushed = matches!(ending, Ending::Flush(_));
+        for item in plan.items {
+            self.pending.push(item);
+        }
+        match ending {
+            Ending::Sync(seq) => self.pass_sync(seq, out),
+            Ending::Flush(seq) => out.push(Action::Pass(seq)),
+            _ => {}
+        }
+    }
+
+    fn submit_unit(
+        &mut self,
+        seqs: &[u64],
+        plan: Plan,
+        ending: Ending,
+        command: Command,
+        out: &mut Vec<Action>,
+    ) {
+        let (Some(first), Some(last)) = (seqs.first().copied(), seqs.last().copied()) else {
+            return;
+        };
+        self.show_every_reply(ending, out);
+        let before = self.group;
+        self.group.exits |= plan.first == Some(First::Exit);
+        self.group.effects |= !adapter::harmless(&command.operations);
+        let mut items = plan.items.len();
+        for item in plan.items {
+            self.pending.push(item);
+        }
+        let (last, sync) = match ending {
+            Ending::Sync(seq) if before.open => (last, Some(seq)),
+            Ending::Sync(seq) | Ending::Flush(seq) => (seq, None),
+            _ => (last, None),
+        };
+        if matches!(ending, Ending::Sync(_)) && sync.is_none() {
+            self.end_group(false, 1);
+            items += 1;
+        } else {
+            self.group.open = true;
+            self.group.flushed = matches!(ending, Ending::Flush(_));
+            self.group.commands += 1;
+        }
+        self.propose(before, items, ending, sync, (first, last), command, out);
+    }
+
+    #[allow(clippy::too_many_arguments)] // one caller each way, all of it is the proposal
+    pub(super) fn propose(
+        &mut self,
+        before: Group,
+        items: usize,
+        ending: Ending,
+        sync: Option<u64>,
+        (first, last): (u64, u64),
+        command: Command,
+        out: &mut Vec<Action>,
+    ) {
+        self.propose_for(
+            before,
+            items,
+            ending,
+            sync,
+            (first, last),
+            command,
+            false,
+            out,
+        );
+    }
+
+    #[allow(clippy::too_many_arguments)] // as above
+    pub(super) fn propose_for(
+        &mut self,
+        before: Group,
+        items: usize,
+        ending: Ending,
+        sync: Option<u64>,
+        (first, last): (u64, u64),
+        command: Command,
+        undo: bool,
+        out: &mut Vec<Action>,
+    ) {
+        let skip = self.pending.len().saturating_sub(items);
+        let pending = &self.pending;
+        self.identity_asked |= pending.iter().skip(skip).any(Item::may_change_identity);
+        let notify = sync.is_some() || !self.queue.is_empty();
+        self.wait = Wait::Verdict(Proposed {
+            items,
+            before,
+            ending,
+            sync,
+            notify,
+        });
+        out.push(Action::Submit(Submission {
+            first,
+            last,
+            command,
+            notify,
+            undo,
+        }));
+    }
+
+    /// Closes the group with `commands` more commands than it had.
+    pub(super) fn end_group(&mut self, query: bool, commands: u32) {
+        let group = std::mem::take(&mut self.group);
+        self.pending.push(Item::End(End {
+            commands: group.commands + commands,
+            denied: group.denied,
+            exits: group.exits,
+            query,
+            untold: self.untold.take(),
+            swallowed: false,
+            undo: None,
+        }));
+    }
+
+    pub(super) fn pass_sync(&mut self, seq: u64, out: &mut Vec<Action>) {
+        out.push(Action::Pass(seq));
+        self.skip = None;
+        self.end_group(false, 0);
+    }
+
+    /// A Flush is answered without an end that could be counted, so every answer is.
+    fn show_every_reply(&mut self, ending: Ending, out: &mut Vec<Action>) {
+        if !matches!(ending, Ending::Sync(_)) && !self.every_reply {
+            self.every_reply = true;
+            out.push(Action::Subscribe(frame::upstream_replies(true)));
+        }
+    }
+
+    /// Whether a command that is sent now would run inside a transaction block.
+    pub(super) fn in_transaction(&self) -> bool {
+        let mut inside = self.status != b'I';
+        for act in self.pending.iter().flat_map(Item::acts) {
+            match act {
+                Act::Begin => inside = true,
+                Act::Commit { chain } | Act::Rollback { chain } => inside = *chain,
+                _ => {}
+            }
+        }
+        inside
+    }
+
+    /// The context, and what unanswered commands will have added to it.
+    pub(super) fn context_now(&self) -> Vec<(String, String)> {
+        let mut entries = self.context.entries();
+        for item in self.pending.iter() {
+            for statement in item.statements() {
+                if let Act::Set { name, value, .. } = &statement.act {
+                    entries.push((name.clone(), value.clone()));
+                }
+                if adapter::may_change_session(statement) {
+                    // What it does to the session is known to none but this one.
+                    entries.push(("after".to_owned(), self.context.unanswered()));
+                }
+            }
+        }
+        entries
+    }
+}
