@@ -42,7 +42,7 @@ impl<'a> Card<'a> {
             (Message::BrokenGlass, _) => "ALARM: a command goes without its reviewers",
             (Message::Reviewed, _) => "Looked into: the command that went without its reviewers",
             (Message::Used, _) => "Approved and sent",
-            (Message::UsedLater, _) => "Used: the client came back for what was approved",
+            (Message::UsedLater, _) => "Approved and sent: the client came back for it",
             (Message::Settled, "approved") => "Approved",
             (Message::Settled, "used") => "Approved and sent",
             (Message::Settled, "denied") => "Denied",

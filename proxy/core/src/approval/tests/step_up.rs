@@ -209,3 +209,16 @@ fn parts_of_a_challenge_cannot_be_moved_into_each_other() {
     ];
     assert_eq!(BTreeSet::from(all).len(), all.len());
 }
+
+/// Journals of years ago are still to be verified: what a key signed stays what it was. The value was
+/// computed apart from this code.
+#[test]
+fn what_a_key_signs_stays_the_same_from_version_to_version() {
+    let hour = Some(Window::For(Duration::from_secs(3_600)));
+    let id = ApprovalId::from_random(1);
+    let made = challenge(&id, &Digest([5; 32]), Verdict::Approve, hour, "n1");
+    assert_eq!(
+        hex::encode(made),
+        "896616798e9e5d5207fb6f141f1815d91e9c1f6d82749b47ec6cfd8448216276"
+    );
+}
