@@ -163,7 +163,10 @@ impl Session {
         let handshake = (!self.ready).then_some(self.handshake_by);
         let begun = self.gate.as_ref().is_some_and(|gate| gate.submitted() > 0);
         let drain = self.drain_by.filter(|_| !begun);
-        let quiet = self.quiet.at.filter(|_| self.ready && self.plugin.is_awake());
+        let quiet = self
+            .quiet
+            .at
+            .filter(|_| self.ready && self.plugin.is_awake());
         let next = [gate, handshake, self.over_by, drain, quiet];
         let next = next.into_iter().flatten().min();
         // A session has an end once it is ready, so there is always one.
