@@ -18,7 +18,7 @@ use super::registry::Signal;
 const WINDOW: usize = 1 << 20;
 
 /// How long nothing is shown to a plugin before its instance is given up. Longer than
-/// clients think between commands that belong together; waking costs about a millisecond.
+/// clients think between commands that belong together: waking costs a login's calls again.
 const QUIET: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 5_000 });
 
 /// When to look whether the session has gone quiet, and the last frame seen when that was
