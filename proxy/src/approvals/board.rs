@@ -124,7 +124,9 @@ impl Board for Approvals {
         let mut known = self.watch(id)?;
         Some(Box::pin(async move {
             // With the service gone, the state as it was.
-            let _ = known.wait_for(|known| *known.approval.state() != State::Pending).await;
+            let _ = known
+                .wait_for(|known| *known.approval.state() != State::Pending)
+                .await;
             Arc::new(known.borrow().view())
         }))
     }

@@ -122,10 +122,7 @@ impl Approvals {
         let session = draft.session.clone();
         let hold = Entry::Hold(draft);
         crash::point("P0");
-        if let Err(error) = self
-            .record(Some(session), hold, Durability::Synced)
-            .await
-        {
+        if let Err(error) = self.record(Some(session), hold, Durability::Synced).await {
             // Never recorded, so it never was: nobody was told of it.
             self.table().remove(&slot);
             return (Opened::Refused(journal(&error)), None);

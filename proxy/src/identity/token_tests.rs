@@ -678,5 +678,8 @@ fn a_signature_is_remembered_for_the_very_same_token_and_excuses_nothing_else() 
     assert_eq!(world.check(stolen), Err(TokenError::Signature));
     // What it is used for is checked each time.
     let elsewhere = world.check_with(&token, |issuer| issuer.audiences = vec!["other".to_owned()]);
-    assert!(matches!(elsewhere, Err(TokenError::Claim { .. })), "{elsewhere:?}");
+    assert!(
+        matches!(elsewhere, Err(TokenError::Claim { .. })),
+        "{elsewhere:?}"
+    );
 }

@@ -18,7 +18,7 @@ use super::registry::Signal;
 const WINDOW: usize = 1 << 20;
 
 /// How long nothing is shown to a plugin before its instance is given up. Longer than
-/// clients think between commands that belong together; waking costs about a millisecond.
+/// clients think between commands that belong together: waking costs a login's calls again.
 const QUIET: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 5_000 });
 
 /// When to look whether the session has gone quiet, and the last frame seen when that was
@@ -163,7 +163,10 @@ impl Session {
         let handshake = (!self.ready).then_some(self.handshake_by);
         let begun = self.gate.as_ref().is_some_and(|gate| gate.submitted() > 0);
         let drain = self.drain_by.filter(|_| !begun);
-        let quiet = self.quiet.at.filter(|_| self.ready && self.plugin.is_awake());
+        let quiet = self
+            .quiet
+            .at
+            .filter(|_| self.ready && self.plugin.is_awake());
         let next = [gate, handshake, self.over_by, drain, quiet];
         let next = next.into_iter().flatten().min();
         // A session has an end once it is ready, so there is always one.

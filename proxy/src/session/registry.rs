@@ -150,9 +150,12 @@ impl Sessions {
     /// Ends the sessions of principals that are revoked now. Gives how many.
     pub fn revoke(&self, is_revoked: impl Fn(&Principal) -> bool) -> usize {
         let open = self.lock();
-        let revoked = open
-            .values()
-            .filter(|open| open.info.principal.as_ref().is_some_and(|who| is_revoked(who)));
+        let revoked = open.values().filter(|open| {
+            open.info
+                .principal
+                .as_ref()
+                .is_some_and(|who| is_revoked(who))
+        });
         revoked
             .map(|open| tell(&open.signals, Signal::Revoked))
             .count()
