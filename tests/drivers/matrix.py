@@ -1,6 +1,6 @@
 """What a Python program does in a day, through one connection.
 
-Usage: matrix.py psycopg|pipeline|asyncpg|large. What each line must say is in
+Usage: matrix.py psycopg|pipeline|asyncpg|large|too-large. What each line must say is in
 tests/it/drivers.rs and tests/it/large.rs.
 """
 
@@ -214,14 +214,19 @@ def large_session():
         except psycopg.Error as error:
             print("literal", error.sqlstate, error.diag.message_detail)
         print("usable", connection.execute("SELECT 7").fetchone()[0])
-    # Past the limit the session ends, and says why to who is still sending.
+
+
+def too_large_session():
+    """Commands past that limit: the session ends, and says why to who is still sending."""
+    import psycopg
+
     for size in (17 << 20, 48 << 20):
         with psycopg_connection() as connection:
             try:
-                connection.execute(insert, ("t" * size,))
+                connection.execute("SELECT length(%s)", ("t" * size,))
             except psycopg.Error as error:
-                said = "larger than 16777216 bytes" in str(error)
-                print("too large", error.sqlstate, said, connection.broken)
+                said = str(error).splitlines()[0]
+                print("too large", error.sqlstate, connection.broken, said)
 
 
 SESSIONS = {
@@ -229,6 +234,7 @@ SESSIONS = {
     "pipeline": pipeline_session,
     "asyncpg": lambda: asyncio.run(asyncpg_session()),
     "large": large_session,
+    "too-large": too_large_session,
 }
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ const SHIPPED: &str = include_str!("../../policies/postgres.toml");
 const OWN: &str = r#"
 [[rule]]
 name = "own-tables"
-match = { classes = ["ddl", "write"], objects = ["orm_*"], confidence = "proven" }
+match = { classes = ["ddl", "write"], objects = ["orm_*", "ix_orm_*"], confidence = "proven" }
 allow = true
 
 [[rule]]

@@ -2,7 +2,7 @@
 //!
 //! Held commands are withdrawn first. Then the client is told, if it can be; what
 //! was promised to it still leaves, in order. The record's last line comes when nothing
-//! more can happen. Then the client is given the time to read it: see [`hear_out`].
+//! more can happen. Then the client is heard out, so that it reads what it was told.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -57,10 +57,8 @@ impl Session {
             self.record(entry, Bytes::new(), Durability::Written, After::Nothing);
         }
         let goodbye = matches!(end, End::Goodbye);
-        if timeout(PATIENCE, self.keep_promises(goodbye))
-            .await
-            .is_err()
-        {
+        let told = timeout(PATIENCE, self.keep_promises(goodbye)).await.is_ok();
+        if !told {
             tracing::debug!("the client did not take its last bytes in time");
         }
         // That nothing can be recorded is the one thing that is said unrecorded.
@@ -76,16 +74,16 @@ impl Session {
                 let _ = timeout(PATIENCE, upstream.close()).await;
             }
         }
-        let told = timeout(PATIENCE, self.client.shutdown()).await;
-        if told.is_ok_and(|done| done.is_ok()) && end.denial().is_some() {
-            let most = match self.principal {
-                Some(_) => HEARD,
-                None => HEARD_OF_A_STRANGER,
-            };
-            let (mut client, place) = self.leave();
+        let most = match self.principal {
+            Some(_) => HEARD,
+            None => HEARD_OF_A_STRANGER,
+        };
+        let (mut client, place) = self.leave();
+        if told && end.denial().is_some() {
             hear_out(&mut client, most).await;
-            drop(place);
         }
+        let _ = timeout(PATIENCE, client.shutdown()).await;
+        drop(place);
     }
 
     /// Gives up all but the connection, and what makes it count among those there are.
@@ -177,10 +175,12 @@ impl Session {
     }
 }
 
-/// Reads and throws away what the client still sends, until it closes too.
+/// Reads and throws away what the client still sends, until it closes or is silent.
 ///
 /// A connection that is closed with bytes unread is reset, and a reset takes from the
-/// client what it was told last: instead of the reason it would see a network error.
+/// client what it was told last: instead of the reason it would see a network error. Our own
+/// side stays open meanwhile: psycopg, for one, looks at nothing that it was told once it
+/// finds the end of the stream while it sends.
 async fn hear_out(client: &mut Duplex, most: usize) {
     let by = Instant::now() + HEAR_OUT;
     let mut buffer = vec![0; 16 * 1024];

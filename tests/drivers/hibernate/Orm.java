@@ -13,7 +13,7 @@ public class Orm {
     @Table(name = "invoices")
     public static class Invoice {
         @Id int id;
-        String customer;
+        @Column(columnDefinition = "text") String customer;
     }
 
     @Entity(name = "Note")

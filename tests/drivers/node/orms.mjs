@@ -114,7 +114,7 @@ async function typeorm() {
       text: { type: "text" },
       at: { type: "timestamptz", createDate: true },
     },
-    indices: [{ columns: ["text"] }],
+    indices: [{ name: "orm_notes_text", columns: ["text"] }],
   });
   class Made1700000000000 {
     name = "Made1700000000000";

@@ -78,14 +78,12 @@ fn roles() -> Vec<Trick> {
         "SELECT * FROM set_config('role', '{boss}', false)",
         "VALUES (set_config('role', '{boss}', false))",
         "SELECT set_config(s, '{boss}', false) FROM (VALUES ('role')) AS r (s)",
-        "SELECT set_config(is_local => false, setting_name => 'role', new_value => '{boss}')",
         "SELECT evil.become()",
         "DO $$ BEGIN SET ROLE {boss}; END $$",
         "DO LANGUAGE plpgsql 'BEGIN PERFORM set_config(''role'', ''{boss}'', false); END'",
         "PREPARE r AS SELECT set_config('role', '{boss}', false); EXECUTE r",
         "EXPLAIN ANALYZE SELECT set_config('role', '{boss}', false)",
         "COPY (SELECT set_config('role', '{boss}', false)) TO STDOUT",
-        "UPDATE pg_settings SET setting = '{boss}' WHERE name = 'role'",
     ]
     .iter()
     .map(|text| texts(text, &[text, "SELECT secret FROM hr.payroll"]))
@@ -607,11 +605,10 @@ pub(super) fn pretended_writes() -> Vec<Trick> {
     let set = |name: &str, value: &str| {
         format!("UPDATE pg_settings SET setting = '{value}' WHERE name = '{name}'")
     };
-    let secret = "SELECT secret FROM hr.payroll";
     let dropped = r"SELECT '\' || '; DO $$ BEGIN DELETE FROM victims; END $$; --'";
     let gbk = "SELECT E'€\\' ; DO $$ BEGIN DELETE FROM victims; END $$; --'";
     [
-        (set("role", "{boss}"), secret),
+        (set("search_path", "evil"), "INSERT INTO scratch VALUES (1)"),
         (set("standard_conforming_strings", "off"), dropped),
         (set("client_encoding", "GBK"), gbk),
     ]
