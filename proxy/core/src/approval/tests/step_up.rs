@@ -130,7 +130,7 @@ fn breaking_the_glass_is_no_way_around_the_sign_in() {
 #[test]
 fn what_was_approved_without_a_sign_in_serves_no_rule_that_wants_one() {
     let plain = with(|_| {});
-    let mut strict = plain.draft().clone();
+    let mut strict = Draft::clone(plain.draft());
     strict.hold.step_up = Some(Duration::from_secs(300));
     assert!(!plain.serves(&strict));
     strict.hold.step_up = None;
