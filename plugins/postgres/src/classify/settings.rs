@@ -67,7 +67,7 @@ pub(crate) fn refused(name: &str) -> String {
 }
 
 /// Why a write to the view of the settings is refused. It looks like one to a table, everybody
-/// may do it, and it sets what it will: also what is pinned, and who the session is.
+/// may do it, and it sets what it will: also what is pinned.
 pub(crate) const WRITTEN: &str =
     "`pg_settings` is not written to, since that changes settings of any name: use SET";
 
