@@ -75,6 +75,9 @@ const BLOCK: Duration = Duration::from_millis(1_000);
 /// Changes that a slow subscriber may fall behind before it misses some.
 const CHANGES: usize = 1_024;
 
+/// A node's word, signed by its journal's key: what kind it is of, and what it says.
+pub type Attest = Arc<dyn Fn(&str, &str) -> String + Send + Sync>;
+
 /// What a node of several is made of.
 pub struct ClusterParts {
     pub node: String,
@@ -92,7 +95,7 @@ pub struct ClusterParts {
     /// The last signed checkpoint of this node's journal.
     pub checkpoint: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     /// Its word, signed by the same key: what kind it is of, and what it says.
-    pub attest: Arc<dyn Fn(&str, &str) -> String + Send + Sync>,
+    pub attest: Attest,
     /// Its public key.
     pub verifier: String,
     /// Private folder; what is known of other nodes' journals is kept in it.
@@ -159,7 +162,7 @@ struct Inner {
     explain: Arc<dyn Fn(Refusal) -> Explained + Send + Sync>,
     neighbour: Arc<dyn Neighbour>,
     checkpoint: Arc<dyn Fn() -> Option<String> + Send + Sync>,
-    attest: Arc<dyn Fn(&str, &str) -> String + Send + Sync>,
+    attest: Attest,
     verifier: String,
     /// For everything but waiting for ballots.
     mail: Link,
