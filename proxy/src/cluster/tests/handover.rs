@@ -1,5 +1,7 @@
 //! A grant that is used at another node than its own.
 
+use std::sync::Arc;
+
 use holdpoint_core::approval::{ClaimError, Clearance};
 use holdpoint_core::id::{CommandId, SessionId};
 use holdpoint_core::record::checkpoint::NodeKey;
@@ -117,7 +119,7 @@ async fn an_approval_that_is_not_free_or_not_for_it_is_not_given() {
     wrong[0].rule = "prod:other".to_owned();
     wrong[1].policy = "p2".to_owned();
     wrong[2].hold.steps[0].quorum = 2;
-    wrong[3].principal.owners.clear();
+    Arc::make_mut(&mut wrong[3].principal).owners.clear();
     for wrong in wrong {
         let (opened, _w) = open(&b, &wrong).await;
         assert!(matches!(opened, Opened::Waiting { .. }), "{opened:?}");
