@@ -2,6 +2,7 @@
 //! into it, and come back to another node with a grant.
 
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use holdpoint_tests::gateway::{binary, own_issuer};
 use holdpoint_tests::{Gateway, PgServer, RedisServer, Reviewer, Settings, need};
@@ -177,10 +178,17 @@ async fn a_grant_of_one_node_is_used_at_another_once() {
     back.unwrap_done();
     let rows = || database_rows(&b);
     assert_eq!(rows(), "1");
-    assert_eq!(
-        rita.show(view["id"].as_str().unwrap()).await["state"],
-        "used"
-    );
+    // What this node sees of it comes through the store.
+    let id = view["id"].as_str().unwrap();
+    let mut state = rita.show(id).await["state"].clone();
+    for _ in 0..100 {
+        if state == "used" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        state = rita.show(id).await["state"].clone();
+    }
+    assert_eq!(state, "used");
     let given = entries(&a, "given");
     assert_eq!(
         (given.len(), &given[0]["word"]["to"]),
