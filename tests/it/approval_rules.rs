@@ -97,7 +97,7 @@ async fn a_command_waits_for_its_reason_and_for_each_step() {
     assert_eq!(status, StatusCode::CONFLICT, "{early}");
     assert_eq!(early["code"], "HP-NOT-JUSTIFIED");
     let named = format!("holdpoint approvals justify {id}");
-    assert!(psql.stderr().contains(&named), "{}", psql.stderr());
+    psql.wait_for_stderr(&named, 10);
 
     let other = gateway.issuer.agent("eve");
     let stranger = run(&gateway, &other, &["approvals", "justify", id, "mine"]);
