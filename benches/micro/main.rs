@@ -9,6 +9,8 @@
     reason = "a benchmark stops at what it did not expect"
 )]
 
+mod burst;
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::path::Path;
@@ -33,6 +35,7 @@ fn main() -> anyhow::Result<()> {
     frames();
     let dir = TestDir::new("micro");
     let postgres = plugin(dir.path())?;
+    burst::bursts(&postgres)?;
     classify(&postgres);
     decide(&postgres)?;
     journal(dir.path())
@@ -43,13 +46,17 @@ fn time(what: &str, note: &str, rounds: u32, mut once: impl FnMut()) {
     for _ in 0..rounds / 10 {
         once();
     }
-    let mut took: Vec<Duration> = (0..rounds)
+    let took = (0..rounds)
         .map(|_| {
             let began = Instant::now();
             once();
             began.elapsed()
         })
         .collect();
+    print(what, note, took);
+}
+
+fn print(what: &str, note: &str, mut took: Vec<Duration>) {
     took.sort();
     let at = |percent: usize| took[(took.len() - 1) * percent / 100];
     println!("| {what} | {:?} | {:?} | {note} |", at(50), at(99));

@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 
 use holdpoint_plugin::{
-    Action, Completion, CredentialFrame, CredentialSlot, Fault, Frame, IdentityOutcome, Refusal,
-    RefusalKind, Session, Setup, Side, Submission, Verdict, auth,
+    Action, Completion, CredentialFrame, CredentialSlot, Fault, Frame, IdentityOutcome, Recall,
+    Refusal, RefusalKind, Session, Setup, Side, Submission, Verdict, auth,
 };
 
 use crate::{classify, reply};
@@ -244,6 +244,7 @@ impl EchoSession {
                 // We count what is on its way, so forwards matter too.
                 notify: true,
                 undo: false,
+                recall: Recall::No,
             }));
         }
     }

@@ -49,6 +49,30 @@ pub(crate) fn harmless(operations: &[Operation]) -> bool {
         .all(|operation| operation.housekeeping || operation.class == "read")
 }
 
+/// Bytes of an operation's words, each counted as a little more than it is.
+pub(crate) fn words(operation: &Operation) -> usize {
+    let word = |word: &str| 16 + word.len();
+    let lists = [
+        &operation.effects,
+        &operation.functions,
+        &operation.unknown_functions,
+    ];
+    let objects = operation.objects.iter().map(|object| {
+        let schema = object.schema.as_deref().unwrap_or_default();
+        word(&object.kind) + word(schema) + word(&object.name) + word(&object.access)
+    });
+    let facts = operation.facts.iter();
+    lists
+        .into_iter()
+        .flatten()
+        .map(|each| word(each))
+        .sum::<usize>()
+        + objects.sum::<usize>()
+        + facts
+            .map(|(name, value)| word(name) + word(value))
+            .sum::<usize>()
+}
+
 /// A command that does nothing yet.
 pub(crate) fn blank(context: Vec<(String, String)>, in_transaction: bool) -> Command {
     Command {
@@ -78,13 +102,25 @@ pub(crate) fn unknown(facts: Vec<(String, String)>) -> Operation {
 }
 
 /// Puts the number of operations into each, once all of them are there.
-pub(crate) fn count_statements(command: &mut Command) {
-    let count = command.operations.len().to_string();
-    for operation in &mut command.operations {
+pub(crate) fn count_statements(operations: &mut [Operation]) {
+    let count = operations.len().to_string();
+    for operation in operations {
         operation
             .facts
             .push(("statement_count".to_owned(), count.clone()));
     }
+}
+
+/// All operations of a command that runs these statements and nothing else.
+pub(crate) fn all_operations(
+    statements: &[Rc<Statement>],
+    lookup: &Lookup<'_>,
+    context: &mut Vec<(String, String)>,
+) -> Vec<Operation> {
+    let mut all = Vec::new();
+    operations(statements, lookup, &mut all, context);
+    count_statements(&mut all);
+    all
 }
 
 /// Appends what `statements` do. Names that they use are looked up, and what

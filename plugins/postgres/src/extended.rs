@@ -20,7 +20,7 @@ use std::rc::Rc;
 use holdpoint_plugin::{Command, Operation, Parameter, Span};
 
 use crate::adapter::{self, Lookup};
-use crate::classify::Analysis;
+use crate::classify::{Analysis, Statement};
 use crate::frame::{Bind, Execute, Malformed, Parse, Space, named};
 use crate::session::names::{Portal, Prepared};
 
@@ -171,13 +171,40 @@ pub(crate) fn typed(mut values: Vec<Parameter>, statement: Option<&Prepared>) ->
     values
 }
 
-/// The command of a unit. `prepared` are the texts that it only prepares.
+/// The statements that a unit runs, in order; absent where one of them is not known.
+pub(crate) fn statements(events: &[Event]) -> Option<impl Iterator<Item = &Rc<Statement>> + Clone> {
+    let known = |event: &Event| event.portal.statement.is_some();
+    let portals = events.iter().map(|event| &event.portal.statement);
+    let all = portals.flatten().flat_map(|prepared| prepared.statements());
+    events.iter().all(known).then_some(all)
+}
+
+/// What a unit does, and what the names stand for that it uses.
+pub(crate) fn operations(
+    events: &[Event],
+    lookup: &Lookup<'_>,
+    context: &mut Vec<(String, String)>,
+) -> Vec<Operation> {
+    let mut operations = Vec::new();
+    for event in events {
+        match &event.portal.statement {
+            None => operations.push(unknown(&event.name)),
+            Some(prepared) => {
+                adapter::operations(prepared.statements(), lookup, &mut operations, context);
+            }
+        }
+    }
+    adapter::count_statements(&mut operations);
+    operations
+}
+
+/// The command of a unit, but for its operations. `prepared` are the texts that it only
+/// prepares.
 pub(crate) fn command(
     events: &[Event],
     prepared: &[Rc<Prepared>],
     context: Vec<(String, String)>,
     in_transaction: bool,
-    lookup: &Lookup<'_>,
 ) -> Command {
     let mut builder = Builder {
         command: adapter::blank(context, in_transaction),
@@ -197,11 +224,10 @@ pub(crate) fn command(
     }
     let mut previous: Option<&Rc<Prepared>> = None;
     for (index, event) in events.iter().enumerate() {
-        builder.event(index, event, previous, lookup);
+        builder.event(index, event, previous);
         previous = event.portal.statement.as_ref();
     }
     builder.command.canonical = Some(builder.canonical);
-    adapter::count_statements(&mut builder.command);
     builder.command
 }
 
@@ -212,17 +238,10 @@ struct Builder {
 }
 
 impl Builder {
-    fn event(
-        &mut self,
-        index: usize,
-        event: &Event,
-        previous: Option<&Rc<Prepared>>,
-        lookup: &Lookup<'_>,
-    ) {
+    fn event(&mut self, index: usize, event: &Event, previous: Option<&Rc<Prepared>>) {
         let portal = &event.portal;
         match &portal.statement {
             None => {
-                self.command.operations.push(unknown(&event.name));
                 let (number, total) = (index + 1, self.total);
                 if total > 1 {
                     self.line(format_args!(
@@ -234,12 +253,6 @@ impl Builder {
             Some(statement) => {
                 let again = previous.is_some_and(|before| Rc::ptr_eq(before, statement));
                 self.statement(index, statement, portal.parameters.len(), again);
-                adapter::operations(
-                    statement.statements(),
-                    lookup,
-                    &mut self.command.operations,
-                    &mut self.command.context,
-                );
                 if self.command.reject.is_none() {
                     self.command.reject.clone_from(&statement.analysis.reject);
                 }

@@ -56,13 +56,8 @@ pub fn classify(input: Vec<(String, Vec<u8>)>) -> Result<Command, String> {
     command.secrets = adapter::spans(&analysis);
     command.reject.clone_from(&analysis.reject);
     let nothing = |_, _: &[u8]| None;
-    adapter::operations(
-        &analysis.statements,
-        &nothing,
-        &mut command.operations,
-        &mut command.context,
-    );
-    adapter::count_statements(&mut command);
+    command.operations =
+        adapter::all_operations(&analysis.statements, &nothing, &mut command.context);
     command.text = text;
     Ok(command)
 }

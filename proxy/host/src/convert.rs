@@ -15,6 +15,7 @@ use holdpoint_core::plugin::{
 };
 
 use crate::bindings::{framing, protocol, types};
+use crate::kept::Kept;
 
 /// Actions that one call may give, beside a few for each frame it was shown.
 const MAX_ACTIONS: usize = 64;
@@ -190,7 +191,11 @@ fn subscribe(from: framing::Subscription) -> Subscribe {
     }
 }
 
-pub(crate) fn actions(from: Vec<protocol::Action>, shown: Shown) -> Result<Vec<Action>, Wrong> {
+pub(crate) fn actions(
+    from: Vec<protocol::Action>,
+    shown: Shown,
+    kept: &mut Kept,
+) -> Result<Vec<Action>, Wrong> {
     let most = MAX_ACTIONS + ACTIONS_PER_FRAME * shown.frames;
     if from.len() > most {
         return Err(format!(
@@ -198,10 +203,12 @@ pub(crate) fn actions(from: Vec<protocol::Action>, shown: Shown) -> Result<Vec<A
             from.len()
         ));
     }
-    from.into_iter().map(|from| action(from, shown)).collect()
+    from.into_iter()
+        .map(|from| action(from, shown, kept))
+        .collect()
 }
 
-fn action(from: protocol::Action, shown: Shown) -> Result<Action, Wrong> {
+fn action(from: protocol::Action, shown: Shown, kept: &mut Kept) -> Result<Action, Wrong> {
     use protocol::Action as From;
 
     Ok(match from {
@@ -209,7 +216,7 @@ fn action(from: protocol::Action, shown: Shown) -> Result<Action, Wrong> {
         From::Drop(seq) => Action::Drop(seen(seq, shown)?),
         From::ToClient(bytes) => Action::ToClient(bytes.into()),
         From::ToUpstream(bytes) => Action::ToUpstream(bytes.into()),
-        From::Submit(submission) => {
+        From::Submit(mut submission) => {
             let (first, last) = (
                 seen(submission.first, shown)?,
                 seen(submission.last, shown)?,
@@ -217,10 +224,15 @@ fn action(from: protocol::Action, shown: Shown) -> Result<Action, Wrong> {
             if first > last {
                 return Err(format!("a command of the frames {first} to {last}"));
             }
+            let told = std::mem::take(&mut submission.command.operations);
+            let operations = kept.operations(submission.recall, told)?;
             Action::Submit(Box::new(Submission {
                 first,
                 last,
-                command: command(submission.command)?,
+                command: Command {
+                    operations,
+                    ..command(submission.command)?
+                },
                 notify: submission.notify,
                 undo: submission.undo,
             }))
@@ -337,7 +349,7 @@ pub(crate) fn command(from: types::Command) -> Result<Command, Wrong> {
     })
 }
 
-fn operation(from: types::Operation) -> Operation {
+pub(crate) fn operation(from: types::Operation) -> Operation {
     let object = |from: types::Object| Object {
         kind: from.kind,
         schema: from.schema,
@@ -405,24 +417,39 @@ mod tests {
 
     #[test]
     fn frames_that_were_never_shown_are_refused() {
-        assert!(action(protocol::Action::Pass(7), SHOWN).is_ok());
-        assert!(action(protocol::Action::Pass(8), SHOWN).is_err());
-        assert!(action(protocol::Action::Drop(0), Shown { last: 0, frames: 0 }).is_err());
+        assert!(action(protocol::Action::Pass(7), SHOWN, &mut Kept::default()).is_ok());
+        assert!(action(protocol::Action::Pass(8), SHOWN, &mut Kept::default()).is_err());
+        assert!(
+            action(
+                protocol::Action::Drop(0),
+                Shown { last: 0, frames: 0 },
+                &mut Kept::default()
+            )
+            .is_err()
+        );
         let backwards = protocol::Submission {
             first: 7,
             last: 6,
             command: text(b"", &[]),
             notify: false,
             undo: false,
+            recall: protocol::Recall::No,
         };
-        assert!(action(protocol::Action::Submit(backwards), SHOWN).is_err());
+        assert!(
+            action(
+                protocol::Action::Submit(backwards),
+                SHOWN,
+                &mut Kept::default()
+            )
+            .is_err()
+        );
     }
 
     #[test]
     fn an_answer_has_a_few_actions_for_each_frame_and_no_more() {
         let many = |count| vec![protocol::Action::Close; count];
-        assert!(actions(many(72), SHOWN).is_ok());
-        assert!(actions(many(73), SHOWN).is_err());
+        assert!(actions(many(72), SHOWN, &mut Kept::default()).is_ok());
+        assert!(actions(many(73), SHOWN, &mut Kept::default()).is_err());
     }
 
     #[test]
@@ -444,10 +471,18 @@ mod tests {
         assert!(
             action(
                 protocol::Action::Reframe((framing::Side::Client, layout)),
-                SHOWN
+                SHOWN,
+                &mut Kept::default()
             )
             .is_err()
         );
-        assert!(action(protocol::Action::Cancel(Vec::new()), SHOWN).is_err());
+        assert!(
+            action(
+                protocol::Action::Cancel(Vec::new()),
+                SHOWN,
+                &mut Kept::default()
+            )
+            .is_err()
+        );
     }
 }

@@ -18,6 +18,7 @@ mod convert;
 mod engine;
 mod faults;
 mod guest;
+mod kept;
 mod load;
 mod memo;
 mod plugin;

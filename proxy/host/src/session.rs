@@ -16,6 +16,7 @@ use wasmtime::component::ResourceAny;
 use crate::bindings::StreamPlugin;
 use crate::convert::{self, Shown};
 use crate::guest::{Answers, Guest};
+use crate::kept::Kept;
 use crate::memo::{Call, Memo, Part, Reply};
 use crate::plugin::Plugin;
 
@@ -44,6 +45,7 @@ pub struct Session {
     /// Bytes of the client since the last verdict.
     input: usize,
     shown: Shown,
+    kept: Kept,
     /// Bytes that end the session when the instance no longer can.
     farewell: Vec<u8>,
 }
@@ -66,6 +68,7 @@ impl Session {
             who: None,
             input: 0,
             shown: Shown { last: 0, frames: 0 },
+            kept: Kept::default(),
             farewell: Vec::new(),
         }
     }
@@ -194,6 +197,7 @@ impl Session {
         };
         if let Some(instance) = self.instance.take() {
             self.resting = Some(instance.store.into_data().into_answers());
+            self.kept = Kept::default();
             memo.rest();
         }
     }
@@ -206,7 +210,7 @@ impl Session {
     fn event(&mut self, call: &Call<'_>) -> Result<Vec<Action>, PluginError> {
         self.alive()?;
         match self.call(call)? {
-            Reply::Event(Ok(actions)) => convert::actions(actions, self.shown)
+            Reply::Event(Ok(actions)) => convert::actions(actions, self.shown, &mut self.kept)
                 .map_err(|wrong| self.give_up(self.plugin.misbehaved(wrong))),
             Reply::Event(Err(fault)) => {
                 // An orderly end: the plugin can still say goodbye.
@@ -270,18 +274,27 @@ impl Session {
             .plugin
             .instance(setup, Guest::recalling(answers))
             .and_then(|mut instance| {
+                let mut kept = Kept::default();
                 for (call, answer) in &memo.calls {
-                    let again = instance.tell(&self.plugin, call)?.answer();
-                    if answer.as_ref().is_some_and(|answer| *answer != again) {
+                    let again = instance.tell(&self.plugin, call)?;
+                    if answer
+                        .as_ref()
+                        .is_some_and(|answer| *answer != again.answer())
+                    {
                         return Err(self.plugin.misbehaved(FICKLE.to_owned()));
+                    }
+                    if let Reply::Event(Ok(actions)) = again {
+                        let wrong = |wrong| self.plugin.misbehaved(wrong);
+                        kept.hear_again(actions).map_err(wrong)?;
                     }
                 }
                 instance.store.data_mut().speak();
-                Ok(instance)
+                Ok((instance, kept))
             });
         match made {
-            Ok(instance) => {
+            Ok((instance, kept)) => {
                 self.instance = Some(instance);
+                self.kept = kept;
                 Ok(())
             }
             Err(error) => Err(self.give_up(error)),

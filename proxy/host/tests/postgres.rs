@@ -6,15 +6,26 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use holdpoint_core::command::Operation;
 use holdpoint_core::config;
-use holdpoint_host::{Classifier, Engine, Limits};
+use holdpoint_core::framing::Side;
+use holdpoint_core::plugin::{
+    Action, AuthError, Exchange, Frame, IdentityOutcome, Setup, UpstreamAuth,
+};
+use holdpoint_host::{Classifier, Engine, Limits, Plugin, Session};
 
 /// The depth at which `plugins/postgres` stops parsing (`shape.rs`).
 const MAX_DEPTH: usize = 300;
 
 fn classifier() -> Classifier {
+    plugin().classifier()
+}
+
+fn plugin() -> Plugin {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/postgres");
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../plugins");
     let built = holdpoint_plugin_build::build(&dir, &out).unwrap();
@@ -25,10 +36,101 @@ fn classifier() -> Classifier {
         ..Limits::default()
     };
     let engine = Engine::new(limits, None).unwrap();
-    let plugin = engine
+    engine
         .load(&std::fs::read(built.path).unwrap(), None)
-        .unwrap();
-    plugin.classifier()
+        .unwrap()
+}
+
+/// A target that trusts.
+struct Trusted;
+
+impl UpstreamAuth for Trusted {
+    fn username(&self) -> String {
+        "app".to_owned()
+    }
+
+    fn start(&mut self, _: &str) -> Result<Box<dyn Exchange>, AuthError> {
+        Err(AuthError::NoCredential)
+    }
+}
+
+struct Talk {
+    session: Session,
+    seq: u64,
+}
+
+impl Talk {
+    fn told(&mut self, side: Side, messages: &[(u8, &str)]) -> Vec<Action> {
+        let frames: Vec<Frame> = messages
+            .iter()
+            .map(|(kind, body)| {
+                self.seq += 1;
+                Frame {
+                    seq: self.seq,
+                    kind: (*kind != 0).then_some(*kind),
+                    body: Bytes::copy_from_slice(body.as_bytes()),
+                }
+            })
+            .collect();
+        self.session.on_frames(side, &frames).unwrap()
+    }
+
+    /// What the command does that this text is.
+    fn asked(&mut self, sql: &str) -> Arc<[Operation]> {
+        let actions = self.told(Side::Client, &[(b'Q', &format!("{sql}\0"))]);
+        let [Action::Submit(submission)] = actions.as_slice() else {
+            panic!("{actions:?}");
+        };
+        let operations = Arc::clone(&submission.command.operations);
+        self.told(Side::Upstream, &[(b'C', "SELECT 1\0"), (b'Z', "I")]);
+        operations
+    }
+}
+
+#[test]
+fn what_was_told_by_number_means_the_same_once_the_instance_was_made_again() {
+    let setup = Setup {
+        settings: vec![("upstream_tls".to_owned(), "off".to_owned())],
+        client_tls: true,
+        entropy: [7; 32],
+    };
+    let session = plugin().session(setup, Box::new(Trusted)).unwrap();
+    let mut talk = Talk { session, seq: 0 };
+    talk.session.open().unwrap();
+    let hello = "\0\x03\0\0user\0agent\0database\0shop\0\0";
+    talk.told(Side::Client, &[(0, hello)]);
+    let accepted = IdentityOutcome::Accepted {
+        subject: "agent".to_owned(),
+        label: "agent".to_owned(),
+        groups: Vec::new(),
+    };
+    talk.session.on_identity(&accepted).unwrap();
+    let ready = [
+        (b'R', "\0\0\0\0"),
+        (b'S', "client_encoding\0UTF8\0"),
+        (b'S', "standard_conforming_strings\0on\0"),
+        (b'K', "\0\0\0\x07\0\0\0\x09"),
+        (b'Z', "I"),
+    ];
+    talk.told(Side::Upstream, &ready);
+    let (read, write) = (talk.asked("SELECT a FROM t"), talk.asked("DELETE FROM u"));
+    assert_eq!(
+        (read[0].class.as_str(), write[0].class.as_str()),
+        ("read", "write")
+    );
+    // The very same: it was looked up and not told.
+    assert!(Arc::ptr_eq(&talk.asked("SELECT a FROM t"), &read));
+    for _ in 0..2 {
+        talk.session.rest(None);
+        assert!(!talk.session.is_awake());
+        let again = talk.asked("DELETE FROM u");
+        assert!(
+            !Arc::ptr_eq(&again, &write),
+            "nothing is kept while it rests"
+        );
+        assert_eq!(again, write);
+        assert_eq!(talk.asked("SELECT a FROM t"), read);
+    }
 }
 
 /// The worst class, and how long it took.

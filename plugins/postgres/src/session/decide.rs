@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use holdpoint_plugin::{Action, Command, Submission};
 
+use super::known::Told;
 use super::names::Definition;
 use super::pending::{End, Item, Outlook};
 use super::plan::{First, Plan, plan};
@@ -16,6 +17,18 @@ use crate::adapter;
 use crate::classify::{Act, Statement};
 use crate::extended::{self, Message};
 use crate::frame::{self, Space};
+
+/// How a command comes to be proposed.
+pub(super) struct Proposal {
+    /// The group as it was without it.
+    pub(super) before: Group,
+    /// How many of the newest pending items are its own.
+    pub(super) items: usize,
+    pub(super) ending: Ending,
+    /// The Sync behind it, where it is kept back.
+    pub(super) sync: Option<u64>,
+    pub(super) undo: bool,
+}
 
 impl Typed {
     /// Whether an earlier group may still change what these statements name.
@@ -139,15 +152,21 @@ impl Typed {
             self.pass_unit(&seqs, plan, ending, out);
             return;
         }
-        let lookup = |space, name: &[u8]| self.find(&plan.items, space, name);
-        let command = extended::command(
+        let mut command = extended::command(
             &plan.events,
             &plan.prepared,
             self.context_now(),
             self.in_transaction(),
-            &lookup,
         );
-        self.submit_unit(&seqs, plan, ending, command, out);
+        let mut known = std::mem::take(&mut self.known);
+        let lookup = |space, name: &[u8]| self.find(&plan.items, space, name);
+        let mut tell = || extended::operations(&plan.events, &lookup, &mut command.context);
+        let told = match extended::statements(&plan.events) {
+            Some(statements) => known.tell(statements, tell),
+            None => Told::only(tell()),
+        };
+        self.known = known;
+        self.submit_unit(&seqs, plan, ending, command, told, out);
     }
 
     fn pass_unit(&mut self, seqs: &[u64], plan: Plan, ending: Ending, out: &mut Vec<Action>) {
@@ -171,6 +190,7 @@ impl Typed {
         plan: Plan,
         ending: Ending,
         command: Command,
+        told: Told,
         out: &mut Vec<Action>,
     ) {
         let (Some(first), Some(last)) = (seqs.first().copied(), seqs.last().copied()) else {
@@ -179,7 +199,7 @@ impl Typed {
         self.show_every_reply(ending, out);
         let before = self.group;
         self.group.exits |= plan.first == Some(First::Exit);
-        self.group.effects |= !adapter::harmless(&command.operations);
+        self.group.effects |= !told.harmless;
         let mut items = plan.items.len();
         for item in plan.items {
             self.pending.push(item);
@@ -197,44 +217,32 @@ impl Typed {
             self.group.flushed = matches!(ending, Ending::Flush(_));
             self.group.commands += 1;
         }
-        self.propose(before, items, ending, sync, (first, last), command, out);
-    }
-
-    #[allow(clippy::too_many_arguments)] // one caller each way, all of it is the proposal
-    pub(super) fn propose(
-        &mut self,
-        before: Group,
-        items: usize,
-        ending: Ending,
-        sync: Option<u64>,
-        (first, last): (u64, u64),
-        command: Command,
-        out: &mut Vec<Action>,
-    ) {
-        self.propose_for(
+        let proposal = Proposal {
             before,
             items,
             ending,
             sync,
-            (first, last),
-            command,
-            false,
-            out,
-        );
+            undo: false,
+        };
+        self.propose(proposal, (first, last), command, told, out);
     }
 
-    #[allow(clippy::too_many_arguments)] // as above
-    pub(super) fn propose_for(
+    /// Puts a command, whose `pending` items are there already, before the host.
+    pub(super) fn propose(
         &mut self,
-        before: Group,
-        items: usize,
-        ending: Ending,
-        sync: Option<u64>,
+        proposal: Proposal,
         (first, last): (u64, u64),
         command: Command,
-        undo: bool,
+        told: Told,
         out: &mut Vec<Action>,
     ) {
+        let Proposal {
+            before,
+            items,
+            ending,
+            sync,
+            undo,
+        } = proposal;
         let skip = self.pending.len().saturating_sub(items);
         let pending = &self.pending;
         self.identity_asked |= pending.iter().skip(skip).any(Item::may_change_identity);
@@ -249,9 +257,13 @@ impl Typed {
         out.push(Action::Submit(Submission {
             first,
             last,
-            command,
+            command: Command {
+                operations: told.operations,
+                ..command
+            },
             notify,
             undo,
+            recall: told.recall,
         }));
     }
 

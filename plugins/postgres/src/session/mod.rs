@@ -2,6 +2,7 @@
 
 pub(crate) mod context;
 mod decide;
+mod known;
 pub(crate) mod names;
 pub(crate) mod pending;
 mod plan;

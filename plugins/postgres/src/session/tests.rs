@@ -4,13 +4,13 @@
 //! inside a command, no client frame while a verdict is outstanding. Its verdict
 //! is in the text: `DROP` is refused at once, `HOLD` waits for the script.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 
 use holdpoint_plugin::testing::{Scripted, set_login};
 use holdpoint_plugin::{
-    Action, Command, Delivery, Frame, Identity, IdentityOutcome, Otherwise, Refusal, RefusalKind,
-    RowPlan, Session, Setup, Side, Subscription, Verdict,
+    Action, Command, Delivery, Frame, Identity, IdentityOutcome, Operation, Otherwise, Recall,
+    Refusal, RefusalKind, RowPlan, Session, Setup, Side, Subscription, Verdict,
 };
 use proptest::prelude::*;
 
@@ -18,6 +18,7 @@ use super::PostgresSession;
 use crate::frame;
 
 mod commands;
+mod known;
 mod login;
 mod pipelines;
 mod rows;
@@ -121,6 +122,10 @@ struct Host {
     split: bool,
     log: String,
     submitted: Vec<Command>,
+    /// How many operations came in words, and which number they have.
+    told: Vec<(usize, Recall)>,
+    /// Operations by the number that the plugin gave them.
+    kept: BTreeMap<u8, Vec<Operation>>,
     /// What becomes of rows.
     rows: Option<RowPlan>,
 }
@@ -167,6 +172,8 @@ impl Host {
             split: false,
             log: String::new(),
             submitted: Vec::new(),
+            told: Vec::new(),
+            kept: BTreeMap::new(),
             rows: None,
         }
     }
@@ -362,7 +369,20 @@ impl Host {
                     assert!(!self.ready, "authored bytes after ready");
                     writeln!(self.log, "=> {}", bytes.escape_ascii()).unwrap();
                 }
-                Action::Submit(submission) => {
+                Action::Submit(mut submission) => {
+                    let operations = &mut submission.command.operations;
+                    self.told
+                        .push((operations.len(), submission.recall.clone()));
+                    match submission.recall {
+                        Recall::No => {}
+                        Recall::Keep(number) => {
+                            self.kept.insert(number, operations.clone());
+                        }
+                        Recall::Kept(number) => {
+                            assert!(operations.is_empty(), "words beside a number");
+                            operations.clone_from(&self.kept[&number]);
+                        }
+                    }
                     let command = &submission.command;
                     let text = String::from_utf8_lossy(&command.text).into_owned();
                     let classes: Vec<&str> = command

@@ -12,6 +12,8 @@ use std::rc::Rc;
 use holdpoint_plugin::{Action, Fault, Frame, Refusal, RefusalKind, RowPlan, Verdict};
 
 use super::context::Context;
+use super::decide::Proposal;
+use super::known::Known;
 use super::names::Names;
 use super::pending::{Item, Pending};
 use super::undo;
@@ -30,6 +32,7 @@ const MAX_UNIT_BYTES: usize = 1 << 20;
 pub(crate) struct Typed {
     pub(super) classifier: Classifier,
     pub(super) names: Names,
+    pub(super) known: Known,
     pub(super) context: Context,
     pub(super) pending: Pending,
     /// What the target reported, and whether a command may have changed who we are.
@@ -153,6 +156,7 @@ impl Typed {
                 established.protected,
             ),
             names: Names::new(utf8),
+            known: Known::default(),
             context: Context::new(
                 established.database,
                 established.user,
@@ -412,14 +416,12 @@ impl Typed {
         // Mode and text are all there is; the text is in the digest by itself.
         command.canonical = Some(b"Q".to_vec());
         command.reject.clone_from(&analysis.reject);
-        let lookup = |space, name: &[u8]| self.find(&[], space, name);
-        adapter::operations(
-            &analysis.statements,
-            &lookup,
-            &mut command.operations,
-            &mut command.context,
-        );
-        adapter::count_statements(&mut command);
+        let mut known = std::mem::take(&mut self.known);
+        let told = known.tell(analysis.statements.iter(), || {
+            let lookup = |space, name: &[u8]| self.find(&[], space, name);
+            adapter::all_operations(&analysis.statements, &lookup, &mut command.context)
+        });
+        self.known = known;
         let kept = if adapter::keeps_text(&analysis) {
             Rc::from(text.as_slice())
         } else {
@@ -434,7 +436,14 @@ impl Typed {
             done: 0,
         });
         self.end_group(true, 1);
-        self.propose(before, 2, Ending::Query, None, (seq, seq), command, out);
+        let proposal = Proposal {
+            before,
+            items: 2,
+            ending: Ending::Query,
+            sync: None,
+            undo: false,
+        };
+        self.propose(proposal, (seq, seq), command, told, out);
         Ok(())
     }
 }

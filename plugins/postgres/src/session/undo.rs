@@ -13,6 +13,8 @@ use std::rc::Rc;
 
 use holdpoint_plugin::Action;
 
+use super::decide::Proposal;
+use super::known::Told;
 use super::pending::{Item, Undo};
 use super::plan::Plan;
 use super::typed::{Ending, Typed};
@@ -91,17 +93,12 @@ impl Typed {
         command.text = UNDO.as_bytes().to_vec();
         command.canonical = Some(b"U".to_vec());
         let nothing = |_, _: &[u8]| None;
-        adapter::operations(
-            &analysis.statements,
-            &nothing,
-            &mut command.operations,
-            &mut command.context,
-        );
-        for operation in &mut command.operations {
+        let mut operations =
+            adapter::all_operations(&analysis.statements, &nothing, &mut command.context);
+        for operation in &mut operations {
             let fact = ("in_place_of".to_owned(), "commit".to_owned());
             operation.facts.push(fact);
         }
-        adapter::count_statements(&mut command);
         self.may_undo = false;
         let group = self.group;
         self.group.exits = true;
@@ -113,7 +110,15 @@ impl Typed {
         let synced = sync.is_some();
         self.end_group(true, 1);
         self.pending.undoes(Undo { before, synced });
-        self.propose_for(group, 2, ending, sync, (first, last), command, true, out);
+        let proposal = Proposal {
+            before: group,
+            items: 2,
+            ending,
+            sync,
+            undo: true,
+        };
+        let told = Told::only(operations);
+        self.propose(proposal, (first, last), command, told, out);
     }
 
     /// The same for a unit. A statement that it parses is parsed: drivers keep it.
