@@ -12,9 +12,9 @@ use holdpoint_plugin_postgres::classify;
 
 const GENERATED: &str = include_str!("data/generated.sql");
 
-/// What programs send, each a little different, so that nothing is remembered.
+/// What programs send. Each names another table, so that nothing is remembered.
 fn ordinary(number: usize) -> String {
-    let t = number % 97;
+    let t = number;
     match number % 8 {
         0 => format!("SELECT id, name, email FROM customers_{t} WHERE id = $1"),
         1 => format!(
@@ -33,6 +33,19 @@ fn ordinary(number: usize) -> String {
              SELECT user_id, count(*) FROM recent GROUP BY user_id HAVING count(*) > 5"
         ),
         _ => "BEGIN".to_owned(),
+    }
+}
+
+/// The same statements with other constants: what a program sends all day.
+fn repeated(number: usize) -> String {
+    match number % 4 {
+        0 => format!("SELECT id, name, email FROM customers WHERE id = {number}"),
+        1 => format!("UPDATE accounts SET balance = balance - {number} WHERE id = {number}"),
+        2 => format!("INSERT INTO events (kind, body) VALUES ('seen', 'number {number}')"),
+        _ => format!(
+            "SELECT o.id, o.total FROM orders o JOIN customers c ON c.id = o.customer_id \
+             WHERE c.name = 'name {number}' ORDER BY o.created_at DESC LIMIT 50"
+        ),
     }
 }
 
@@ -60,7 +73,9 @@ fn rate(name: &str, texts: &[String]) {
 #[ignore = "a measurement, meant for --release"]
 fn statements_a_second() {
     let ordinary: Vec<String> = (0..2000).map(ordinary).collect();
+    let repeated: Vec<String> = (0..2000).map(repeated).collect();
     let generated: Vec<String> = GENERATED.lines().map(str::to_owned).collect();
     rate("the corpus", &generated);
     rate("ordinary statements", &ordinary);
+    rate("statements that differ in constants", &repeated);
 }

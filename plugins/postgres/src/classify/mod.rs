@@ -278,6 +278,7 @@ pub(crate) fn classify(text: &[u8], settings: &Settings, limits: &Limits) -> Ana
 }
 
 /// The same, where columns are protected.
+#[cfg(test)]
 pub(crate) fn classify_protecting(
     text: &[u8],
     settings: &Settings,
