@@ -78,13 +78,17 @@ impl PgServer {
 
     /// A server of this major version, which `scripts/setup` installed.
     pub fn of_version(major: u32) -> Option<Self> {
+        Self::of_version_with(major, "scram-sha-256")
+    }
+
+    pub fn of_version_with(major: u32, auth: &str) -> Option<Self> {
         let installed = postgres_version(major)?;
         let dir = TestDir::passable("pg");
         // Where it is installed the server's account may not look.
         let native = dir.join("native");
         copy(&installed, &native);
         let programs = ["postgres", "initdb"].map(|name| native.join("bin").join(name));
-        Some(Self::run(dir, programs, "scram-sha-256", None))
+        Some(Self::run(dir, programs, auth, None))
     }
 
     fn run(dir: TestDir, [postgres, initdb]: [PathBuf; 2], auth: &str, tls: Option<&Leaf>) -> Self {

@@ -276,11 +276,7 @@ name = "the-rest"
 deny = "not here"
 "#;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_does_harm_straight_does_none_through_the_gateway() {
-    let Some(server) = need!(PgServer::start("trust"), "postgresql") else {
-        return;
-    };
+async fn none_works(server: PgServer) {
     let server = Arc::new(server);
     let rules = format!("{SCRATCH}{}", unasked());
     let world = World::new(server.clone(), rules).await;
@@ -290,4 +286,25 @@ async fn what_does_harm_straight_does_none_through_the_gateway() {
     // before the server says what it has set.
     let world = World::new(server, WRITES.to_owned()).await;
     world.none_works(pretended_writes(), true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_harm_straight_does_none_through_the_gateway() {
+    if let Some(server) = need!(PgServer::start("trust"), "postgresql") {
+        none_works(server).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_harm_at_the_oldest_server_does_none_through_the_gateway() {
+    if let Some(server) = need!(PgServer::of_version_with(13, "trust"), "PostgreSQL 13") {
+        none_works(server).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_harm_at_the_newest_server_does_none_through_the_gateway() {
+    if let Some(server) = need!(PgServer::of_version_with(18, "trust"), "PostgreSQL 18") {
+        none_works(server).await;
+    }
 }
