@@ -324,7 +324,7 @@ impl Approvals {
         let live = self.live();
         self.end_all(live, State::Orphaned).await;
         self.end_all_windows().await;
-        self.end_taken("orphaned", |_| true).await;
+        self.end_taken("orphaned", |_, _| true).await;
     }
 
     /// All at once, so that their records share a sync. Gives how many this call ended.

@@ -322,7 +322,7 @@ impl Approvals {
             State::Approved { by } => {
                 cell.approved(now, self.0.config.grant_ttl);
                 if let Some(window) = cell.approval.window(now) {
-                    self.open_window(window, by.clone(), now);
+                    cell.times.window_until_ns = self.open_window(window, by.clone(), now);
                 }
                 let mut table = self.table();
                 table.decided(slot);

@@ -73,6 +73,9 @@ pub(super) enum Motion {
     HandOver {
         approval: ApprovalId,
         draft: Box<Draft>,
+        /// Whoever asks knows what a use of its window is, and takes one too.
+        #[serde(default)]
+        windows: bool,
     },
 }
 

@@ -111,7 +111,8 @@ impl Mirror {
         let each = nodes.iter().flat_map(|(name, node)| {
             let covers = |shown: &&Shown| {
                 let view = shown.view.borrow();
-                view.digest == digest && matches!(view.state.as_str(), "pending" | "approved")
+                let open = matches!(view.state.as_str(), "pending" | "approved");
+                view.digest == digest && (open || view.window_until.is_some())
             };
             let found = node.views.iter().filter(move |(_, shown)| covers(shown));
             found.map(move |(id, shown)| {

@@ -259,6 +259,7 @@ impl Cluster {
             let motion = Motion::HandOver {
                 approval,
                 draft: Box::new(asks),
+                windows: true,
             };
             let note = match self.move_(&seen, motion).await {
                 Ok(Some(Value::String(note))) => note,
@@ -321,7 +322,11 @@ impl Cluster {
             Motion::Review { approval, by, note } => (approvals.review(&approval, by, note).await)
                 .map(|()| Value::Null)
                 .map_err(Refusal::Vote),
-            Motion::HandOver { approval, draft } => (approvals.give(&approval, *draft, from).await)
+            Motion::HandOver {
+                approval,
+                draft,
+                windows,
+            } => (approvals.give(&approval, *draft, from, windows).await)
                 .map(|word| json!((self.0.attest)(HANDOVER, &json!(word).to_string())))
                 .map_err(Refusal::Vote),
         };

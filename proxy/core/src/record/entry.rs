@@ -114,7 +114,8 @@ pub enum Entry {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         by: Option<Identity>,
     },
-    /// Another node may use this approval, once, and this one no more. Before it is told.
+    /// Another node may use this approval, once, and this one no more; or one use of its
+    /// window. Before it is told.
     Given {
         word: HandOver,
     },

@@ -8,6 +8,7 @@ mod motions;
 mod neighbours;
 mod stall;
 mod start;
+mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
