@@ -189,9 +189,21 @@ pub(crate) fn told(entry: &Entry, blob: &[u8]) -> Option<(Tone, String, String)>
             ),
             draft.hold.reason.as_deref().map(lines).unwrap_or_default(),
         ),
-        Entry::Joined { command, approval } => (
+        Entry::Joined {
+            command,
+            approval,
+            node,
+        } => (
             Tone::Waits,
-            format!("command {command} joins approval {approval}"),
+            match node {
+                Some(node) => {
+                    format!(
+                        "command {command} joins approval {approval} of node {}",
+                        flat(node)
+                    )
+                }
+                None => format!("command {command} joins approval {approval}"),
+            },
             none,
         ),
         Entry::Notified {
@@ -294,9 +306,9 @@ pub(crate) fn told(entry: &Entry, blob: &[u8]) -> Option<(Tone, String, String)>
                     flat(&word.to)
                 ),
                 None => format!(
-                "{} is given to node {}: no more to be used here",
-                word.approval,
-                flat(&word.to)
+                    "{} is given to node {}: no more to be used here",
+                    word.approval,
+                    flat(&word.to)
                 ),
             },
             none,

@@ -400,7 +400,10 @@ fn approvals(records: &[Read]) {
                     "{id} was given away and not approved"
                 );
                 let turn = word.window.is_some();
-                assert!(turn || used.insert(id.clone()), "{id} was used and given away");
+                assert!(
+                    turn || used.insert(id.clone()),
+                    "{id} was used and given away"
+                );
             }
             Entry::Claimed { command, .. } => {
                 let new = claimed.insert((record.session.clone(), *command));

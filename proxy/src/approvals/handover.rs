@@ -19,7 +19,7 @@ use holdpoint_core::id::{ApprovalId, CommandId, Digest, SessionId};
 use holdpoint_core::principal::Identity;
 use holdpoint_core::record::{Durability, Entry, Taken};
 
-use super::{Approvals, Later, VoteRefused};
+use super::{Approvals, Later, View, VoteRefused};
 use crate::notify::Message;
 
 /// A claim follows at once; what was not claimed by then is over.
@@ -27,9 +27,60 @@ const UNCLAIMED: Duration = Duration::from_secs(60);
 
 /// The approvals of other nodes.
 pub trait Elsewhere: Send + Sync {
-    /// An approval that another node gives to the command of `draft`, with its owner's
-    /// word, whose signature is good.
-    fn take<'a>(&'a self, draft: &'a Draft) -> Later<'a, Option<Taken>>;
+    /// What another node has for the command of `draft`: of this approval, if one is named.
+    fn take<'a>(
+        &'a self,
+        draft: &'a Draft,
+        only: Option<&'a ApprovalId>,
+    ) -> Later<'a, Option<Offer>>;
+
+    /// Resolves once another node's approval is decided; with nothing where nobody can say
+    /// any more.
+    fn decided(&self, id: &ApprovalId) -> Later<'static, Option<Arc<View>>>;
+
+    /// A session that waited for an approval of `node` does not any more.
+    fn leave(
+        &self,
+        node: &str,
+        id: &ApprovalId,
+        session: &SessionId,
+        grant: bool,
+    ) -> Later<'static, ()>;
+}
+
+/// What another node has for a command.
+#[derive(Debug)]
+pub enum Offer {
+    /// An approval, with its owner's word, whose signature is good.
+    Given(Box<Taken>),
+    /// One that is pending, and for which the command may wait.
+    Joined(Joined),
+}
+
+/// An approval of another node for which a command waits here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    pub node: String,
+    pub approval: ApprovalId,
+    /// Until it expires.
+    pub left: Duration,
+}
+
+/// What an owner answers to a command of another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Given {
+    Word(HandOver),
+    /// It may wait, for at most so long.
+    Wait(Duration),
+}
+
+/// What whoever asks an owner knows beside an approval's single use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Asks {
+    /// A use of its window.
+    pub(crate) windows: bool,
+    /// To wait for it.
+    pub(crate) join: bool,
 }
 
 /// Those that were taken over and not claimed yet: for which command of which session.
@@ -54,8 +105,8 @@ impl Approvals {
     }
 
     /// Gives an approval of this node to the command of `draft` at node `to`; or else, with
-    /// `windows`, one use of its window. When this returns the word, the journal has it, and
-    /// nothing here can use what was given.
+    /// `asks`, one use of its window, or a place among those who wait for it. When this returns
+    /// a word, the journal has it, and nothing here can use what was given.
     ///
     /// # Errors
     /// There is none that covers the command, or somebody waits for it here.
@@ -64,18 +115,26 @@ impl Approvals {
         id: &ApprovalId,
         draft: Draft,
         to: &str,
-        windows: bool,
-    ) -> Result<HandOver, VoteRefused> {
+        asks: Asks,
+    ) -> Result<Given, VoteRefused> {
         let (this, approval, to) = (self.clone(), id.clone(), to.to_owned());
         let task = self.0.runtime.spawn(async move {
             let given = this.give_now(&approval, &draft, to.clone()).await;
-            match given {
-                Err(refused) if windows => {
-                    let turn = this.turn_for(&approval, &draft, &to).await;
-                    turn.ok_or(refused)
-                }
-                given => given,
+            let refused = match given {
+                Ok(word) => return Ok(Given::Word(word)),
+                Err(refused) => refused,
+            };
+            if asks.windows
+                && let Some(word) = this.turn_for(&approval, &draft, &to).await
+            {
+                return Ok(Given::Word(word));
             }
+            if asks.join
+                && let Some(left) = this.host(&approval, &draft).await
+            {
+                return Ok(Given::Wait(left));
+            }
+            Err(refused)
         });
         task.await.unwrap_or_else(|error| {
             tracing::error!(approval.id = %id, %error, "handing over an approval failed");
@@ -94,10 +153,10 @@ impl Approvals {
         let mut cell = slot.cell.lock().await;
         let now = (self.0.clock)();
         let own = cell.approval.draft();
-        let same = cell.approval.serves(draft)
-            && own.policy == draft.policy
-            && own.principal.behind().eq(draft.principal.behind());
-        let free = cell.recorded && cell.sessions.is_empty();
+        let same = cell.covers(draft);
+        // Those who wait for it on an open connection come first.
+        let mut waiting = cell.sessions.iter();
+        let free = cell.recorded && waiting.all(|session| *session == draft.session);
         if !same || !free || cell.approval.claimable(&draft.digest, now).is_err() {
             return Err(missing());
         }
@@ -130,16 +189,26 @@ impl Approvals {
         if used.is_err() {
             return Err(missing());
         }
+        let waited = cell.sessions.remove(&draft.session);
         self.table().settled(&slot);
         tracing::info!(approval.id = %id, to = %word.to, "an approval is given to another node");
-        self.announce(&slot, &cell, Some(Message::UsedLater));
+        let used = if waited {
+            Message::Used
+        } else {
+            Message::UsedLater
+        };
+        self.announce(&slot, &cell, Some(used));
         Ok(word)
     }
 
-    /// Takes over an approval of another node for a command here, if one covers it.
-    pub(super) async fn take_over(&self, draft: &Draft, now: Now) -> Option<ApprovalId> {
-        let (node, elsewhere) = self.0.elsewhere.get()?;
-        let taken = elsewhere.take(draft).await?;
+    /// Takes over what another node gave for a command here.
+    pub(super) async fn take_over(
+        &self,
+        draft: &Draft,
+        taken: Taken,
+        now: Now,
+    ) -> Option<ApprovalId> {
+        let (node, _) = self.0.elsewhere.get()?;
         let id = taken.word.approval.clone();
         let now = self.latest(now);
         let Some(approval) = Approval::given(draft.clone(), node, &taken.word, now) else {

@@ -54,6 +54,9 @@ pub enum Entry {
     Joined {
         command: CommandId,
         approval: ApprovalId,
+        /// The node that has it, where that is another one.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        node: Option<String>,
     },
     /// A channel accepted (or not) what was sent to it.
     Notified {

@@ -51,7 +51,11 @@ pub(super) async fn open(node: &Node, draft: &Draft) -> (Opened, Option<Waiter>)
     node.approvals.open(draft.clone(), node.clock.now()).await
 }
 
-pub(super) async fn claim(node: &Node, id: &ApprovalId, draft: &Draft) -> Result<Clearance, ClaimError> {
+pub(super) async fn claim(
+    node: &Node,
+    id: &ApprovalId,
+    draft: &Draft,
+) -> Result<Clearance, ClaimError> {
     let now = node.clock.now();
     let (digest, session) = (&draft.digest, &draft.session);
     (node

@@ -3,6 +3,7 @@
 mod chaos;
 mod contract;
 mod faults;
+mod guests;
 mod handover;
 mod motions;
 mod neighbours;

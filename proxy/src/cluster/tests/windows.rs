@@ -25,7 +25,10 @@ const TEN_MINUTES: Window = Window::For(Duration::from_secs(600));
 
 /// Until `node` sees that others may use it.
 async fn seen(node: &Node, draft: &Draft) {
-    until("the window to be seen", || window_until(node, draft).is_some()).await;
+    until("the window to be seen", || {
+        window_until(node, draft).is_some()
+    })
+    .await;
 }
 
 fn window_until(node: &Node, draft: &Draft) -> Option<String> {
@@ -75,7 +78,11 @@ async fn a_window_is_used_at_any_node_and_ends_at_all_when_it_ends() {
     assert!(claim(&b, &draft.id, &other).await.is_err());
 
     // Another rule, another principal, other rules: asked anew.
-    let mut wrong = vec![again(&draft, 0x2020), again(&draft, 0x2021), again(&draft, 0x2022)];
+    let mut wrong = vec![
+        again(&draft, 0x2020),
+        again(&draft, 0x2021),
+        again(&draft, 0x2022),
+    ];
     wrong[0].rule = "prod:other".to_owned();
     wrong[1].policy = "p2".to_owned();
     Arc::make_mut(&mut wrong[2].principal).owners.clear();
@@ -84,7 +91,10 @@ async fn a_window_is_used_at_any_node_and_ends_at_all_when_it_ends() {
     }
 
     // At somebody's word it is over, there and here, before anything was seen of that.
-    a.approvals.revoke_window(&draft.id, identity("olga")).await.unwrap();
+    a.approvals
+        .revoke_window(&draft.id, identity("olga"))
+        .await
+        .unwrap();
     assert!(!passes(&b, &again(&draft, 0x2030)).await);
     until("its end to be seen", || window_until(&b, &draft).is_none()).await;
     assert_eq!((gives(&a), takes(&b)), (4, 4));
@@ -97,7 +107,14 @@ async fn a_window_of_a_node_that_is_not_heard_or_is_not_for_others_lets_nothing_
     };
     // One of a session is its own.
     let own = opened(&a, Window::Session).await;
-    until("its approval to be seen", || b.cluster.0.mirror.get(own.id.as_str()).is_some_and(|view| view.state == "used")).await;
+    until("its approval to be seen", || {
+        b.cluster
+            .0
+            .mirror
+            .get(own.id.as_str())
+            .is_some_and(|view| view.state == "used")
+    })
+    .await;
     assert_eq!(window_until(&b, &own), None);
     assert!(!passes(&b, &again(&own, 0x2100)).await);
 
@@ -113,7 +130,10 @@ async fn a_window_of_a_node_that_is_not_heard_or_is_not_for_others_lets_nothing_
     assert_eq!(takes(&b), 0);
     // Neither journal takes it: nobody uses it. Of ours no more is lost than that use.
     b.ledger.fails.store(true, Ordering::SeqCst);
-    assert!(matches!(open(&b, &again(&draft, 0x2111)).await.0, Opened::Refused(_)));
+    assert!(matches!(
+        open(&b, &again(&draft, 0x2111)).await.0,
+        Opened::Refused(_)
+    ));
     b.ledger.fails.store(false, Ordering::SeqCst);
     assert!(passes(&b, &again(&draft, 0x2112)).await);
     // What is not signed by the owner's journal is not used.
@@ -139,7 +159,9 @@ async fn a_window_of_a_node_that_is_not_heard_or_is_not_for_others_lets_nothing_
     b.network.set(Network::Well);
     let taken = takes(&b);
     // Who may act no more has none anywhere.
-    a.approvals.revoke_principal(&draft.principal.identity).await;
+    a.approvals
+        .revoke_principal(&draft.principal.identity)
+        .await;
     let other = again(&draft, 0x2121);
     assert!(!passes(&b, &other).await);
     assert_eq!(takes(&b), taken);

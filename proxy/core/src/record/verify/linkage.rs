@@ -48,8 +48,7 @@ impl Window {
     fn is_late(&self, at: (u64, u64)) -> bool {
         let ms = self.reach.for_ms;
         let limit = ms.map_or(u64::MAX, |ms| ms.saturating_mul(1_000_000));
-        self.opened.0 != at.0
-            || at.1.saturating_sub(self.opened.1) > limit.saturating_add(SLACK_NS)
+        self.opened.0 != at.0 || at.1.saturating_sub(self.opened.1) > limit.saturating_add(SLACK_NS)
     }
 }
 

@@ -11,11 +11,7 @@ use crate::record::Taken;
 
 impl Approvals {
     /// Nothing here may use it any more.
-    pub(in crate::record::verify) fn given(
-        &mut self,
-        word: &HandOver,
-        at: (u64, u64),
-    ) -> Checked {
+    pub(in crate::record::verify) fn given(&mut self, word: &HandOver, at: (u64, u64)) -> Checked {
         let id = &word.approval;
         if let Some(number) = word.window {
             return self.turn_given(word, number, at);

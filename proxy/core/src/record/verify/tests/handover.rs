@@ -98,7 +98,14 @@ fn uses_of_another_nodes_window_are_each_taken_once() {
     assert!(report.ok, "{:?}", report.errors);
     assert_eq!((report.taken_count, report.taken[0].window), (2, Some(4)));
     // Beside the approval's own single use.
-    let own = vec![again(2), taken(&HandOver { command: CommandId(2), ..word() }), goes(2)];
+    let own = vec![
+        again(2),
+        taken(&HandOver {
+            command: CommandId(2),
+            ..word()
+        }),
+        goes(2),
+    ];
     assert_eq!(told(more(own)), Vec::<String>::new());
 
     says(more(vec![again(2), taken(&turn(4, 2))]), "a second time");

@@ -263,7 +263,14 @@ fn uses_that_another_node_has_of_a_window_are_counted_with_our_own() {
         Entry::Given { word }
     };
     let as_is = |number| given(number, |_| {});
-    let good = [as_is(1), again(2), claimed(2, 2), goes(2), as_is(3), ended()];
+    let good = [
+        as_is(1),
+        again(2),
+        claimed(2, 2),
+        goes(2),
+        as_is(3),
+        ended(),
+    ];
     assert_eq!(told(after_window(good)), Vec::<String>::new());
     says(after_window([as_is(1), as_is(1)]), "where 2 should");
     says(
@@ -284,7 +291,12 @@ fn uses_that_another_node_has_of_a_window_are_counted_with_our_own() {
         session: Some(session(1)),
         for_ms: None,
     };
-    let own = [windowed("session"), approved(Some(reach)), forward(1), as_is(1)];
+    let own = [
+        windowed("session"),
+        approved(Some(reach)),
+        forward(1),
+        as_is(1),
+    ];
     says(held_by(&simple(), own), "for a session here");
 }
 
