@@ -6,13 +6,15 @@
 //! until the counter has passed where it was.
 //!
 //! Of several nodes each gives its list to the others on its signed word; those of others lie in
-//! `security-keys-elsewhere.json`, and are removed where they were registered.
+//! `security-keys-elsewhere.json`, and are removed where they were registered. A key that two people
+//! registered at two nodes, before these heard of each other, is *disputed*: it counts for neither at
+//! any node until one of them has removed it.
 //!
 //! Limits: whoever can sign in as somebody can add a key as them: it stays visible in the journal and
 //! on their page. A counter that goes back is seen by the node at which that key signs; each node
 //! learns of the others' counters with their lists.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -74,6 +76,27 @@ pub struct SecurityKeys {
 
 type Others = BTreeMap<String, FromNode<SecurityKey>>;
 
+/// A key that several people say is theirs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disputed {
+    /// By whoever registered it, and at which node; none for this one.
+    pub owners: BTreeSet<(String, Option<String>)>,
+}
+
+impl std::fmt::Display for Disputed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let said = self.owners.iter().map(|(owner, node)| match node {
+            Some(node) => format!("{owner} at node `{node}`"),
+            None => format!("{owner} here"),
+        });
+        let said = said.collect::<Vec<_>>().join(" and ");
+        write!(
+            f,
+            "one security key is registered for {said}: it counts for nobody"
+        )
+    }
+}
+
 impl SecurityKeys {
     /// # Errors
     /// The file is not ours alone, or not as we wrote it.
@@ -97,18 +120,32 @@ impl SecurityKeys {
 
     /// All of somebody's keys that are good here, the first one first.
     pub fn of(&self, owner: &Identity) -> Vec<SecurityKey> {
+        let (good, _) = self.registered(owner);
+        good
+    }
+
+    /// All of somebody's keys: those that are good here, and those that are somebody else's too.
+    pub fn registered(&self, owner: &Identity) -> (Vec<SecurityKey>, Vec<SecurityKey>) {
         let keys = self.keys();
         let others = self.others();
         let theirs = others.iter().flat_map(|(node, from)| {
-            // One key must not speak for two people, nor count twice.
-            let new = from.items.iter().filter(|key| !has(&keys, &key.credential));
-            new.map(|key| SecurityKey {
+            from.items.iter().map(|key| SecurityKey {
                 node: Some(node.clone()),
                 ..key.clone()
             })
         });
         let all = keys.iter().cloned().chain(theirs);
-        all.filter(|key| key.owner == *owner && key.credential.rp == self.rp)
+        let own = all.filter(|key| key.owner == *owner && key.credential.rp == self.rp);
+        // Registered at two nodes by one person it is one key.
+        let mut seen = BTreeSet::new();
+        let own = own.filter(|key| seen.insert(key.credential.id.clone()));
+        own.partition(|key| !is_disputed(key, &keys, &others))
+    }
+
+    /// All that count for nobody, in the same order at every node.
+    pub fn disputed(&self) -> Vec<Disputed> {
+        disputed(&self.keys(), &self.others())
+            .into_values()
             .collect()
     }
 
@@ -117,7 +154,8 @@ impl SecurityKeys {
         self.keys().clone()
     }
 
-    /// Another node's list, on its word; the greater `number` is the later one.
+    /// Another node's list, on its word; the greater `number` is the later one, and none is
+    /// of two lists.
     ///
     /// # Errors
     /// It cannot be kept.
@@ -127,13 +165,16 @@ impl SecurityKeys {
         number: u64,
         mut keys: Vec<SecurityKey>,
     ) -> Result<(), KeysError> {
+        let here = self.keys();
         let mut others = self.others();
         let before = others.get(node);
-        if before.is_some_and(|before| before.number > number) {
-            tracing::warn!(
-                node,
-                "an old list of another node's security keys is not taken up"
-            );
+        if let Some(before) = before.filter(|before| before.number >= number) {
+            if before.number > number {
+                tracing::warn!(
+                    node,
+                    "an old list of another node's security keys is not taken up"
+                );
+            }
             return Ok(());
         }
         for key in &mut keys {
@@ -151,6 +192,12 @@ impl SecurityKeys {
         };
         next.insert(node.to_owned(), from);
         state_file::write(&self.elsewhere, &next)?;
+        let before = disputed(&here, &others);
+        for (id, new) in disputed(&here, &next) {
+            if before.get(&id) != Some(&new) {
+                tracing::error!("{new}; one of them removes it on their page of the console");
+            }
+        }
         *others = next;
         Ok(())
     }
@@ -163,6 +210,17 @@ impl SecurityKeys {
         let own = self.of(owner).into_iter();
         let mut found = own.filter(|key| key.credential.id == id);
         Ok(found.next().ok_or(WebauthnError::NotYours)?)
+    }
+
+    /// As [`SecurityKeys::one`], whether it counts or not: to be removed.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn any(&self, owner: &Identity, id: &str) -> Result<SecurityKey, KeysError> {
+        let (good, disputed) = self.registered(owner);
+        let mut own = good.into_iter().chain(disputed);
+        let found = own.find(|key| key.credential.id == id);
+        Ok(found.ok_or(WebauthnError::NotYours)?)
     }
 
     /// Whether [`SecurityKeys::add`] would take it.
@@ -197,7 +255,7 @@ impl SecurityKeys {
     /// # Errors
     /// It is not theirs, or the change cannot be written down.
     pub fn remove(&self, owner: &Identity, id: &str) -> Result<(), KeysError> {
-        if let Some(node) = self.one(owner, id)?.node {
+        if let Some(node) = self.any(owner, id)?.node {
             return Err(KeysError::Elsewhere(node));
         }
         let mut keys = self.keys();
@@ -221,6 +279,8 @@ impl SecurityKeys {
         unix: u64,
     ) -> Result<(), KeysError> {
         let mine = |key: &&mut SecurityKey| key.owner == *owner && key.credential.id == id;
+        // It may have become somebody else's too since it was looked up.
+        self.one(owner, id)?;
         let mut keys = self.keys();
         let mut next = keys.clone();
         if let Some(key) = next.iter_mut().find(mine) {
@@ -250,6 +310,37 @@ impl SecurityKeys {
     fn others(&self) -> MutexGuard<'_, Others> {
         self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether somebody else has it, too.
+fn is_disputed(key: &SecurityKey, keys: &[SecurityKey], others: &Others) -> bool {
+    let theirs = others.values().flat_map(|from| &from.items);
+    let mut all = keys.iter().chain(theirs);
+    all.any(|other| other.credential.id == key.credential.id && other.owner != key.owner)
+}
+
+/// By the name that its authenticator gave.
+fn disputed(keys: &[SecurityKey], others: &Others) -> BTreeMap<String, Disputed> {
+    let mut owners: BTreeMap<&str, Vec<(&Identity, Option<&String>)>> = BTreeMap::new();
+    let theirs = others.iter().flat_map(|(node, from)| {
+        let items = from.items.iter();
+        items.map(move |key| (key, Some(node)))
+    });
+    for (key, node) in keys.iter().map(|key| (key, None)).chain(theirs) {
+        let of = owners.entry(key.credential.id.as_str()).or_default();
+        of.push((&key.owner, node));
+    }
+    let several = |of: &Vec<(&Identity, Option<&String>)>| of.iter().any(|one| one.0 != of[0].0);
+    let of_several = owners.into_iter().filter(|(_, of)| several(of));
+    let named = |(id, of): (&str, Vec<(&Identity, Option<&String>)>)| {
+        let name = |(owner, node): (&Identity, Option<&String>)| {
+            let name = format!("`{}` of {}", owner.subject, owner.issuer);
+            (name, node.cloned())
+        };
+        let owners = of.into_iter().map(name).collect();
+        (id.to_owned(), Disputed { owners })
+    };
+    of_several.map(named).collect()
 }
 
 fn has(keys: &[SecurityKey], credential: &Credential) -> bool {
@@ -415,11 +506,60 @@ mod tests {
         let keys = SecurityKeys::open(&dir, rp("gw.example")).unwrap();
         keys.take_up("n2", 11, theirs()).unwrap();
         assert!(keys.of(&who("rita")).is_empty() && keys.of(&who("sam")).len() == 1);
-        // Nor does a node take over one that is registered here already.
+        // Nor is another list of the same number taken for it.
+        keys.take_up("n2", 12, theirs()).unwrap();
+        assert!(keys.of(&who("rita")).is_empty());
         keys.add(key("ruth", "c", 0)).unwrap();
-        keys.take_up("n3", 1, vec![key("eve", "c", 0)]).unwrap();
-        assert!(keys.of(&who("eve")).is_empty() && keys.of(&who("ruth")).len() == 1);
         assert_eq!(keys.list().len(), 1, "others' keys are not given on");
+    }
+
+    /// The same at the two nodes where it was registered and at a third.
+    #[test]
+    fn a_key_of_two_people_counts_for_neither_until_one_has_removed_it() {
+        let open = |name: &str| SecurityKeys::open(&dir(name), rp("gw.example")).unwrap();
+        let (a, b, c) = (open("disputed-a"), open("disputed-b"), open("disputed-c"));
+        a.add(key("rita", "k", 0)).unwrap();
+        a.add(key("rita", "own", 0)).unwrap();
+        b.add(key("sam", "k", 0)).unwrap();
+        let tell = |number: u64| {
+            for node in [&b, &c] {
+                node.take_up("a", number, a.list()).unwrap();
+            }
+            for node in [&a, &c] {
+                node.take_up("b", number, b.list()).unwrap();
+            }
+        };
+        tell(1);
+        for node in [&a, &b, &c] {
+            assert_eq!(node.of(&who("rita")).len(), 1, "the other one is hers");
+            assert!(node.of(&who("sam")).is_empty());
+            for owner in ["rita", "sam"] {
+                assert!(node.one(&who(owner), "k").is_err());
+                let used = node.used(&who(owner), "k", Counter(1), 2);
+                assert!(is(used, WebauthnError::NotYours), "{owner}");
+                let (_, shown) = node.registered(&who(owner));
+                assert_eq!(shown.len(), 1, "{owner} sees it");
+            }
+            let said = node.disputed();
+            assert_eq!(said.len(), 1);
+            let said = said[0].to_string();
+            assert!(said.contains("`rita`") && said.contains("`sam`"), "{said}");
+        }
+        // Removed where it was registered, and there alone; then it is the other's at all.
+        assert!(matches!(
+            a.remove(&who("sam"), "k"),
+            Err(KeysError::Elsewhere(node)) if node == "b"
+        ));
+        b.remove(&who("sam"), "k").unwrap();
+        tell(2);
+        for node in [&a, &b, &c] {
+            assert_eq!(node.of(&who("rita")).len(), 2);
+            assert!(node.of(&who("sam")).is_empty() && node.disputed().is_empty());
+        }
+        // One person's key at two nodes is no dispute, and one key.
+        c.take_up("d", 1, vec![key("rita", "k", 0)]).unwrap();
+        assert!(c.disputed().is_empty());
+        assert_eq!(c.of(&who("rita")).len(), 2);
     }
 
     #[test]

@@ -189,9 +189,21 @@ pub(crate) fn told(entry: &Entry, blob: &[u8]) -> Option<(Tone, String, String)>
             ),
             draft.hold.reason.as_deref().map(lines).unwrap_or_default(),
         ),
-        Entry::Joined { command, approval } => (
+        Entry::Joined {
+            command,
+            approval,
+            node,
+        } => (
             Tone::Waits,
-            format!("command {command} joins approval {approval}"),
+            match node {
+                Some(node) => {
+                    format!(
+                        "command {command} joins approval {approval} of node {}",
+                        flat(node)
+                    )
+                }
+                None => format!("command {command} joins approval {approval}"),
+            },
             none,
         ),
         Entry::Notified {
@@ -287,17 +299,28 @@ pub(crate) fn told(entry: &Entry, blob: &[u8]) -> Option<(Tone, String, String)>
         ),
         Entry::Given { word } => (
             Tone::Plain,
-            format!(
-                "{} is given to node {}: no more to be used here",
-                word.approval,
-                flat(&word.to)
-            ),
+            match word.window {
+                Some(number) => format!(
+                    "the {number}. use of the window of {} is given to node {}",
+                    word.approval,
+                    flat(&word.to)
+                ),
+                None => format!(
+                    "{} is given to node {}: no more to be used here",
+                    word.approval,
+                    flat(&word.to)
+                ),
+            },
             none,
         ),
         Entry::Taken(taken) => (
             Tone::Good,
             format!(
-                "{} of node {} is taken over for command {}",
+                "{}{} of node {} is taken over for command {}",
+                match taken.word.window {
+                    Some(number) => format!("the {number}. use of the window of "),
+                    None => String::new(),
+                },
                 taken.word.approval,
                 flat(&taken.from),
                 taken.word.command

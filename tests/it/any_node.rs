@@ -25,7 +25,7 @@ hold = { reviewers = ["group:reviewers"], justify = true, break_glass = ["group:
 [[rule]]
 name = "rows"
 match = { classes = ["write"] }
-hold = { reviewers = ["group:reviewers"] }
+hold = { reviewers = ["group:reviewers"], windows = ["10m"] }
 "#;
 
 /// Two nodes that know the same people.
@@ -224,6 +224,113 @@ async fn a_grant_of_one_node_is_used_at_another_once() {
         (Some(1), Some(key.trim())),
         "{report}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_window_of_one_node_is_used_at_another_until_it_is_ended() {
+    let Some((_redis, a, b)) = two("inline_wait = { agent = \"1s\" }\n").await else {
+        return;
+    };
+    let (rita, token) = at(&b, &a, "rita", "reviewers");
+    let ada = a.agent("ada");
+    let sql = "INSERT INTO notes VALUES (1)";
+    let psql = a.psql_as(&ada).start(&[sql]);
+    let view = rita.pending(sql).await;
+    let id = view["id"].as_str().unwrap();
+    let body = json!({ "decision": "approve", "digest": view["digest"], "window": "10m" });
+    let path = format!("/v1/approvals/{id}/decision");
+    let (status, done) = rita.call(Method::POST, &path, Some(body)).await;
+    assert_eq!(status.as_u16(), 200, "{done}");
+    psql.wait().unwrap_done();
+    // What this node sees of it comes through the store.
+    for _ in 0..100 {
+        if rita.show(id).await["window_until"].is_string() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for gateway in [&b, &a, &b] {
+        gateway.psql_as(&ada).run(sql).unwrap_done();
+    }
+    assert_eq!(database_rows(&b), "4");
+    // All uses are told at any node, and counted where it was opened.
+    let (_, listed) = rita.call(Method::GET, "/v1/windows", None).await;
+    let window = &listed["windows"][0];
+    assert_eq!(
+        (&window["id"], &window["uses"]),
+        (&json!(id), &json!(3)),
+        "{listed}"
+    );
+    assert_eq!(window["node"], "a", "{listed}");
+    let given: Vec<_> = entries(&a, "given")
+        .iter()
+        .map(|given| given["word"]["window"].clone())
+        .collect();
+    assert_eq!(given, [json!(1), json!(3)]);
+    let taken = entries(&b, "taken");
+    assert_eq!(taken.len(), 2, "{taken:?}");
+    assert!(entries(&b, "hold").is_empty(), "nobody was asked there");
+
+    // Ended through the other node, it is over at both.
+    ran(&run(&b, &token, &["approvals", "revoke-window", id]));
+    for gateway in [&b, &a] {
+        let told = gateway.psql_as(&ada).run(sql);
+        assert!(told.stderr.contains("holdpoint wait"), "{}", told.stderr);
+    }
+    assert_eq!(database_rows(&b), "4");
+    for gateway in [&a, &b] {
+        gateway.stop();
+        let report = gateway.verified();
+        assert_eq!(report["ok"], true, "{report}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_is_pending_and_sent_again_at_another_node_is_asked_once() {
+    let Some((_redis, a, b)) = two("inline_wait = { agent = \"20s\" }\n").await else {
+        return;
+    };
+    let (rita, _) = at(&b, &a, "rita", "reviewers");
+    let ada = a.agent("ada");
+    let sql = "INSERT INTO notes VALUES (1)";
+    let first = a.psql_as(&ada).start(&[sql]);
+    let view = rita.pending(sql).await;
+    let id = view["id"].as_str().unwrap();
+    let second = b.psql_as(&ada).start(&[sql]);
+    let waits = async |count: u64| {
+        for _ in 0..200 {
+            if rita.show(id).await["waiting"] == json!(count) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{}", rita.show(id).await);
+    };
+    waits(2).await;
+    // The first connection is gone, and nothing is withdrawn: somebody still asks.
+    drop(first);
+    waits(1).await;
+    let (_, listed) = rita.call(Method::GET, "/v1/approvals", None).await;
+    let same: Vec<_> = (listed["approvals"].as_array().unwrap().iter())
+        .filter(|one| one.to_string().contains(id) || one["state"] == "pending")
+        .collect();
+    assert_eq!(same.len(), 1, "{listed}");
+    let (_, done) = rita.approve(&view).await;
+    assert_eq!(done["state"], "approved", "{done}");
+    second.wait().unwrap_done();
+    assert_eq!(database_rows(&b), "1");
+    assert!(entries(&b, "hold").is_empty(), "it opened one of its own");
+    let joined = entries(&b, "joined");
+    assert_eq!(
+        (joined.len(), &joined[0]["node"]),
+        (1, &json!("a")),
+        "{joined:?}"
+    );
+    for gateway in [&a, &b] {
+        gateway.stop();
+        let report = gateway.verified();
+        assert_eq!(report["ok"], true, "{report}");
+    }
 }
 
 fn database_rows(gateway: &Gateway) -> String {

@@ -30,6 +30,7 @@ mod lifetimes;
 mod login;
 mod masking;
 mod orms;
+mod people_at_nodes;
 mod plugin_faults;
 mod policies;
 mod postgres;

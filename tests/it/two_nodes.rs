@@ -80,6 +80,19 @@ pub(crate) async fn node_with(
     redis: &RedisServer,
     settings: Settings,
 ) -> Gateway {
+    let gateway = prepared(name, database, redis, settings).await;
+    gateway.spawn();
+    gateway.wait_ready().await;
+    gateway
+}
+
+/// One that is not started yet.
+pub(crate) async fn prepared(
+    name: &str,
+    database: &Database,
+    redis: &RedisServer,
+    settings: Settings,
+) -> Gateway {
     let settings = Settings {
         node: name.to_owned(),
         more: format!(
@@ -92,8 +105,6 @@ pub(crate) async fn node_with(
     let gateway = Gateway::prepare(database, settings).await;
     gateway.rewrite("cluster-secret", SECRET);
     gateway.keep_secret(SECRET);
-    gateway.spawn();
-    gateway.wait_ready().await;
     gateway
 }
 

@@ -319,6 +319,7 @@ fn approvals(records: &[Read]) {
     let mut broken = BTreeSet::new();
     let mut claimed = BTreeSet::new();
     let mut elsewhere = BTreeMap::new();
+    let (mut singles, mut turns) = (BTreeSet::new(), BTreeSet::new());
     for record in records {
         match &record.entry {
             Entry::Hold(draft) => {
@@ -380,8 +381,15 @@ fn approvals(records: &[Read]) {
             Entry::Taken(taken) => {
                 let id = taken.word.approval.to_string();
                 assert!(!holds.contains_key(&id), "{id} is our own");
-                let new = elsewhere.insert(id.clone(), taken.word.digest);
-                assert!(new.is_none(), "{id} was taken over twice");
+                let new = match taken.word.window {
+                    Some(number) => {
+                        claimed.insert((record.session.clone(), taken.word.command));
+                        turns.insert((id.clone(), number))
+                    }
+                    None => singles.insert(id.clone()),
+                };
+                assert!(new, "{id} was taken over twice");
+                elsewhere.insert(id.clone(), taken.word.digest);
                 settled.insert(id, "approved".to_owned());
             }
             Entry::Given { word } => {
@@ -391,7 +399,11 @@ fn approvals(records: &[Read]) {
                     Some("approved"),
                     "{id} was given away and not approved"
                 );
-                assert!(used.insert(id.clone()), "{id} was used and given away");
+                let turn = word.window.is_some();
+                assert!(
+                    turn || used.insert(id.clone()),
+                    "{id} was used and given away"
+                );
             }
             Entry::Claimed { command, .. } => {
                 let new = claimed.insert((record.session.clone(), *command));

@@ -14,6 +14,7 @@
 mod board;
 mod errand;
 mod glass;
+mod guests;
 mod handover;
 mod justify;
 mod ledger;
@@ -50,7 +51,8 @@ pub use board::{Board, Cast, Counted, Explained};
 pub(crate) use errand::ask_all;
 pub use errand::{Errand, NoAnswer, Others};
 pub use glass::ReviewView;
-pub use handover::Elsewhere;
+pub(crate) use handover::{Asks, Given};
+pub use handover::{Elsewhere, Joined, Offer};
 pub use justify::JustifyRefused;
 pub use ledger::{Later, Ledger, NotWritten};
 pub use on_call::Rotas;
@@ -93,6 +95,9 @@ struct Inner {
     /// This node's name, and where other nodes' approvals are.
     elsewhere: OnceLock<(String, Arc<dyn Elsewhere>)>,
     taken: Mutex<handover::TakenOver>,
+    guests: Mutex<guests::Guests>,
+    away: Mutex<guests::Away>,
+    closing: watch::Sender<bool>,
     /// The soonest deadline moved forward.
     sooner: Notify,
     notices: Option<Queue>,
@@ -141,6 +146,9 @@ impl Approvals {
             around: OnceLock::new(),
             elsewhere: OnceLock::new(),
             taken: Mutex::default(),
+            guests: Mutex::default(),
+            away: Mutex::default(),
+            closing: watch::Sender::new(false),
             sooner: Notify::new(),
             notices,
             changes: broadcast::Sender::new(CHANGES),
@@ -157,12 +165,17 @@ impl Approvals {
         let id = draft.id.clone();
         let session = draft.session.clone();
         let task = self.0.runtime.spawn(async move {
+            let asked = this.0.elsewhere.get().map(|_| draft.clone());
             let (opened, slot) = this.open_now(draft, now).await;
             // Made here, so that it leaves by itself where nobody takes it.
-            (
-                opened,
-                slot.map(|slot| Waiter::new(this.clone(), &slot, session)),
-            )
+            let waiter = match (&opened, slot, asked) {
+                (_, Some(slot), _) => Some(Waiter::new(this.clone(), &slot, session)),
+                (Opened::Waiting { approval, .. }, None, Some(asked)) => {
+                    Some(Waiter::away(this.clone(), approval.clone(), asked))
+                }
+                _ => None,
+            };
+            (opened, waiter)
         });
         task.await.unwrap_or_else(|error| {
             tracing::error!(approval.id = %id, %error, "opening an approval failed");
@@ -171,6 +184,7 @@ impl Approvals {
         })
     }
 
+    /// Without a slot, what is waited for is at another node.
     async fn open_now(&self, draft: Draft, now: Now) -> (Opened, Option<Arc<Slot>>) {
         let now = self.latest(now);
         let mut asked = false;
@@ -190,9 +204,9 @@ impl Approvals {
             }
             // Once: an owner that gave one gives it to nobody else.
             if !std::mem::replace(&mut asked, true)
-                && let Some(approval) = self.take_over(&draft, now).await
+                && let Some(opened) = self.elsewhere(&draft, now).await
             {
-                return (Opened::Granted(approval), None);
+                return (opened, None);
             }
             // Nothing was held while those were looked at: somebody may have
             // opened the same, or a reviewer may have denied it.
@@ -259,7 +273,7 @@ impl Approvals {
     /// approved) for the identical command; otherwise the last one to leave
     /// withdraws it, unless it was used.
     pub async fn leave(&self, id: &ApprovalId, session: &SessionId, grant: bool) {
-        if self.leave_taken(id, session).await {
+        if self.leave_taken(id, session).await || self.leave_away(id, session, grant) {
             return;
         }
         let Some(slot) = self.table().get(id) else {
@@ -321,10 +335,11 @@ impl Approvals {
     /// For the end of the process: opens nothing more, orphans all that is live.
     pub async fn orphan_all(&self) {
         self.table().closed = true;
+        self.0.closing.send_replace(true);
         let live = self.live();
         self.end_all(live, State::Orphaned).await;
         self.end_all_windows().await;
-        self.end_taken("orphaned", |_| true).await;
+        self.end_taken("orphaned", |_, _| true).await;
     }
 
     /// All at once, so that their records share a sync. Gives how many this call ended.
@@ -401,6 +416,7 @@ impl Approvals {
         let now = (self.0.clock)();
         self.sweep_windows(now).await;
         self.sweep_taken(now).await;
+        self.sweep_guests(now).await;
         let due = {
             let mut table = self.table();
             table.forget_denials(now.mono_ns);

@@ -111,6 +111,14 @@ impl Cell {
         }
     }
 
+    /// Whether a command of another node, which asks for `draft`, may wait for it or have it.
+    pub(super) fn covers(&self, draft: &Draft) -> bool {
+        let own = self.approval.draft();
+        self.approval.serves(draft)
+            && own.policy == draft.policy
+            && own.principal.behind().eq(draft.principal.behind())
+    }
+
     pub(super) fn approved(&mut self, now: Now, ttl: std::time::Duration) {
         self.times.usable_until_ns = Some(later(now.wall_ns, ttl));
     }

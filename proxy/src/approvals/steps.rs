@@ -41,6 +41,7 @@ impl Approvals {
                 let joined = Entry::Joined {
                     command: draft.command,
                     approval: slot.id.clone(),
+                    node: None,
                 };
                 let session = Some(draft.session.clone());
                 if let Err(error) = self.record(session, joined, Durability::Written).await {
@@ -322,7 +323,7 @@ impl Approvals {
             State::Approved { by } => {
                 cell.approved(now, self.0.config.grant_ttl);
                 if let Some(window) = cell.approval.window(now) {
-                    self.open_window(window, by.clone(), now);
+                    cell.times.window_until_ns = self.open_window(window, by.clone(), now);
                 }
                 let mut table = self.table();
                 table.decided(slot);
@@ -373,7 +374,7 @@ pub(super) fn settled(slot: &Slot, state: &State, window: Option<Reach>) -> Entr
     }
 }
 
-fn journal(error: &NotWritten) -> holdpoint_core::denial::Denial {
+pub(super) fn journal(error: &NotWritten) -> holdpoint_core::denial::Denial {
     tracing::error!(%error, "a hold is not in the journal");
     unavailable(
         "HP-JOURNAL",

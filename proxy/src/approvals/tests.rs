@@ -38,6 +38,43 @@ async fn settle_down() {
     }
 }
 
+/// Another node that says no more that its session waits.
+#[tokio::test]
+async fn a_guest_that_is_not_heard_of_has_left_as_one_that_may_come_back() {
+    let desk = Desk::new();
+    let mut draft = draft("agent", "DROP TABLE t", 1);
+    draft.hold.expires_in = Duration::from_secs(600);
+    let first = waiting(&desk, &draft).await;
+    let guest = SessionId::from_random(2);
+    let asks = Draft {
+        session: guest.clone(),
+        ..draft.clone()
+    };
+    let left = desk.approvals.host(&draft.id, &asks).await;
+    assert!(left.is_some_and(|left| left > Duration::ZERO), "{left:?}");
+    drop(first);
+    settle_down().await;
+    let view = || desk.approvals.get(&draft.id).unwrap();
+    assert_eq!((view().state.as_str(), view().waiting), ("pending", 1));
+    desk.hands.pass(Duration::from_secs(50));
+    assert!(desk.approvals.host(&draft.id, &asks).await.is_some());
+    desk.hands.pass(Duration::from_secs(50));
+    desk.approvals.sweep().await;
+    assert_eq!((view().state.as_str(), view().waiting), ("pending", 1));
+    desk.hands.pass(Duration::from_secs(20));
+    desk.approvals.sweep().await;
+    assert_eq!((view().state.as_str(), view().waiting), ("pending", 0));
+    // Another command is no guest, and nobody is once it is decided.
+    let other = Draft {
+        rule: "prod:other".to_owned(),
+        ..asks.clone()
+    };
+    assert_eq!(desk.approvals.host(&draft.id, &other).await, None);
+    let no = vote(&draft, "rita", Verdict::Deny);
+    desk.approvals.vote(no, desk.hands.now()).await.unwrap();
+    assert_eq!(desk.approvals.host(&draft.id, &asks).await, None);
+}
+
 #[tokio::test]
 async fn an_approved_command_is_cleared_once() {
     let desk = Desk::new();

@@ -76,6 +76,10 @@ pub struct View {
     pub expires_at: String,
     /// Once approved and not used: until when the command may run.
     pub usable_until: Option<String>,
+    /// The identical command of the same principal may run again until then, at any node,
+    /// unless the window is ended before. Not for windows of one session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_until: Option<String>,
     /// Sessions that wait on their open connection.
     pub waiting: usize,
     /// What a denial said.
@@ -217,6 +221,8 @@ pub(super) struct Times {
     opened_mono_ns: u64,
     pub(super) expires_ns: u64,
     pub(super) usable_until_ns: Option<u64>,
+    /// Of a window that other nodes may have uses of.
+    pub(super) window_until_ns: Option<u64>,
 }
 
 impl Times {
@@ -226,6 +232,7 @@ impl Times {
             opened_mono_ns: now.mono_ns,
             expires_ns: later(now.wall_ns, expires_in),
             usable_until_ns: None,
+            window_until_ns: None,
         }
     }
 
@@ -282,6 +289,7 @@ impl View {
             opened_at: rfc3339(times.opened_ns),
             expires_at: rfc3339(times.expires_ns),
             usable_until: times.usable_until_ns.filter(|_| approved).map(rfc3339),
+            window_until: times.window_until_ns.map(rfc3339),
             waiting,
             denial: match approval.state() {
                 State::Denied { by, label, reason } => Some(DenialView {

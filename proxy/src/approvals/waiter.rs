@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use holdpoint_core::approval::State;
+use holdpoint_core::approval::{Draft, State};
 use holdpoint_core::gate::Settlement;
 use holdpoint_core::id::{ApprovalId, SessionId};
 use tokio::sync::watch;
@@ -18,8 +18,14 @@ pub struct Waiter {
     approvals: Approvals,
     id: ApprovalId,
     session: SessionId,
-    known: watch::Receiver<Known>,
+    at: At,
     told: bool,
+}
+
+enum At {
+    Here(watch::Receiver<Known>),
+    /// At another node; what was asked for here.
+    Away(Box<Draft>),
 }
 
 impl Waiter {
@@ -28,7 +34,18 @@ impl Waiter {
             approvals,
             id: slot.id.clone(),
             session,
-            known: slot.known.subscribe(),
+            at: At::Here(slot.known.subscribe()),
+            told: false,
+        }
+    }
+
+    /// For an approval of another node.
+    pub(super) fn away(approvals: Approvals, id: ApprovalId, draft: Draft) -> Self {
+        Self {
+            approvals,
+            id,
+            session: draft.session.clone(),
+            at: At::Away(Box::new(draft)),
             told: false,
         }
     }
@@ -39,14 +56,16 @@ impl Waiter {
 
     /// Resolves once the reviewers' part is over. May be dropped and called again.
     pub async fn settled(&mut self) -> Settlement {
-        let settlement = match self
-            .known
-            .wait_for(|known| *known.approval.state() != State::Pending)
-            .await
-        {
-            Ok(known) => settlement(known.approval.state()),
-            // The slot is gone, which takes the service with it.
-            Err(_) => Settlement::Orphaned,
+        let settlement = match &mut self.at {
+            At::Away(draft) => self.approvals.settled_away(&self.id, draft).await,
+            At::Here(known) => match known
+                .wait_for(|known| *known.approval.state() != State::Pending)
+                .await
+            {
+                Ok(known) => settlement(known.approval.state()),
+                // The slot is gone, which takes the service with it.
+                Err(_) => Settlement::Orphaned,
+            },
         };
         self.told = true;
         settlement

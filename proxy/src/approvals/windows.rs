@@ -4,12 +4,16 @@
 //! of its own: written to the journal while nothing else happens to that window, so
 //! that claims and the window's end stand there in the order in which they counted.
 //! An end is done first and written then. Memory of this process only, as approvals are.
+//!
+//! A command at another node has one use at a time from here (`turn_for`), which is counted
+//! here as any other: so an end here is one everywhere, and an owner that is silent or gone
+//! lets nothing pass.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use holdpoint_core::Now;
-use holdpoint_core::approval::{ClaimError, Clearance, Draft, OpenWindow};
+use holdpoint_core::approval::{ClaimError, Clearance, Draft, HandOver, OpenWindow};
 use holdpoint_core::id::{ApprovalId, CommandId, Digest, SessionId};
 use holdpoint_core::principal::Identity;
 use holdpoint_core::record::{Durability, Entry};
@@ -117,13 +121,19 @@ impl Approvals {
         }
     }
 
-    /// Its approval is in the journal, with how far it reaches.
-    pub(super) fn open_window(&self, window: OpenWindow, by: Vec<Identity>, now: Now) {
+    /// Its approval is in the journal, with how far it reaches. Gives until when other nodes
+    /// may have uses of it, if they may.
+    pub(super) fn open_window(
+        &self,
+        window: OpenWindow,
+        by: Vec<Identity>,
+        now: Now,
+    ) -> Option<u64> {
         let draft = Arc::clone(window.draft());
         let mut open = self.open_windows();
         if open.len() >= MAX_OPEN {
             tracing::error!(approval.id = %draft.id, "too many windows are open: it counts once");
-            return;
+            return None;
         }
         let reach = window.reach();
         let time = reach.for_ms.map(std::time::Duration::from_millis);
@@ -139,7 +149,9 @@ impl Approvals {
             }),
             draft: Arc::clone(&draft),
         };
+        let anywhere = slot.until_ns.filter(|_| slot.session.is_none());
         open.insert(draft.id.clone(), Arc::new(slot));
+        anywhere
     }
 
     /// The approval whose window lets a command pass, if there is one.
@@ -194,6 +206,43 @@ impl Approvals {
             cell.window.claim(&digest, &session, command, now)
         });
         Some(task.await.unwrap_or(Err(ClaimError::NotWritten)))
+    }
+
+    /// One more use, for the command of `draft` at node `to`. When this returns the word, the
+    /// journal has it. `None` where no window covers that command.
+    pub(super) async fn turn_for(
+        &self,
+        id: &ApprovalId,
+        draft: &Draft,
+        to: &str,
+    ) -> Option<HandOver> {
+        let slot = self.open_windows().get(id).cloned()?;
+        let mut cell = slot.cell.lock().await;
+        let now = (self.0.clock)();
+        if cell.ended || !cell.window.serves_elsewhere(draft, now) {
+            return None;
+        }
+        let word = HandOver {
+            approval: id.clone(),
+            to: to.to_owned(),
+            session: draft.session.clone(),
+            command: draft.command,
+            digest: draft.digest,
+            rule: draft.rule.clone(),
+            by: slot.by.clone(),
+            window: Some(cell.window.uses().saturating_add(1)),
+        };
+        let session = Some(slot.draft.session.clone());
+        let given = Entry::Given { word: word.clone() };
+        // Synced: what a node says to another must still be there after a crash.
+        if let Err(error) = self.record(session, given, Durability::Synced).await {
+            // As for a use here.
+            cell.ended = true;
+            tracing::error!(approval.id = %id, %error, "a window's use is not in the journal");
+            return None;
+        }
+        let used = (cell.window).claim(&draft.digest, &draft.session, draft.command, now);
+        used.is_ok().then_some(word)
     }
 
     /// Ends those of a principal who may act no more.
@@ -251,7 +300,20 @@ impl Approvals {
         if let Err(error) = self.record(None, ended, Durability::Synced).await {
             tracing::error!(approval.id = %id, %error, "a window's end is not in the journal");
         }
+        drop(cell);
+        self.show_no_window(id).await;
         true
+    }
+
+    /// Other nodes need not ask for it any more.
+    async fn show_no_window(&self, id: &ApprovalId) {
+        let Some(slot) = self.table().get(id) else {
+            return;
+        };
+        let mut cell = slot.cell.lock().await;
+        if cell.times.window_until_ns.take().is_some() {
+            self.announce(&slot, &cell, None);
+        }
     }
 
     fn open_windows(&self) -> MutexGuard<'_, Windows> {

@@ -33,7 +33,7 @@ impl Keys {
         self.of(node, &format!("req:{id}"))
     }
 
-    /// Sorted set: approvals that can be voted on.
+    /// Sorted set: approvals that can be voted on, or have an open window.
     pub(super) fn due(&self, node: &str) -> String {
         self.of(node, "due")
     }

@@ -1,7 +1,7 @@
 //! What nodes write to each other.
 
 use holdpoint_core::approval::{BreakGlass, Draft, Reviewer, Vote};
-use holdpoint_core::id::ApprovalId;
+use holdpoint_core::id::{ApprovalId, SessionId};
 use holdpoint_core::principal::Identity;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,7 +25,7 @@ pub(super) struct Ballot {
 
 /// What this version can be asked to do. A node says it of itself (`versions`), and one that
 /// says nothing is of the first.
-pub(super) const SPEAKS: u32 = 2;
+pub(super) const SPEAKS: u32 = 3;
 
 /// What one process of a node is asked to do beside judging votes.
 ///
@@ -73,6 +73,18 @@ pub(super) enum Motion {
     HandOver {
         approval: ApprovalId,
         draft: Box<Draft>,
+        /// Whoever asks knows what a use of its window is, and takes one too.
+        #[serde(default)]
+        windows: bool,
+        /// It knows how to wait for another node's approval, and waits for this one.
+        #[serde(default)]
+        join: bool,
+    },
+    /// A session of the other node does not wait for an approval any more.
+    Leave {
+        approval: ApprovalId,
+        session: SessionId,
+        grant: bool,
     },
 }
 
@@ -103,6 +115,7 @@ impl Work {
                 | Errand::Prove { .. }
                 | Errand::Revoke { .. },
             ) => 1,
+            Self::Motion(motion) if matches!(**motion, Motion::Leave { .. }) => 3,
             Self::Errand(Errand::Reviews) | Self::Motion(_) => 2,
         }
     }

@@ -111,7 +111,8 @@ impl Mirror {
         let each = nodes.iter().flat_map(|(name, node)| {
             let covers = |shown: &&Shown| {
                 let view = shown.view.borrow();
-                view.digest == digest && matches!(view.state.as_str(), "pending" | "approved")
+                let open = matches!(view.state.as_str(), "pending" | "approved");
+                view.digest == digest && (open || view.window_until.is_some())
             };
             let found = node.views.iter().filter(move |(_, shown)| covers(shown));
             found.map(move |(id, shown)| {
@@ -127,16 +128,24 @@ impl Mirror {
     }
 
     pub(super) fn decided(&self, id: &str) -> Option<Later<'static, Arc<View>>> {
+        let decided = self.decided_or_gone(id)?;
+        Some(Box::pin(async move {
+            match decided.await {
+                Some(view) => view,
+                // Its node is gone: nobody can say, so whoever waits asks again in time.
+                None => std::future::pending().await,
+            }
+        }))
+    }
+
+    /// With nothing where it is not seen any more.
+    pub(super) fn decided_or_gone(&self, id: &str) -> Option<Later<'static, Option<Arc<View>>>> {
         let nodes = self.read();
         let shown = nodes.values().find_map(|node| node.views.get(id))?;
         let mut view = shown.view.subscribe();
         Some(Box::pin(async move {
-            let decided = view.wait_for(|view| view.is_decided()).await.is_ok();
-            if !decided {
-                // Its node is gone: nobody can say, so whoever waits asks again in time.
-                std::future::pending::<()>().await;
-            }
-            Arc::clone(&view.borrow())
+            let decided = view.wait_for(|view| view.is_decided()).await;
+            decided.ok().map(|view| Arc::clone(&view))
         }))
     }
 

@@ -14,9 +14,8 @@
 //! not used to decide anything. A lease says which process bears a node's name; it is for
 //! people, and losing it stops nothing but the mail.
 //!
-//! Limits: a window is used at the node that opened it. One node can write in another's
-//! name, since all have one secret; but an approval passes from node to node only under the
-//! signature of its owner's journal.
+//! Limits: one node can write in another's name, since all have one secret; but an approval,
+//! or a use of a window, passes from node to node only under the signature of its owner's journal.
 
 mod inbox;
 mod keys;

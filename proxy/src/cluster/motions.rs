@@ -9,16 +9,18 @@
 //! asked; nobody is asked for more, since a version that knows no envelopes would take
 //! it for forged; and a kind that is not known is answered, not judged.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use holdpoint_core::Now;
 use holdpoint_core::approval::{BreakGlass, Draft, Reviewer, Shown};
-use holdpoint_core::id::ApprovalId;
+use holdpoint_core::id::{ApprovalId, SessionId};
 use holdpoint_core::principal::Identity;
 use holdpoint_core::record::{HANDOVER, Taken};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::letter::{Asked, Motion, SPEAKS, Said, Work};
 use super::mirror::Seen;
@@ -26,9 +28,14 @@ use super::scripts::{Reply, Script};
 use super::seal::Kind;
 use super::{Cluster, Inner, Refusal, StoreError, random};
 use crate::approvals::{
-    Cast, Elsewhere, Errand, Explained, JustifyRefused, Later, Others, ReviewView, View,
-    VoteRefused, ask_all,
+    Asks, Cast, Elsewhere, Errand, Explained, Given, Joined, JustifyRefused, Later, Offer, Others,
+    ReviewView, View, VoteRefused, ask_all,
 };
+
+/// Between looks for an approval that is not seen.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// One that is not seen for so long is gone.
+const MISSED: Duration = Duration::from_secs(2);
 
 /// A process of another node.
 pub(super) struct To<'a> {
@@ -231,11 +238,17 @@ impl Cluster {
         (reviews, missing)
     }
 
-    /// Another node's approval for a command that is about to be held here, with its owner's
-    /// word. Whoever does not answer in time may have given it: then nobody uses it.
-    pub(super) async fn take_from_others(&self, draft: &Draft) -> Option<Taken> {
+    /// What another node has for a command that is about to be held here: with its owner's
+    /// word, or to be waited for. Whoever does not answer in time may have given it: then
+    /// nobody uses it.
+    pub(super) async fn take_from_others(
+        &self,
+        draft: &Draft,
+        only: Option<&ApprovalId>,
+    ) -> Option<Offer> {
         let inner = &self.0;
         let digest = draft.digest.to_string();
+        let mut silent = BTreeSet::new();
         for (seen, id) in inner.mirror.with_digest(&digest) {
             // Whether it is approved and free is for its owner to say: whoever was told of that
             // may be faster than what is seen of it here.
@@ -243,7 +256,9 @@ impl Cluster {
             let Ok(approval) = id.parse::<ApprovalId>() else {
                 continue;
             };
-            if !inner.mirror.get(&id).as_ref().is_some_and(same) {
+            // A node that did not answer is waited for once.
+            let asked = only.is_none_or(|only| *only == approval) && !silent.contains(&seen.node);
+            if !asked || !inner.mirror.get(&id).as_ref().is_some_and(same) {
                 continue;
             }
             let Some(key) = inner.peers.key(&seen.node) else {
@@ -257,17 +272,27 @@ impl Cluster {
             let mut asks = draft.clone();
             asks.shown = nothing_shown();
             let motion = Motion::HandOver {
-                approval,
+                approval: approval.clone(),
                 draft: Box::new(asks),
+                windows: true,
+                join: true,
             };
             let note = match self.move_(&seen, motion).await {
                 Ok(Some(Value::String(note))) => note,
+                Ok(Some(Value::Number(left))) => {
+                    return Some(Offer::Joined(Joined {
+                        node: seen.node,
+                        approval,
+                        left: Duration::from_millis(left.as_u64()?),
+                    }));
+                }
                 Ok(_) => {
                     tracing::warn!(
                         node = seen.node,
                         approval.id = id,
                         "another node did not say whether it gives its approval: the command is held anew"
                     );
+                    silent.insert(seen.node);
                     continue;
                 }
                 Err(unsaid) => {
@@ -281,7 +306,9 @@ impl Cluster {
                 }
             };
             match Taken::read(&seen.node, &key, &note) {
-                Ok(taken) if taken.word.approval.as_str() == id => return Some(taken),
+                Ok(taken) if taken.word.approval == approval => {
+                    return Some(Offer::Given(Box::new(taken)));
+                }
                 Ok(_) => self.forged().await,
                 Err(error) => {
                     tracing::error!(
@@ -301,7 +328,7 @@ impl Cluster {
     /// Decides what another node moved. On return it is in the journal.
     pub(super) async fn decide(&self, from: &str, motion: Motion) -> Said {
         let reviewer = match &motion {
-            Motion::Justify { .. } | Motion::HandOver { .. } => None,
+            Motion::Justify { .. } | Motion::HandOver { .. } | Motion::Leave { .. } => None,
             Motion::BreakGlass(glass) => Some(&glass.by),
             Motion::Review { by, .. } => Some(by),
         };
@@ -321,9 +348,31 @@ impl Cluster {
             Motion::Review { approval, by, note } => (approvals.review(&approval, by, note).await)
                 .map(|()| Value::Null)
                 .map_err(Refusal::Vote),
-            Motion::HandOver { approval, draft } => (approvals.give(&approval, *draft, from).await)
-                .map(|word| json!((self.0.attest)(HANDOVER, &json!(word).to_string())))
-                .map_err(Refusal::Vote),
+            Motion::HandOver {
+                approval,
+                draft,
+                windows,
+                join,
+            } => {
+                let asks = Asks { windows, join };
+                let given = approvals.give(&approval, *draft, from, asks).await;
+                given.map_err(Refusal::Vote).map(|given| match given {
+                    Given::Word(word) => {
+                        json!((self.0.attest)(HANDOVER, &json!(word).to_string()))
+                    }
+                    Given::Wait(left) => {
+                        json!(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
+                    }
+                })
+            }
+            Motion::Leave {
+                approval,
+                session,
+                grant,
+            } => {
+                approvals.guest_leaves(&approval, &session, grant).await;
+                Ok(Value::Null)
+            }
         };
         match done {
             Ok(value) => Said::Told(value),
@@ -357,9 +406,69 @@ impl Cluster {
 pub(super) struct Away(pub(super) Weak<Inner>);
 
 impl Elsewhere for Away {
-    fn take<'a>(&'a self, draft: &'a Draft) -> Later<'a, Option<Taken>> {
+    fn take<'a>(
+        &'a self,
+        draft: &'a Draft,
+        only: Option<&'a ApprovalId>,
+    ) -> Later<'a, Option<Offer>> {
         let cluster = self.0.upgrade().map(Cluster);
-        Box::pin(async move { cluster?.take_from_others(draft).await })
+        Box::pin(async move { cluster?.take_from_others(draft, only).await })
+    }
+
+    fn decided(&self, id: &ApprovalId) -> Later<'static, Option<Arc<View>>> {
+        let (inner, id) = (self.0.clone(), id.clone());
+        Box::pin(async move {
+            let mut lost = None;
+            loop {
+                let decided = inner.upgrade()?.mirror.decided_or_gone(id.as_str());
+                if let Some(decided) = decided {
+                    if let Some(view) = decided.await {
+                        return Some(view);
+                    }
+                    lost = None;
+                }
+                // A store that failed over shows it again in a moment.
+                if lost.get_or_insert_with(Instant::now).elapsed() > MISSED {
+                    return None;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        })
+    }
+
+    fn leave(
+        &self,
+        node: &str,
+        id: &ApprovalId,
+        session: &SessionId,
+        grant: bool,
+    ) -> Later<'static, ()> {
+        let (inner, node) = (self.0.clone(), node.to_owned());
+        let motion = Motion::Leave {
+            approval: id.clone(),
+            session: session.clone(),
+            grant,
+        };
+        Box::pin(async move {
+            let Some(cluster) = inner.upgrade().map(Cluster) else {
+                return;
+            };
+            let Some(epoch) = cluster.0.mirror.epoch(&node) else {
+                return;
+            };
+            let seen = Seen {
+                epoch,
+                life: cluster.0.life.borrow().clone(),
+                node,
+            };
+            if let Err(unsaid) = cluster.move_(&seen, motion).await {
+                tracing::info!(
+                    node = seen.node,
+                    ?unsaid,
+                    "another node is not told that nobody waits"
+                );
+            }
+        })
     }
 }
 

@@ -35,8 +35,8 @@ pub trait Neighbour: Send + Sync {
     /// Takes over what the list of `node` has that ours has not. On return it is in force.
     fn learn<'a>(&'a self, node: &'a str, list: &'a str) -> Later<'a, Result<(), String>>;
 
-    /// What others may take up on this node's word: a number that grows with each change, and
-    /// one line that [`Neighbour::take_up`] of another understands.
+    /// What others may take up on this node's word: how long the journal was before it was
+    /// read, and one line that [`Neighbour::take_up`] of another understands.
     fn shares(&self) -> Option<(u64, String)>;
 
     /// Takes up what another node says, whose signature is good.

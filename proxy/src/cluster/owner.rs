@@ -263,6 +263,7 @@ impl Owner {
         ];
         let kept = match view.state.as_str() {
             "pending" | "approved" => KEEP_OPEN,
+            _ if view.window_until.is_some() => KEEP_OPEN,
             _ => KEEP_SETTLED,
         };
         let life = inner.life.borrow().clone();
@@ -275,7 +276,8 @@ impl Owner {
             .arg(body)
             .arg(mark)
             .arg(kept.as_millis().to_string())
-            .arg(unix(&view.expires_at));
+            .arg(unix(&view.expires_at))
+            .arg(if listed(view) { "1" } else { "" });
         let reply: Reply = inner.mail.ask(&cmd).await?;
         if reply.word != "ok" {
             // Another life, or the name is not ours: looked at before anything is posted.
@@ -285,6 +287,11 @@ impl Owner {
         inner.counts.posted.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// Whether nodes that come later must find it, however much changed since.
+fn listed(view: &View) -> bool {
+    view.state == "pending" || view.window_until.is_some()
 }
 
 /// For the order in which people see them.

@@ -41,14 +41,14 @@ return {'ok', life, ''}
 "#;
 
 /// KEYS: lease, request, due, changes.
-/// ARGV: epoch, life, id, state, digest, body, mark, milliseconds to keep, score.
+/// ARGV: epoch, life, id, state, digest, body, mark, milliseconds to keep, score, listed or nothing.
 const POST: &str = r#"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'taken', life, ''} end
 if life ~= ARGV[2] then return {'life', life, ''} end
 redis.call('HSET', KEYS[2], 'epoch', ARGV[1], 'life', life, 'state', ARGV[4],
   'digest', ARGV[5], 'body', ARGV[6], 'mark', ARGV[7])
 redis.call('PEXPIRE', KEYS[2], ARGV[8])
-if ARGV[4] == 'pending' then
+if ARGV[10] ~= '' then
   redis.call('ZADD', KEYS[3], ARGV[9], ARGV[3])
 else
   redis.call('ZREM', KEYS[3], ARGV[3])

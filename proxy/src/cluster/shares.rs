@@ -3,8 +3,8 @@
 //!
 //! The node signs it with its journal's key, whose checkpoints the others know: a key in the
 //! store that no node signed is nobody's. The word has a number that grows with the journal in
-//! which each change stands, so that an older one, such as one with a key that was removed since,
-//! is not taken for the latest.
+//! which each change stands, and that no two of a node's lists have, so that an older one, such as
+//! one with a key that was removed since, is not taken for the latest.
 //!
 //! Limits: a node that sees another for the first time takes what it is shown.
 
@@ -19,19 +19,31 @@ use super::{Cluster, LEASE, StoreError, owner};
 /// The kind of note.
 const PEOPLE: &str = "people 1";
 
+/// Numbers between two sizes of the journal. Each start writes to it, so that those of a former
+/// process are smaller.
+const PER_RECORD: u64 = 1 << 16;
+
 /// What was last put into the store.
 #[derive(Default)]
 pub(super) struct Given {
     life: String,
     said: String,
+    /// Of what was last said; that may lie in the store or not.
+    number: u64,
     at: Option<Instant>,
+}
+
+/// The number of another list than that of `before`.
+fn next(before: u64, journal: u64) -> u64 {
+    let least = journal.saturating_mul(PER_RECORD);
+    least.max(before.saturating_add(1))
 }
 
 impl Given {
     /// Puts this node's word where the others read it, if it is not there.
     pub(super) async fn give(&mut self, cluster: &Cluster) -> Result<(), StoreError> {
         let inner = &cluster.0;
-        let Some((number, said)) = inner.neighbour.shares() else {
+        let Some((journal, said)) = inner.neighbour.shares() else {
             return Ok(());
         };
         let life = inner.life.borrow().clone();
@@ -43,7 +55,11 @@ impl Given {
             tracing::error!("the list of who has which security key is too long for the store");
             return Ok(());
         }
-        let note = (inner.attest)(PEOPLE, &format!("{number} {said}"));
+        if self.number == 0 || self.said != said {
+            // Counted before it is sent: a list that may have arrived keeps its number.
+            self.number = next(self.number, journal);
+        }
+        let note = (inner.attest)(PEOPLE, &format!("{} {said}", self.number));
         let mut cmd = redis::cmd("HSET");
         cmd.arg(inner.keys.shared(&inner.node))
             .arg("note")
@@ -52,6 +68,7 @@ impl Given {
         *self = Self {
             life,
             said,
+            number: self.number,
             at: Some(Instant::now()),
         };
         Ok(())

@@ -41,9 +41,16 @@ pub(super) async fn list(State(console): State<Console>, headers: HeaderMap) -> 
         return none();
     };
     let again = console.again(&who, RECENT, HERE);
-    let own = keys.of(&who.principal.identity);
+    let (own, disputed) = keys.registered(&who.principal.identity);
     let mut html = Html::default();
     html.raw("<div class=\"title\"><h1>Your security keys</h1></div>\n<p>They sign what you approve where a rule asks for it. The signature is kept in the journal with your vote.</p>\n");
+    if !disputed.is_empty() {
+        html.raw("<section class=\"told bad\"><p>Somebody else registered these keys, too. They count for nobody until you or they have removed them.</p>\n<ul class=\"rows keys\">\n");
+        for key in &disputed {
+            one(&mut html, &who, key, again.is_none());
+        }
+        html.raw("</ul></section>\n");
+    }
     if own.is_empty() {
         html.raw("<p class=\"empty\">You have registered none.</p>\n");
     } else {
@@ -222,7 +229,7 @@ pub(super) async fn remove(
         return failed(StatusCode::BAD_REQUEST, "The form is incomplete.");
     };
     let by = who.principal.identity.clone();
-    match keys.one(&by, &old.id) {
+    match keys.any(&by, &old.id) {
         Ok(key) => {
             if let Some(node) = key.node {
                 return refused(&KeysError::Elsewhere(node));

@@ -400,6 +400,11 @@ fn facts(html: &mut Html, view: &View) {
         moment(html, until);
         html.raw("</dd>\n");
     }
+    if let Some(until) = &view.window_until {
+        html.raw("<dt>May run again until</dt><dd>");
+        moment(html, until);
+        html.raw("</dd>\n");
+    }
     html.raw("</dl>\n");
 }
 

@@ -204,14 +204,17 @@ impl Links {
         self.links().values().cloned().collect()
     }
 
-    /// Another node's list, on its word; the greater `number` is the later one.
+    /// Another node's list, on its word; the greater `number` is the later one, and none is
+    /// of two lists.
     ///
     /// # Errors
     /// It cannot be kept.
     pub fn take_up(&self, node: &str, number: u64, items: Vec<Link>) -> Result<(), LinkError> {
         let mut others = self.others();
-        if (others.get(node)).is_some_and(|before| before.number > number) {
-            tracing::warn!(node, "an old list of another node's links is not taken up");
+        if let Some(before) = others.get(node).filter(|before| before.number >= number) {
+            if before.number > number {
+                tracing::warn!(node, "an old list of another node's links is not taken up");
+            }
             return Ok(());
         }
         let mut next = others.clone();

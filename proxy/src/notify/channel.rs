@@ -140,13 +140,14 @@ impl Channel {
 
     /// Whether `message` is told here, after what was told of the approval before.
     ///
-    /// Programs behind webhooks keep count of their own: they hear of everything. People hear
+    /// Programs behind webhooks keep count of their own: they hear of everything that their
+    /// configuration asks for. People hear
     /// only of what they were asked for; and where a message cannot be brought up to date,
     /// a new one is not worth it for what follows at once from the one before.
     pub(super) fn tells(&self, message: Message, thread: &Thread) -> bool {
         let follows = message.follows();
         match self {
-            Self::Webhook(_) => true,
+            Self::Webhook(webhook) => webhook.wants(message),
             Self::Slack(_) if follows => thread.place.is_some(),
             Self::PagerDuty(_) if message == Message::Left => thread.opened,
             // Resolved already, unless that did not arrive.

@@ -161,6 +161,7 @@ pub(crate) fn channel(kind: Kind, port: u16) -> Channel {
                 url: format!("{base}/hook/hunter2"),
                 secret: secret(),
                 ca: None,
+                events: None,
             };
             let sender = WebhookSender::new(&config, &WHSEC.to_owned().into());
             Channel::Webhook(Arc::new(sender.unwrap()))

@@ -57,22 +57,31 @@ async fn receiver(failing: usize) -> (String, Came) {
 }
 
 fn sender(url: String) -> Channel {
+    told(url, None)
+}
+
+fn told(url: String, events: Option<Vec<&'static str>>) -> Channel {
     let config = WebhookOut {
         name: "ops".to_owned(),
         url,
         secret: SecretRef::Env("X".to_owned()),
         ca: None,
+        events,
     };
     let sender = WebhookSender::new(&config, &SECRET.to_owned().into());
     Channel::Webhook(Arc::new(sender.unwrap()))
 }
 
 fn desk(url: String) -> (Approvals, Arc<MemoryLedger>, Hands) {
+    desk_with(sender(url))
+}
+
+fn desk_with(sender: Channel) -> (Approvals, Arc<MemoryLedger>, Hands) {
     let (ledger, hands) = (Arc::new(MemoryLedger::default()), Hands::default());
     let (notices, inbox) = channel();
     let approvals = Approvals::new(config(), ledger.clone(), hands.clock(), Some(notices));
     let public = Some("https://holdpoint.example/".to_owned());
-    spawn(inbox, vec![sender(url)], public, approvals.clone());
+    spawn(inbox, vec![sender], public, approvals.clone());
     (approvals, ledger, hands)
 }
 
@@ -125,6 +134,52 @@ async fn a_receiver_gets_the_whole_command_and_how_to_decide() {
         (&body["type"], &body["approval"]["state"]),
         (&"approval.settled".into(), &"denied".into())
     );
+}
+
+#[tokio::test]
+async fn a_receiver_is_told_what_its_configuration_names_and_no_more() {
+    let (base, came) = receiver(0).await;
+    let events = vec!["approval.pending", "approval.used"];
+    let (approvals, ledger, hands) = desk_with(told(format!("{base}/hook"), Some(events)));
+    let draft = draft("agent", "DROP TABLE t", 1);
+    let (_, _waiter) = approvals.open(draft.clone(), hands.now()).await;
+    let yes = vote(&draft, "rita", Verdict::Approve);
+    approvals.vote(yes, hands.now()).await.unwrap();
+    let (digest, session) = (&draft.digest, &draft.session);
+    let claimed = approvals.claim(&draft.id, digest, session, draft.command, hands.now());
+    claimed.await.unwrap();
+    until(|| came.lock().unwrap().len() == 2).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let types: Vec<_> = (came.lock().unwrap().iter())
+        .map(|(_, body)| body["type"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(types, ["approval.pending", "approval.used"]);
+    let notified = |entry: &Entry| matches!(entry, Entry::Notified { .. });
+    assert_eq!(
+        ledger.all().iter().filter(|entry| notified(entry)).count(),
+        2
+    );
+}
+
+#[test]
+fn the_configuration_knows_every_message() {
+    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/holdpoint.schema.json");
+    let schema = std::fs::read_to_string(schema).unwrap();
+    for message in [
+        Message::Pending,
+        Message::Step,
+        Message::Escalated,
+        Message::Justified,
+        Message::Settled,
+        Message::BrokenGlass,
+        Message::Reviewed,
+        Message::Left,
+        Message::Used,
+        Message::UsedLater,
+    ] {
+        let word = format!("\"{}\"", message.word());
+        assert!(schema.contains(&word), "{word}");
+    }
 }
 
 #[tokio::test]
@@ -187,6 +242,7 @@ fn a_url_in_clear_or_a_weak_secret_is_refused() {
         url: url.to_owned(),
         secret: SecretRef::Env("X".to_owned()),
         ca: None,
+        events: None,
     };
     let good = SECRET.to_owned().into();
     assert!(WebhookSender::new(&config("http://ops.example/hook"), &good).is_err());

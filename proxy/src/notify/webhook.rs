@@ -25,6 +25,7 @@ pub struct WebhookSender {
     url: Uri,
     secret: Webhook,
     post: Post,
+    events: Option<Vec<&'static str>>,
 }
 
 impl WebhookSender {
@@ -39,7 +40,14 @@ impl WebhookSender {
             url: checked(&config.url).map_err(|e| failed(e.to_string()))?,
             secret: key(secret).map_err(failed)?,
             post: Post::new(config.ca.as_deref()).map_err(|e| failed(e.to_string()))?,
+            events: config.events.clone(),
         })
+    }
+
+    /// Whether its configuration asks for this.
+    pub(super) fn wants(&self, message: Message) -> bool {
+        let named = |events: &Vec<&str>| events.contains(&message.word());
+        self.events.as_ref().is_none_or(named)
     }
 
     /// One attempt. `id` stays the same over all attempts of one message, so that

@@ -1,5 +1,6 @@
 //! An approval that another node gives to this one: its owner's word that one command
-//! here may use it, and nothing there may any more.
+//! here may use it, and nothing there may any more. Of an approval that opened a window
+//! the owner gives one use after the other.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,9 @@ pub struct HandOver {
     pub rule: String,
     /// Who approved it; their votes are in the owner's journal.
     pub by: Vec<Identity>,
+    /// Which use of its window this is, from 1; without it, the approval's own single use.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub window: Option<u64>,
 }
 
 impl HandOver {

@@ -5,6 +5,7 @@
 //! pass without asking again; each time is a claim of its own, which its owner
 //! writes to the journal before it counts. The digest names the rules, so a change
 //! of rules ends it; its owner ends it too when its session or its principal goes.
+//! Commands of other nodes have it from its owner, one use at a time.
 
 use std::sync::Arc;
 
@@ -127,6 +128,15 @@ impl OpenWindow {
             return Err(ClaimError::Expired);
         }
         Ok(())
+    }
+
+    /// Whether a command of another node, which asks for `draft`, may have a use of it: as
+    /// [`OpenWindow::serves`], and of exactly the same principal. What is for one session is
+    /// for no other node.
+    pub fn serves_elsewhere(&self, draft: &Draft, now: Now) -> bool {
+        self.reach.session.is_none()
+            && self.serves(draft, now)
+            && self.draft.principal.behind().eq(draft.principal.behind())
     }
 
     /// Lets one more command pass, once.

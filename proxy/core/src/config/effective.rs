@@ -248,11 +248,16 @@ fn plugin(plugin: &Plugin) -> raw::Plugin {
 }
 
 fn webhook(webhook: &WebhookOut) -> raw::Webhook {
+    let words = |words: &Vec<&str>| {
+        let events = words.iter().filter_map(|word| raw::Event::of(word));
+        events.collect()
+    };
     raw::Webhook {
         name: webhook.name.clone(),
         url: webhook.url.clone(),
         secret: raw::Secret(webhook.secret.clone()),
         ca: webhook.ca.clone(),
+        events: webhook.events.as_ref().map(words),
     }
 }
 

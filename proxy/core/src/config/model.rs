@@ -340,6 +340,8 @@ pub struct WebhookOut {
     /// `whsec_…`.
     pub secret: SecretRef,
     pub ca: Option<PathBuf>,
+    /// Of what it is told, such as `approval.pending`; absent: of everything.
+    pub events: Option<Vec<&'static str>>,
 }
 
 /// A system that may send signed votes on behalf of reviewers.

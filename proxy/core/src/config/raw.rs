@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::model::SecretRef;
 use crate::source::{Size, Span};
 
-pub(super) use channels::{Email, MailTls, PagerDuty, Severity, Slack, Teams};
+pub(super) use channels::{Email, Event, MailTls, PagerDuty, Severity, Slack, Teams};
 
 /// The configuration of holdpoint.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -420,6 +420,9 @@ pub(super) struct Webhook {
     /// PEM bundle; the system's roots otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ca: Option<PathBuf>,
+    /// Of what it is told; of everything unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) events: Option<Vec<Event>>,
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]

@@ -54,6 +54,9 @@ pub enum Entry {
     Joined {
         command: CommandId,
         approval: ApprovalId,
+        /// The node that has it, where that is another one.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        node: Option<String>,
     },
     /// A channel accepted (or not) what was sent to it.
     Notified {
@@ -114,7 +117,8 @@ pub enum Entry {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         by: Option<Identity>,
     },
-    /// Another node may use this approval, once, and this one no more. Before it is told.
+    /// Another node may use this approval, once, and this one no more; or one use of its
+    /// window. Before it is told.
     Given {
         word: HandOver,
     },

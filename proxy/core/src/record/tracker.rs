@@ -252,6 +252,9 @@ impl Tracker {
             Entry::Forward { approval, .. } => {
                 self.approvals.remove(approval);
             }
+            // A use of a window leaves the approval's own as it was.
+            Entry::Given { word } if word.window.is_some() => {}
+            Entry::Taken(taken) if taken.word.window.is_some() => {}
             Entry::Given { word } => {
                 self.approvals.remove(&word.approval);
             }

@@ -19,6 +19,7 @@ use crate::identity::Authenticator;
 use crate::recorder;
 use crate::reload::{Candidate, read_config};
 use crate::secrets::Secrets;
+use crate::security_keys::SecurityKeys;
 
 /// The one protocol whose accounts we know how to ask about.
 const POSTGRES: &str = "postgres";
@@ -43,7 +44,7 @@ enum State {
 /// What was looked at, and what came of it.
 #[derive(Debug, Serialize)]
 struct Finding {
-    /// `configuration`, `issuer NAME`, `target NAME`, `journal`, `limits`.
+    /// `configuration`, `issuer NAME`, `target NAME`, `journal`, `limits`, `security keys`.
     what: String,
     state: State,
     says: String,
@@ -133,6 +134,7 @@ async fn look(file: &Path) -> Vec<Finding> {
     }
     findings.push(journal(&config));
     findings.push(limits(&config));
+    findings.extend(security_keys(&config));
     findings
 }
 
@@ -221,6 +223,23 @@ fn journal(config: &Config) -> Finding {
             .mend("without space for the next segment every command is refused");
     }
     Finding::new("journal", State::Ok, says)
+}
+
+fn security_keys(config: &Config) -> Vec<Finding> {
+    let what = "security keys";
+    let Some(rp) = &config.review.webauthn else {
+        return Vec::new();
+    };
+    match SecurityKeys::open(&config.state, rp.clone()) {
+        Err(error) => vec![Finding::new(what, State::Failed, error.to_string())],
+        Ok(keys) => {
+            let each = keys.disputed().into_iter().map(|disputed| {
+                Finding::new(what, State::Warning, disputed.to_string())
+                    .mend("whose it is not removes it in the console, where it was registered")
+            });
+            each.collect()
+        }
+    }
 }
 
 fn limits(config: &Config) -> Finding {

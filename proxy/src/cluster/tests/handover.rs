@@ -10,7 +10,7 @@ use holdpoint_tests::{Network, need};
 use super::*;
 use crate::approvals::Waiter;
 
-async fn two() -> Option<(RedisServer, Node, Node)> {
+pub(super) async fn two() -> Option<(RedisServer, Node, Node)> {
     let server = need!(RedisServer::start(), "redis-server")?;
     let (a, b) = (
         Node::start("a", &server).await,
@@ -24,7 +24,7 @@ async fn two() -> Option<(RedisServer, Node, Node)> {
 }
 
 /// The identical command in another session.
-fn again(draft: &Draft, number: u128) -> Draft {
+pub(super) fn again(draft: &Draft, number: u128) -> Draft {
     // Far from the ids of `command`, which count up over all tests.
     let number = (1 << 48) + number;
     Draft {
@@ -47,11 +47,15 @@ async fn granted(a: &Node, b: &Node) -> Draft {
     draft
 }
 
-async fn open(node: &Node, draft: &Draft) -> (Opened, Option<Waiter>) {
+pub(super) async fn open(node: &Node, draft: &Draft) -> (Opened, Option<Waiter>) {
     node.approvals.open(draft.clone(), node.clock.now()).await
 }
 
-async fn claim(node: &Node, id: &ApprovalId, draft: &Draft) -> Result<Clearance, ClaimError> {
+pub(super) async fn claim(
+    node: &Node,
+    id: &ApprovalId,
+    draft: &Draft,
+) -> Result<Clearance, ClaimError> {
     let now = node.clock.now();
     let (digest, session) = (&draft.digest, &draft.session);
     (node
@@ -60,13 +64,13 @@ async fn claim(node: &Node, id: &ApprovalId, draft: &Draft) -> Result<Clearance,
     .await
 }
 
-fn gives(node: &Node) -> usize {
+pub(super) fn gives(node: &Node) -> usize {
     let entries = node.ledger.all();
     let given = |entry: &&Entry| matches!(entry, Entry::Given { .. });
     entries.iter().filter(given).count()
 }
 
-fn takes(node: &Node) -> usize {
+pub(super) fn takes(node: &Node) -> usize {
     let entries = node.ledger.all();
     let taken = |entry: &&Entry| matches!(entry, Entry::Taken(_));
     entries.iter().filter(taken).count()

@@ -3,11 +3,13 @@
 mod chaos;
 mod contract;
 mod faults;
+mod guests;
 mod handover;
 mod motions;
 mod neighbours;
 mod stall;
 mod start;
+mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

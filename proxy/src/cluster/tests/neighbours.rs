@@ -136,6 +136,7 @@ async fn what_a_node_shares_is_taken_up_on_its_signed_word_and_on_no_other() {
     };
     let has = |node: &Node, number: u64, said: &str| {
         let taken = node.neighbour.taken_up.lock().unwrap();
+        let number = number << 16;
         taken.last() == Some(&("a".to_owned(), number, said.to_owned()))
     };
     let say = |number, said: &str| {
@@ -146,6 +147,17 @@ async fn what_a_node_shares_is_taken_up_on_its_signed_word_and_on_no_other() {
     let genuine = server.ask(&["HGET", "hp:{a}:shared", "note"]);
     say(4, "{\"keys\":[]}");
     until("b to have the next", || has(&b, 4, "{\"keys\":[]}")).await;
+
+    // Another list while the journal is as long as before: another number.
+    say(4, "{\"keys\":[9]}");
+    until("b to have the other", || {
+        let taken = b.neighbour.taken_up.lock().unwrap();
+        let last = taken
+            .last()
+            .map(|(_, number, said)| (*number, said.clone()));
+        last == Some(((4 << 16) + 1, "{\"keys\":[9]}".to_owned()))
+    })
+    .await;
 
     // Whoever has the store, and even all that the nodes share, has no node's key.
     let mallory = holdpoint_core::record::checkpoint::NodeKey::new("a", &[8; 32]).unwrap();

@@ -99,3 +99,58 @@ pub(in crate::config) enum Severity {
     Warning,
     Info,
 }
+
+/// What a channel can be told, in the words of its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(in crate::config) enum Event {
+    #[serde(rename = "approval.pending")]
+    Pending,
+    #[serde(rename = "approval.step")]
+    Step,
+    #[serde(rename = "approval.escalated")]
+    Escalated,
+    #[serde(rename = "approval.justified")]
+    Justified,
+    #[serde(rename = "approval.settled")]
+    Settled,
+    #[serde(rename = "approval.break_glass")]
+    BreakGlass,
+    #[serde(rename = "approval.reviewed")]
+    Reviewed,
+    #[serde(rename = "approval.left")]
+    Left,
+    #[serde(rename = "approval.used")]
+    Used,
+}
+
+impl Event {
+    const ALL: [Self; 9] = [
+        Self::Pending,
+        Self::Step,
+        Self::Escalated,
+        Self::Justified,
+        Self::Settled,
+        Self::BreakGlass,
+        Self::Reviewed,
+        Self::Left,
+        Self::Used,
+    ];
+
+    pub(in crate::config) fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|event| event.word() == word)
+    }
+
+    pub(in crate::config) fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "approval.pending",
+            Self::Step => "approval.step",
+            Self::Escalated => "approval.escalated",
+            Self::Justified => "approval.justified",
+            Self::Settled => "approval.settled",
+            Self::BreakGlass => "approval.break_glass",
+            Self::Reviewed => "approval.reviewed",
+            Self::Left => "approval.left",
+            Self::Used => "approval.used",
+        }
+    }
+}

@@ -187,11 +187,20 @@ impl Resolver<'_> {
                 );
             }
             self.url(&here.key("url"), &webhook.url, "held commands");
+            if webhook.events.as_ref().is_some_and(Vec::is_empty) {
+                let message = "it would be told nothing: name an event, or leave this out";
+                self.fault(&here.key("events"), message);
+            }
+            let events = webhook.events.map(|events| {
+                let words = events.into_iter().map(raw::Event::word);
+                words.collect()
+            });
             webhooks.push(WebhookOut {
                 name: webhook.name,
                 url: webhook.url,
                 secret: self.secret(webhook.secret),
                 ca: webhook.ca.map(|ca| self.path(&ca)),
+                events,
             });
         }
         webhooks

@@ -25,6 +25,8 @@ pub(super) struct Approvals {
     live: HashMap<ApprovalId, Known>,
     used: HashSet<ApprovalId>,
     windows: HashMap<ApprovalId, Window>,
+    /// Uses of other nodes' windows, by their numbers there.
+    turns: HashSet<(ApprovalId, u64)>,
     /// Glass that was broken and not looked into.
     broken: HashMap<ApprovalId, Broken>,
     pub(super) keys: Keys,
@@ -36,9 +38,18 @@ struct Window {
     digest: Digest,
     behind: Vec<Identity>,
     hold: Hold,
+    rule: String,
     reach: Reach,
     opened: (u64, u64),
     claims: u64,
+}
+
+impl Window {
+    fn is_late(&self, at: (u64, u64)) -> bool {
+        let ms = self.reach.for_ms;
+        let limit = ms.map_or(u64::MAX, |ms| ms.saturating_mul(1_000_000));
+        self.opened.0 != at.0 || at.1.saturating_sub(self.opened.1) > limit.saturating_add(SLACK_NS)
+    }
 }
 
 #[derive(Debug)]
@@ -261,6 +272,7 @@ impl Approvals {
                 digest: known.digest,
                 behind: known.behind.clone(),
                 hold: known.hold.clone(),
+                rule: known.rule.clone(),
                 reach,
                 opened: at,
                 claims: 0,
@@ -305,13 +317,7 @@ impl Approvals {
             .session
             .as_ref()
             .is_some_and(|own| own != session);
-        let limit = window
-            .reach
-            .for_ms
-            .map_or(u64::MAX, |ms| ms.saturating_mul(1_000_000));
-        let late = window.opened.0 != at.0
-            || at.1.saturating_sub(window.opened.1) > limit.saturating_add(SLACK_NS);
-        if other || late {
+        if other || window.is_late(at) {
             return Err(format!(
                 "command {command} uses the window of approval {approval} after its end or in \
                  another session"

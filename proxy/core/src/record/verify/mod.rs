@@ -497,7 +497,7 @@ impl Verifier {
             ) => self.approvals.keys.added(by, credential, *counter),
             (Entry::KeyRemoved { by, id }, _) => self.approvals.keys.removed(by, id),
             (Entry::WindowEnded { approval, .. }, _) => self.approvals.window_ended(approval),
-            (Entry::Given { word }, _) => self.approvals.given(word),
+            (Entry::Given { word }, _) => self.approvals.given(word, at),
             (Entry::Taken(taken), Some(commands)) => match id {
                 Some(id) => {
                     self.report.take(TakenOver {
@@ -505,6 +505,7 @@ impl Verifier {
                         approval: taken.word.approval.clone(),
                         from: taken.from.clone(),
                         key: taken.key.clone(),
+                        window: taken.word.window,
                     });
                     (self.approvals).taken(taken, (&self.node_name, id), commands, at)
                 }

@@ -79,6 +79,9 @@ pub struct TakenOver {
     pub approval: ApprovalId,
     pub from: String,
     pub key: String,
+    /// Which use of its window; otherwise the approval's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

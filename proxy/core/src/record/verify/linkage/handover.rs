@@ -1,4 +1,5 @@
-//! An approval that went from one node to another: used at one of them, once.
+//! An approval that went from one node to another: used at one of them, once. Of a window,
+//! each use that went is counted where it was opened, and used once where it went.
 //!
 //! The votes are in the journal of the node that gave it; here its signature stands for
 //! them. Whose key that is, and that its journal says `given`, is for whoever has both.
@@ -10,8 +11,11 @@ use crate::record::Taken;
 
 impl Approvals {
     /// Nothing here may use it any more.
-    pub(in crate::record::verify) fn given(&mut self, word: &HandOver) -> Checked {
+    pub(in crate::record::verify) fn given(&mut self, word: &HandOver, at: (u64, u64)) -> Checked {
         let id = &word.approval;
+        if let Some(number) = word.window {
+            return self.turn_given(word, number, at);
+        }
         let known = match self.live.remove(id) {
             Some(known) => known,
             None if self.used.contains(id) => {
@@ -43,22 +47,59 @@ impl Approvals {
         Ok(())
     }
 
+    fn turn_given(&mut self, word: &HandOver, number: u64, at: (u64, u64)) -> Checked {
+        let (id, to) = (&word.approval, &word.to);
+        let Some(window) = self.windows.get_mut(id) else {
+            return Err(format!(
+                "node `{to}` was given a use of the window of approval {id}, which is not open"
+            ));
+        };
+        window.claims += 1;
+        if window.digest != word.digest || window.rule != word.rule {
+            return Err(format!(
+                "node `{to}` was given a use of the window of approval {id} for another command"
+            ));
+        }
+        if window.reach.session.is_some() || window.is_late(at) {
+            return Err(format!(
+                "node `{to}` was given a use of the window of approval {id} after its end, or \
+                 of one that is for a session here"
+            ));
+        }
+        if number != window.claims {
+            return Err(format!(
+                "claim {number} of the window of approval {id} stands where {} should",
+                window.claims
+            ));
+        }
+        Ok(())
+    }
+
     /// A session of `node` may use it, once.
     pub(in crate::record::verify) fn taken(
         &mut self,
         taken: &Taken,
         (node, session): (&str, &SessionId),
-        commands: &Commands,
+        commands: &mut Commands,
         at: (u64, u64),
     ) -> Checked {
         let word = &taken.word;
         let (id, from) = (&word.approval, &taken.from);
-        if self.used.contains(id) || self.live.contains_key(id) {
+        if let Some(number) = word.window {
+            let new = self.turns.insert((id.clone(), number));
+            if !new || self.windows.contains_key(id) {
+                return Err(format!(
+                    "use {number} of the window of approval {id} of node `{from}` was taken over \
+                     a second time, or the window is our own"
+                ));
+            }
+        } else if self.used.contains(id) || self.live.contains_key(id) {
             return Err(format!(
                 "approval {id} of node `{from}` was taken over a second time, or is our own"
             ));
         }
-        let Some(command) = commands.unfinished.get(&word.command) else {
+        let behind = &commands.behind;
+        let Some(command) = commands.unfinished.get_mut(&word.command) else {
             return Err(format!(
                 "approval {id} of node `{from}` was taken over for command {}, which is not open",
                 word.command
@@ -73,7 +114,7 @@ impl Approvals {
         // Counted as open from here on, so that a use of it is found once.
         let known = Known {
             digest: word.digest,
-            behind: commands.behind.clone(),
+            behind: behind.clone(),
             hold: (**hold).clone(),
             rule: word.rule.clone(),
             session: session.clone(),
@@ -88,7 +129,11 @@ impl Approvals {
             denied: false,
             approved: true,
         };
-        self.live.insert(id.clone(), known);
+        if word.window.is_none() {
+            self.live.insert(id.clone(), known);
+        } else if command.claimed.replace(id.clone()).is_some() {
+            return Err(format!("command {} claimed twice", word.command));
+        }
         match Taken::read(from, &taken.key, &taken.note) {
             Err(why) => {
                 return Err(format!(
@@ -112,7 +157,7 @@ impl Approvals {
                 "node `{from}` gave approval {id} for another command"
             ));
         }
-        if word.by.is_empty() || word.by.iter().any(|who| commands.behind.contains(who)) {
+        if word.by.is_empty() || word.by.iter().any(|who| behind.contains(who)) {
             return Err(format!(
                 "approval {id} of node `{from}` was approved by nobody, or by who asked"
             ));

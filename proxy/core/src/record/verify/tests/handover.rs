@@ -18,6 +18,7 @@ fn word() -> HandOver {
         digest: digest(1),
         rule: "rules.toml:r".into(),
         by: vec![person("rita")],
+        window: None,
     }
 }
 
@@ -69,6 +70,68 @@ fn what_another_node_gave_is_used_once_and_said_in_the_report() {
     );
     // One of our own is not taken from anybody.
     says([held(1), draft(1, 1), taken(&word())], "is our own");
+}
+
+#[test]
+fn uses_of_another_nodes_window_are_each_taken_once() {
+    let turn = |number: u64, command: u64| HandOver {
+        window: Some(number),
+        command: CommandId(command),
+        ..word()
+    };
+    let goes = |id: u64| Entry::Forward {
+        command: CommandId(id),
+        approval: approval(),
+        digest: digest(1),
+    };
+    let again = |id: u64| {
+        let Entry::Command(mut command) = held(id) else {
+            unreachable!()
+        };
+        command.digest = digest(1);
+        Entry::Command(command)
+    };
+    let good = || vec![held(1), taken(&turn(4, 1)), forward(1), completed(1)];
+    let more = |rest: Vec<Entry>| good().into_iter().chain(rest).collect::<Vec<_>>();
+    let second = vec![again(2), taken(&turn(2, 2)), goes(2), completed(2)];
+    let report = report_of(more(second));
+    assert!(report.ok, "{:?}", report.errors);
+    assert_eq!((report.taken_count, report.taken[0].window), (2, Some(4)));
+    // Beside the approval's own single use.
+    let own = vec![
+        again(2),
+        taken(&HandOver {
+            command: CommandId(2),
+            ..word()
+        }),
+        goes(2),
+    ];
+    assert_eq!(told(more(own)), Vec::<String>::new());
+
+    says(more(vec![again(2), taken(&turn(4, 2))]), "a second time");
+    says(more(vec![again(2), goes(2)]), "which is not open");
+    says(
+        vec![held(1), taken(&turn(1, 1)), taken(&turn(2, 1))],
+        "claimed twice",
+    );
+    says(
+        vec![held(1), taken(&turn(1, 1)), forward(1), goes(1)],
+        "forwarded twice",
+    );
+    says(vec![taken(&turn(1, 1))], "which is not open");
+    says(
+        by_word(|word| {
+            word.window = Some(1);
+            word.to = "gw-3".into();
+        }),
+        "another node",
+    );
+    let mut renumbered = signed(&turn(1, 1), &key());
+    renumbered.word.window = Some(2);
+    says(
+        [held(1), Entry::Taken(Box::new(renumbered))],
+        "otherwise than is written",
+    );
 }
 
 #[test]

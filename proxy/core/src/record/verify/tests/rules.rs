@@ -2,7 +2,7 @@
 //! somebody might have written them in.
 
 use super::*;
-use crate::approval::{BreakGlass, Reach};
+use crate::approval::{BreakGlass, HandOver, Reach};
 use crate::decision::{Escalation, Step, Window};
 
 fn group(name: &str) -> Reviewers {
@@ -244,6 +244,60 @@ fn a_window_is_used_claim_by_claim_and_no_other_way() {
         other => other,
     };
     says(after_window([stricter, claimed(2, 1)]), "does not cover");
+}
+
+#[test]
+fn uses_that_another_node_has_of_a_window_are_counted_with_our_own() {
+    let given = |number: u64, change: fn(&mut HandOver)| {
+        let mut word = HandOver {
+            approval: approval(),
+            to: "gw-2".into(),
+            session: session(7),
+            command: CommandId(9),
+            digest: digest(1),
+            rule: "rules.toml:r".into(),
+            by: vec![person("rita")],
+            window: Some(number),
+        };
+        change(&mut word);
+        Entry::Given { word }
+    };
+    let as_is = |number| given(number, |_| {});
+    let good = [
+        as_is(1),
+        again(2),
+        claimed(2, 2),
+        goes(2),
+        as_is(3),
+        ended(),
+    ];
+    assert_eq!(told(after_window(good)), Vec::<String>::new());
+    says(after_window([as_is(1), as_is(1)]), "where 2 should");
+    says(
+        after_window([as_is(1), again(2), claimed(2, 1)]),
+        "where 2 should",
+    );
+    says(after_window([ended(), as_is(1)]), "not open");
+    says(
+        after_window([given(1, |word| word.digest = digest(2))]),
+        "for another command",
+    );
+    says(
+        after_window([given(1, |word| word.rule = "rules.toml:s".into())]),
+        "for another command",
+    );
+    // One that is for a session here is given to nobody.
+    let reach = Reach {
+        session: Some(session(1)),
+        for_ms: None,
+    };
+    let own = [
+        windowed("session"),
+        approved(Some(reach)),
+        forward(1),
+        as_is(1),
+    ];
+    says(held_by(&simple(), own), "for a session here");
 }
 
 #[test]
