@@ -18,7 +18,7 @@ pub struct Waiter {
     approvals: Approvals,
     id: ApprovalId,
     session: SessionId,
-    known: watch::Receiver<Known>,
+    known: watch::Receiver<Arc<Known>>,
     told: bool,
 }
 
