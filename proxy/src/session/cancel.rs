@@ -21,11 +21,7 @@ pub(super) struct Registered {
 
 impl Cancels {
     /// `None` where the key is too short or taken.
-    pub(super) fn register(
-        self: &Arc<Self>,
-        key: Vec<u8>,
-        session: Signals,
-    ) -> Option<Registered> {
+    pub(super) fn register(self: &Arc<Self>, key: Vec<u8>, session: Signals) -> Option<Registered> {
         if key.len() < MIN_KEY {
             return None;
         }

@@ -233,7 +233,10 @@ impl Session {
                 "it registered a cancel key where it may not",
             ));
         }
-        let registered = self.parts.cancels.register(key, self.place.signals().clone());
+        let registered = self
+            .parts
+            .cancels
+            .register(key, self.place.signals().clone());
         let registered =
             registered.ok_or_else(|| End::misbehaved("its cancel key is short or taken"))?;
         self.cancel = Some((registered, packet));

@@ -206,7 +206,10 @@ impl Place {
         let mut open = self.sessions.lock();
         let mut same = None;
         let mut count = 0;
-        for other in open.values().filter_map(|open| open.info.principal.as_ref()) {
+        for other in open
+            .values()
+            .filter_map(|open| open.info.principal.as_ref())
+        {
             if other.identity == principal.identity {
                 count += 1;
                 if same.is_none() && **other == principal {

@@ -88,7 +88,12 @@ mod tests {
     #[tokio::test]
     async fn what_was_told_is_heard_once_and_the_end_first() {
         let signals = Signals::default();
-        for signal in [Signal::Rules, Signal::Cancel, Signal::Cancel, Signal::Killed] {
+        for signal in [
+            Signal::Rules,
+            Signal::Cancel,
+            Signal::Cancel,
+            Signal::Killed,
+        ] {
             signals.tell(signal);
         }
         for signal in [Signal::Killed, Signal::Cancel, Signal::Rules] {
