@@ -18,7 +18,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
@@ -27,6 +27,13 @@ pub(crate) const USER_AGENT: &str = concat!("holdpoint/", env!("CARGO_PKG_VERSIO
 
 /// Of a request, from dialling to the last byte, where the caller has no other.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection waits for the next request. Messages come in bursts, and dialling for
+/// each would cost more than they do; a connection that was idle for longer is mostly found dead.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Connections to one server that wait.
+const MOST_IDLE: usize = 32;
 
 /// Speaks to servers that one set of roots vouches for. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -99,10 +106,11 @@ impl HttpClient {
             .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
-            .build();
-        // Requests are far apart: an idle connection would mostly be found dead.
+            .wrap_connector(dialler());
         let client = Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(0)
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(MOST_IDLE)
             .build(connector);
         Ok(Self { client, max_body })
     }
@@ -190,6 +198,14 @@ impl HttpClient {
                 })
             })
     }
+}
+
+/// Dials without waiting for more to send.
+fn dialler() -> HttpConnector {
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http
 }
 
 fn asking(request: http::request::Builder) -> http::request::Builder {
@@ -318,6 +334,32 @@ mod tests {
         let request = Request::get("http://issuer.example/").body(Bytes::new());
         let sent = client.send(request.unwrap(), TIMEOUT).await;
         assert!(matches!(sent, Err(HttpError::Url(_))));
+    }
+
+    #[tokio::test]
+    async fn requests_that_follow_each_other_share_a_connection_and_late_ones_do_not() {
+        use axum::extract::ConnectInfo;
+        use std::net::SocketAddr;
+        use std::sync::Mutex;
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let from = Arc::clone(&seen);
+        let answer = async move |ConnectInfo(peer): ConnectInfo<SocketAddr>| {
+            from.lock().unwrap().push(peer.port());
+        };
+        let app = axum::Router::new().route("/", axum::routing::get(answer));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}/", listener.local_addr().unwrap());
+        let app = app.into_make_service_with_connect_info::<SocketAddr>();
+        let server = tokio::spawn(async move { axum::serve(listener, app).await });
+        let client = HttpClient::new(None, 1024).unwrap();
+        for pause in [0, 0, 2 * IDLE.as_millis() as u64] {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            client.get(&base).await.unwrap();
+        }
+        let seen = seen.lock().unwrap().clone();
+        assert_eq!(seen[0], seen[1]);
+        assert_ne!(seen[1], seen[2]);
+        server.abort();
     }
 
     #[tokio::test]

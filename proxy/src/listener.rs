@@ -111,7 +111,7 @@ impl Door {
             .parts
             .sessions
             .enter(id.clone(), names, source, limit, now);
-        let Some((place, signals)) = entered else {
+        let Some(place) = entered else {
             tracing::warn!(listener = names.0, limit, "turned away: too many sessions");
             return;
         };
@@ -128,7 +128,6 @@ impl Door {
             io: Box::new(stream),
             source,
             place,
-            signals,
         };
         session::serve(Arc::clone(&self.parts), route, protocol, accepted)
             .instrument(span)

@@ -66,11 +66,10 @@ pub struct Rule {
 }
 
 /// What to do with each kind of frame of one side.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
-    /// Which of the rules is for which kind. There are two such tables for each
-    /// session, so they are small.
-    by_kind: Box<[u8; 256]>,
+    /// Which of the rules is for which kind.
+    by_kind: [u8; 256],
     /// The first is for all others, and for frames that have no kind.
     rules: Box<[Rule]>,
 }
@@ -93,7 +92,7 @@ impl Subscription {
             judged: false,
             max_frame: limit,
         };
-        let mut by_kind = Box::new([0; 256]);
+        let mut by_kind = [0; 256];
         let refused = Rule {
             delivery: Delivery::Reject,
             ..rest

@@ -6,11 +6,13 @@
 //! made again when it is needed. The memo ends once a session has said more than
 //! fits; its instance then stays for good.
 
+mod codec;
+
 use std::ops::Deref;
 
-use bytes::Bytes;
-use holdpoint_core::denial::Denial;
+use holdpoint_core::denial::{Denial, Kind};
 use holdpoint_core::framing::Side;
+use holdpoint_core::id::Digest;
 use holdpoint_core::plugin::{Frame, IdentityOutcome, Setup, Verdict};
 use wasmtime::Store;
 use wasmtime::component::ResourceAny;
@@ -23,10 +25,12 @@ use crate::guest::Guest;
 /// Bytes that a memo may have: many times what a login and a command take.
 const MOST: usize = 16 << 10;
 
-/// One call of an instance. Small, since each session keeps a dozen of them.
+/// One call of an instance.
 #[derive(Debug)]
 pub(crate) enum Call<'a> {
     Open,
+    /// [`Call::Terminate`] with [`failed`], which every session asks for.
+    Farewell,
     Tls(Side),
     Frames(Side, Part<'a, [Frame]>),
     Identity(Part<'a, IdentityOutcome>),
@@ -35,11 +39,11 @@ pub(crate) enum Call<'a> {
     Terminate(Part<'a, Denial>),
 }
 
-/// What a call says: the caller's while it is made, our own once it is kept.
+/// What a call says: the caller's the first time, our own when it is made again.
 #[derive(Debug)]
 pub(crate) enum Part<'a, T: ?Sized> {
     Told(&'a T),
-    Kept(Box<T>),
+    Read(Box<T>),
 }
 
 impl<T: ?Sized> Deref for Part<'_, T> {
@@ -48,7 +52,7 @@ impl<T: ?Sized> Deref for Part<'_, T> {
     fn deref(&self) -> &T {
         match self {
             Self::Told(part) => part,
-            Self::Kept(part) => part,
+            Self::Read(part) => part,
         }
     }
 }
@@ -84,135 +88,105 @@ impl Call<'_> {
                 .call_on_verdict(store, session, &convert::verdict(verdict))
                 .map(Reply::Event),
             Self::Notice(text) => guest.call_notice(store, session, text).map(Reply::Bytes),
+            Self::Farewell => guest
+                .call_terminate(store, session, &convert::refusal(&failed()))
+                .map(Reply::Bytes),
             Self::Terminate(denial) => guest
                 .call_terminate(store, session, &convert::refusal(denial))
                 .map(Reply::Bytes),
         }
     }
+}
 
-    /// What it costs to keep, roughly.
-    fn size(&self) -> usize {
-        let denied = |denial: &Denial| {
-            let more = [&denial.detail, &denial.hint];
-            let more = more.into_iter().flatten().map(String::len);
-            denial.code.len() + denial.message.len() + more.sum::<usize>()
-        };
-        let text = match self {
-            Self::Open | Self::Tls(_) => 0,
-            Self::Frames(_, frames) => frames
-                .iter()
-                .map(|frame| size_of::<Frame>() + frame.body.len())
-                .sum(),
-            Self::Identity(outcome) => match &**outcome {
-                IdentityOutcome::Refused(denial) => denied(denial),
-                IdentityOutcome::Accepted {
-                    subject,
-                    label,
-                    groups,
-                } => {
-                    let groups = groups.iter().map(|group| size_of::<String>() + group.len());
-                    subject.len() + label.len() + groups.sum::<usize>()
-                }
-            },
-            Self::Verdict(verdict) => match &**verdict {
-                Verdict::Forwarded => 0,
-                Verdict::Refused(denial) => denied(denial),
-            },
-            Self::Notice(text) => text.len(),
-            Self::Terminate(denial) => denied(denial),
-        };
-        size_of::<Self>() + text
-    }
-
-    /// A copy that does not keep a connection's whole read buffer in memory.
-    fn kept(&self) -> Call<'static> {
-        match self {
-            Self::Open => Call::Open,
-            Self::Tls(side) => Call::Tls(*side),
-            Self::Frames(side, frames) => {
-                let frames = frames.iter().map(|frame| Frame {
-                    body: Bytes::copy_from_slice(&frame.body),
-                    ..*frame
-                });
-                Call::Frames(*side, Part::Kept(frames.collect()))
-            }
-            Self::Identity(outcome) => Call::Identity(Part::Kept(Box::new((**outcome).clone()))),
-            Self::Verdict(verdict) => Call::Verdict(Part::Kept(Box::new((**verdict).clone()))),
-            Self::Notice(text) => Call::Notice(Part::Kept((**text).into())),
-            Self::Terminate(denial) => Call::Terminate(Part::Kept(Box::new((**denial).clone()))),
-        }
-    }
+/// What a client is told at the end when its instance can no longer say anything.
+fn failed() -> Denial {
+    Denial::new(
+        Kind::Unavailable,
+        "HP-PLUGIN",
+        "the gateway's protocol plugin failed; the session is over",
+    )
+    .hint("the operator's log and journal say more; connect again")
 }
 
 /// As much of an answer as is kept, to know the plugin again by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
-    Actions(usize),
+    Actions(u32),
     Fault,
-    /// Rare and short: what is told to a client that waits, or at the end.
-    Bytes(Vec<u8>),
+    Bytes(Digest),
 }
 
 impl Reply {
     pub(crate) fn answer(&self) -> Answer {
         match self {
-            Self::Event(Ok(actions)) => Answer::Actions(actions.len()),
+            Self::Event(Ok(actions)) => {
+                Answer::Actions(u32::try_from(actions.len()).unwrap_or(u32::MAX))
+            }
             Self::Event(Err(_)) => Answer::Fault,
-            Self::Bytes(bytes) => Answer::Bytes(bytes.clone()),
+            Self::Bytes(bytes) => Answer::Bytes(Digest::of(bytes)),
         }
     }
 }
 
-/// All calls of an instance, from its first.
+/// A memo that says something else than what was written.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Unreadable;
+
+/// All calls of an instance, from its first, in one piece of memory: a session has two
+/// dozen of them at least, most of a few bytes.
 #[derive(Debug)]
 pub(crate) struct Memo {
     pub(crate) setup: Setup,
-    /// The answer is absent where none came.
-    pub(crate) calls: Vec<(Call<'static>, Option<Answer>)>,
-    bytes: usize,
+    calls: Vec<u8>,
+    /// The answer to the last call is not known yet.
+    unanswered: bool,
+    /// Bytes of the settings.
+    base: usize,
 }
 
 impl Memo {
     pub(crate) fn new(setup: Setup) -> Self {
         let settings = setup.settings.iter();
-        let bytes = settings.map(|(name, value)| name.len() + value.len()).sum();
+        let base = settings.map(|(name, value)| name.len() + value.len()).sum();
         Self {
             setup,
             calls: Vec::new(),
-            bytes,
+            unanswered: false,
+            base,
         }
     }
 
     /// False where there is no room for it; the memo is of no more use then.
     #[must_use]
     pub(crate) fn note(&mut self, call: &Call<'_>) -> bool {
-        self.bytes = self.bytes.saturating_add(call.size());
-        let fits = self.bytes <= MOST;
+        if std::mem::replace(&mut self.unanswered, true) {
+            codec::write_answer(&mut self.calls, None);
+        }
+        // Asked first: a frame may be as large as commands may.
+        let fits = self.base + self.calls.len() + codec::len(call) <= MOST;
         if fits {
-            self.calls.push((call.kept(), None));
+            codec::write(&mut self.calls, call);
         }
         fits
     }
 
     /// What the last call was answered with.
     pub(crate) fn answered(&mut self, reply: &Reply) {
-        if let Some((_, answer)) = self.calls.last_mut() {
-            *answer = Some(reply.answer());
+        if std::mem::take(&mut self.unanswered) {
+            codec::write_answer(&mut self.calls, Some(&reply.answer()));
         }
+    }
+
+    /// Each call in turn with its answer, which is absent where none came. An error is a
+    /// memo that cannot be read, from which nothing may be made.
+    pub(crate) fn calls(
+        &self,
+    ) -> impl Iterator<Item = Result<(Call<'static>, Option<Answer>), Unreadable>> {
+        codec::Calls(&self.calls)
     }
 
     /// No call is expected for a while.
     pub(crate) fn rest(&mut self) {
         self.calls.shrink_to_fit();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_kept_call_is_small() {
-        assert!(size_of::<Call<'_>>() <= 32, "{}", size_of::<Call<'_>>());
     }
 }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use holdpoint_core::denial::{Denial, Kind};
+use holdpoint_core::denial::Denial;
 use holdpoint_core::framing::Side;
 use holdpoint_core::id::Digest;
 use holdpoint_core::plugin::{Action, Frame, IdentityOutcome, PluginError, Setup, Verdict};
@@ -26,6 +26,9 @@ const LARGE: usize = 64 << 10;
 
 /// Of an instance that was made again.
 const FICKLE: &str = "told the same again it answered otherwise: a plugin must be deterministic";
+
+/// Cannot be, and so nothing goes on from there.
+const UNREADABLE: &str = "what its instance was told before cannot be read any more";
 
 pub struct Session {
     plugin: Plugin,
@@ -80,13 +83,7 @@ impl Session {
     /// session is over, and [`Session::terminate`] has its last bytes.
     pub fn open(&mut self) -> Result<Vec<Action>, PluginError> {
         let actions = self.event(&Call::Open)?;
-        let denial = Denial::new(
-            Kind::Unavailable,
-            "HP-PLUGIN",
-            "the gateway's protocol plugin failed; the session is over",
-        )
-        .hint("the operator's log and journal say more; connect again");
-        self.farewell = self.bytes(&Call::Terminate(Part::Told(&denial)))?;
+        self.farewell = self.bytes(&Call::Farewell)?;
         Ok(actions)
     }
 
@@ -275,12 +272,11 @@ impl Session {
             .instance(setup, Guest::recalling(answers))
             .and_then(|mut instance| {
                 let mut kept = Kept::default();
-                for (call, answer) in &memo.calls {
-                    let again = instance.tell(&self.plugin, call)?;
-                    if answer
-                        .as_ref()
-                        .is_some_and(|answer| *answer != again.answer())
-                    {
+                for noted in memo.calls() {
+                    let unreadable = |_| self.plugin.misbehaved(UNREADABLE.to_owned());
+                    let (call, answer) = noted.map_err(unreadable)?;
+                    let again = instance.tell(&self.plugin, &call)?;
+                    if answer.is_some_and(|answer| answer != again.answer()) {
                         return Err(self.plugin.misbehaved(FICKLE.to_owned()));
                     }
                     if let Reply::Event(Ok(actions)) = again {

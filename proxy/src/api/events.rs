@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::auth::bearer;
 use super::{Api, Problem};
-use crate::approvals::{Board, View};
+use crate::approvals::{Board, Change, View};
 
 /// Events that can be asked for again.
 const KEEP: usize = 1_024;
@@ -54,17 +54,17 @@ pub(super) struct Events {
 struct Kept {
     /// The number of the newest.
     last: u64,
-    events: VecDeque<Arc<View>>,
+    events: VecDeque<Change>,
 }
 
 impl Kept {
     /// What came after `number`; `None` where some of it is gone.
-    fn after(&self, number: u64) -> Option<Vec<(u64, Arc<View>)>> {
+    fn after(&self, number: u64) -> Option<Vec<(u64, Change)>> {
         let first = self.last - self.events.len() as u64;
         let skip = usize::try_from(number.checked_sub(first)?).ok()?;
         (number <= self.last).then(|| {
             let rest = self.events.iter().enumerate().skip(skip);
-            rest.map(|(at, view)| (first + at as u64 + 1, Arc::clone(view)))
+            rest.map(|(at, change)| (first + at as u64 + 1, change.clone()))
                 .collect()
         })
     }
@@ -90,7 +90,7 @@ impl Events {
         tokio::spawn(async move {
             loop {
                 match changes.recv().await {
-                    Ok(view) => events.add(Some(view)),
+                    Ok(change) => events.add(Some(change)),
                     Err(RecvError::Lagged(_)) => events.add(None),
                     Err(RecvError::Closed) => return,
                 }
@@ -100,11 +100,11 @@ impl Events {
     }
 
     /// `None` stands for what was missed: whoever is before it is behind.
-    fn add(&self, view: Option<Arc<View>>) {
+    fn add(&self, change: Option<Change>) {
         let mut kept = self.kept();
         kept.last += 1;
-        match view {
-            Some(view) => kept.events.push_back(view),
+        match change {
+            Some(change) => kept.events.push_back(change),
             None => kept.events.clear(),
         }
         if kept.events.len() > KEEP {
@@ -184,8 +184,8 @@ async fn tell(
         let found = at.and_then(|at| events.kept().after(at));
         match found {
             Some(more) => {
-                for (number, view) in more {
-                    send(out, event(&events.run, number, &view)).await?;
+                for (number, change) in more {
+                    send(out, event(&events.run, number, &change.view())).await?;
                     at = Some(number);
                 }
             }

@@ -143,7 +143,8 @@ impl App {
             config.hold.clone(),
             Arc::new(recorder.clone()),
             Arc::new(move || clock.now()),
-            Some(notices),
+            // Nobody is told where there is no way to tell.
+            (!candidate.channels.all().is_empty()).then_some(notices),
         );
         approvals.ask_rotas(Arc::new(
             Lists::new(&config, &candidate.secrets).context("`[review.oncall]`")?,

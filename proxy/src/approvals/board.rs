@@ -12,7 +12,7 @@ use holdpoint_core::principal::Identity;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use super::{Approvals, JustifyRefused, Later, ReviewView, View, VoteRefused};
+use super::{Approvals, Change, JustifyRefused, Later, ReviewView, View, VoteRefused};
 
 /// All approvals that can be seen from here, and the way to vote on them.
 ///
@@ -28,7 +28,7 @@ pub trait Board: Send + Sync {
     fn decided(&self, id: &ApprovalId) -> Option<Later<'static, Arc<View>>>;
 
     /// Every change from now on. A subscriber that falls behind misses some and is told.
-    fn subscribe(&self) -> broadcast::Receiver<Arc<View>>;
+    fn subscribe(&self) -> broadcast::Receiver<Change>;
 
     fn pending(&self) -> usize;
 
@@ -131,7 +131,7 @@ impl Board for Approvals {
         }))
     }
 
-    fn subscribe(&self) -> broadcast::Receiver<Arc<View>> {
+    fn subscribe(&self) -> broadcast::Receiver<Change> {
         Self::subscribe(self)
     }
 

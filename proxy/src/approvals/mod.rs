@@ -56,6 +56,7 @@ pub use handover::{Elsewhere, Joined, Offer};
 pub use justify::JustifyRefused;
 pub use ledger::{Later, Ledger, NotWritten};
 pub use on_call::Rotas;
+pub use slot::Change;
 pub(crate) use slot::Known;
 pub(crate) use view::rfc3339;
 pub use view::{
@@ -101,7 +102,7 @@ struct Inner {
     /// The soonest deadline moved forward.
     sooner: Notify,
     notices: Option<Queue>,
-    changes: broadcast::Sender<Arc<View>>,
+    changes: broadcast::Sender<Change>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -372,12 +373,12 @@ impl Approvals {
     }
 
     /// Follows one approval.
-    pub(crate) fn watch(&self, id: &ApprovalId) -> Option<watch::Receiver<Known>> {
+    pub(crate) fn watch(&self, id: &ApprovalId) -> Option<watch::Receiver<Arc<Known>>> {
         self.table().get(id).map(|slot| slot.known.subscribe())
     }
 
     /// Every change from now on. A subscriber that falls behind misses some and is told.
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<View>> {
+    pub fn subscribe(&self) -> broadcast::Receiver<Change> {
         self.0.changes.subscribe()
     }
 
@@ -476,24 +477,19 @@ impl Approvals {
 
     /// Shows the world what the cell holds, and tells reviewers if there is something to tell.
     fn announce(&self, slot: &Slot, cell: &slot::Cell, message: Option<Message>) {
-        slot.known.send_replace(cell.known(self.0.ledger.head()));
-        let listened = self.0.changes.receiver_count() > 0;
-        let notices = self.0.notices.as_ref().zip(message);
-        if !listened && notices.is_none() {
-            return;
-        }
-        let view = slot.view();
-        if listened {
-            let _ = self.0.changes.send(Arc::clone(&view));
-        }
-        if let Some((notices, message)) = notices {
+        let known = Arc::new(cell.known(self.0.ledger.head()));
+        slot.known.send_replace(Arc::clone(&known));
+        let change = Change::of(known);
+        if let Some((notices, message)) = self.0.notices.as_ref().zip(message) {
             notices.tell(Notice {
                 message,
-                view,
+                view: change.view(),
                 approval: slot.id.clone(),
                 session: cell.approval.draft().session.clone(),
             });
         }
+        // Nobody may be listening.
+        let _ = self.0.changes.send(change);
     }
 }
 

@@ -2,7 +2,7 @@
 //! others see of it.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use holdpoint_core::Now;
 use holdpoint_core::approval::{Approval, Draft};
@@ -30,7 +30,7 @@ pub(super) struct Slot {
     /// written and applied.
     pub(super) cell: Arc<Mutex<Cell>>,
     /// What the world knows: changed only after the journal has it.
-    pub(super) known: watch::Sender<Known>,
+    pub(super) known: watch::Sender<Arc<Known>>,
 }
 
 /// A cell as it was when that was last published. Most approvals are never looked at
@@ -54,6 +54,36 @@ impl Known {
             self.reviewed_by.as_ref(),
             self.head,
         )
+    }
+}
+
+/// What an approval was after a change. Thousands come, and few are looked at: the view is
+/// made for the first who does.
+#[derive(Clone)]
+pub struct Change(Arc<Seen>);
+
+enum Seen {
+    Ours(Arc<Known>, OnceLock<Arc<View>>),
+    /// Another node's.
+    Theirs(Arc<View>),
+}
+
+impl Change {
+    pub(super) fn of(known: Arc<Known>) -> Self {
+        Self(Arc::new(Seen::Ours(known, OnceLock::new())))
+    }
+
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(match &*self.0 {
+            Seen::Ours(known, view) => view.get_or_init(|| Arc::new(known.view())),
+            Seen::Theirs(view) => view,
+        })
+    }
+}
+
+impl From<Arc<View>> for Change {
+    fn from(view: Arc<View>) -> Self {
+        Self(Arc::new(Seen::Theirs(view)))
     }
 }
 
@@ -83,7 +113,7 @@ impl Slot {
             id: draft.id.clone(),
             digest: draft.digest,
             on_call: lists(&draft.hold),
-            known: watch::Sender::new(cell.known(head)),
+            known: watch::Sender::new(Arc::new(cell.known(head))),
             cell: Arc::new(Mutex::new(cell)),
             draft,
         }

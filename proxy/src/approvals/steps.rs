@@ -108,8 +108,9 @@ impl Approvals {
         let Ok(cell) = Arc::clone(&slot.cell).try_lock_owned() else {
             return Err(Crowded::Again);
         };
-        table.insert(&slot, due);
-        self.0.sooner.notify_one();
+        if table.insert(&slot, due) {
+            self.0.sooner.notify_one();
+        }
         Ok((slot, cell))
     }
 
@@ -251,8 +252,7 @@ impl Approvals {
                     && !self.escalate(slot, &mut cell, now).await
                 {
                     // Nobody was asked; the journal may take it in a moment.
-                    let again = now.deadline(AGAIN);
-                    self.table().due_at(again, &slot.id);
+                    self.due_at(now.deadline(AGAIN), slot);
                 } else {
                     self.wake(slot, &cell);
                 }
@@ -282,7 +282,13 @@ impl Approvals {
 
     fn wake(&self, slot: &Slot, cell: &Cell) {
         if let Some(at) = cell.approval.next_due() {
-            self.table().due_at(at, &slot.id);
+            self.due_at(at, slot);
+        }
+    }
+
+    /// Has the sweeper look at it then, which sleeps no longer than to what was due first.
+    fn due_at(&self, at: u64, slot: &Slot) {
+        if self.table().due_at(at, &slot.id) {
             self.0.sooner.notify_one();
         }
     }
@@ -325,11 +331,9 @@ impl Approvals {
                 if let Some(window) = cell.approval.window(now) {
                     cell.times.window_until_ns = self.open_window(window, by.clone(), now);
                 }
-                let mut table = self.table();
-                table.decided(slot);
+                self.table().decided(slot);
                 if let Some(at) = cell.approval.deadline() {
-                    table.due_at(at, &slot.id);
-                    self.0.sooner.notify_one();
+                    self.due_at(at, slot);
                 }
             }
             State::Denied { label, reason, .. } => {

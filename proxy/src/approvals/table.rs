@@ -64,7 +64,8 @@ impl Table {
         self.per_principal.get(principal).copied().unwrap_or(0)
     }
 
-    pub(super) fn insert(&mut self, slot: &Arc<Slot>, due: u64) {
+    /// Gives whether it is due sooner than all others.
+    pub(super) fn insert(&mut self, slot: &Arc<Slot>, due: u64) -> bool {
         self.slots.insert(slot.id.clone(), Arc::clone(slot));
         self.live
             .entry(slot.digest)
@@ -75,7 +76,7 @@ impl Table {
             .per_principal
             .entry(slot.requester().clone())
             .or_default() += 1;
-        self.due.insert((due, slot.id.clone()));
+        self.due_at(due, &slot.id)
     }
 
     /// It no longer counts against the limits.
@@ -125,8 +126,11 @@ impl Table {
         was
     }
 
-    pub(super) fn due_at(&mut self, at: u64, id: &ApprovalId) {
+    /// Gives whether it is due sooner than all others.
+    pub(super) fn due_at(&mut self, at: u64, id: &ApprovalId) -> bool {
+        let sooner = self.next_due().is_none_or(|first| at < first);
         self.due.insert((at, id.clone()));
+        sooner
     }
 
     pub(super) fn next_due(&self) -> Option<u64> {

@@ -507,7 +507,7 @@ async fn nobody_is_told_before_it_is_recorded() {
         let cast = tokio::spawn(async move { approvals.vote(vote, now).await });
         assert_eq!(waiter.settled().await, Settlement::Approved);
         assert!(recorded(&desk.ledger));
-        while changes.recv().await.unwrap().state == "pending" {}
+        while changes.recv().await.unwrap().view().state == "pending" {}
         cast.await.unwrap().unwrap();
     }
 }

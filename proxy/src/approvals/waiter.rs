@@ -23,7 +23,7 @@ pub struct Waiter {
 }
 
 enum At {
-    Here(watch::Receiver<Known>),
+    Here(watch::Receiver<Arc<Known>>),
     /// At another node; what was asked for here.
     Away(Box<Draft>),
 }

@@ -415,7 +415,7 @@ impl Cluster {
         };
         if changed {
             // Nobody may be listening.
-            let _ = inner.changes.send(view);
+            let _ = inner.changes.send(view.into());
         }
         Ok(())
     }

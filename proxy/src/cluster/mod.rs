@@ -49,8 +49,8 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use crate::approvals::{
-    Approvals, Board, Cast, Clock, Explained, JustifyRefused, Later, Ledger, ReviewView, View,
-    VoteRefused,
+    Approvals, Board, Cast, Change, Clock, Explained, JustifyRefused, Later, Ledger, ReviewView,
+    View, VoteRefused,
 };
 use crate::secrets::{self, SecretError};
 use keys::Keys;
@@ -175,7 +175,7 @@ struct Inner {
     unposted: Mutex<Option<String>>,
     mirror: Mirror,
     peers: Peers,
-    changes: broadcast::Sender<Arc<View>>,
+    changes: broadcast::Sender<Change>,
     counts: Counts,
     stop: watch::Sender<bool>,
     /// When a forged message was last written to the journal.
@@ -251,17 +251,17 @@ impl Cluster {
     }
 
     /// Shows this node's own changes to those who look here, however slow the store is.
-    async fn pass_on(self, mut changes: broadcast::Receiver<Arc<View>>) {
+    async fn pass_on(self, mut changes: broadcast::Receiver<Change>) {
         loop {
             match changes.recv().await {
-                Ok(view) => {
+                Ok(change) => {
                     // Nobody may be listening.
-                    let _ = self.0.changes.send(view);
+                    let _ = self.0.changes.send(change);
                 }
                 Err(broadcast::error::RecvError::Lagged(_)) => {
                     // Whoever waits for any change looks again.
                     if let Some(view) = self.0.approvals.list().into_iter().next() {
-                        let _ = self.0.changes.send(view);
+                        let _ = self.0.changes.send(view.into());
                     }
                 }
                 Err(broadcast::error::RecvError::Closed) => return,
@@ -436,7 +436,7 @@ impl Board for Cluster {
         own.or_else(|| self.0.mirror.decided(id.as_str()))
     }
 
-    fn subscribe(&self) -> broadcast::Receiver<Arc<View>> {
+    fn subscribe(&self) -> broadcast::Receiver<Change> {
         self.0.changes.subscribe()
     }
 

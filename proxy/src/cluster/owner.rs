@@ -21,7 +21,7 @@ use super::scripts::{Reply, Script};
 use super::seal::Kind;
 use super::shares::Given;
 use super::{Cluster, StoreError, probe};
-use crate::approvals::View;
+use crate::approvals::{Change, View};
 
 /// How often the name is kept.
 const KEEP: Duration = Duration::from_secs(2);
@@ -52,11 +52,7 @@ struct Owner {
     stale: bool,
 }
 
-pub(super) async fn run(
-    cluster: Cluster,
-    mut changes: broadcast::Receiver<Arc<View>>,
-    taken: bool,
-) {
+pub(super) async fn run(cluster: Cluster, mut changes: broadcast::Receiver<Change>, taken: bool) {
     let mut stop = cluster.0.stop.subscribe();
     let mut revocations = cluster.0.neighbour.revocations();
     let mut owner = Owner {
@@ -72,7 +68,7 @@ pub(super) async fn run(
     loop {
         loop {
             match changes.try_recv() {
-                Ok(view) => owner.changed(view),
+                Ok(change) => owner.changed(change.view()),
                 Err(TryRecvError::Lagged(_)) => owner.everything(),
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
@@ -83,7 +79,7 @@ pub(super) async fn run(
         }
         tokio::select! {
             change = changes.recv() => match change {
-                Ok(view) => owner.changed(view),
+                Ok(change) => owner.changed(change.view()),
                 Err(RecvError::Lagged(_)) => owner.everything(),
                 Err(RecvError::Closed) => return,
             },

@@ -3,16 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::mpsc::Sender;
-
-use super::registry::Signal;
+use super::signals::{Signal, Signals};
 
 /// Shorter keys could be guessed.
 const MIN_KEY: usize = 8;
 
 /// Keys of all open sessions.
 #[derive(Debug, Default)]
-pub struct Cancels(Mutex<HashMap<Vec<u8>, Sender<Signal>>>);
+pub struct Cancels(Mutex<HashMap<Vec<u8>, Signals>>);
 
 /// A registered key; taken back when dropped.
 #[derive(Debug)]
@@ -23,11 +21,7 @@ pub(super) struct Registered {
 
 impl Cancels {
     /// `None` where the key is too short or taken.
-    pub(super) fn register(
-        self: &Arc<Self>,
-        key: Vec<u8>,
-        session: Sender<Signal>,
-    ) -> Option<Registered> {
+    pub(super) fn register(self: &Arc<Self>, key: Vec<u8>, session: Signals) -> Option<Registered> {
         if key.len() < MIN_KEY {
             return None;
         }
@@ -46,8 +40,7 @@ impl Cancels {
     pub(super) fn cancel(&self, key: &[u8]) {
         let keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(session) = keys.get(key) {
-            // A full queue holds an earlier cancel or the session's end.
-            let _ = session.try_send(Signal::Cancel);
+            session.tell(Signal::Cancel);
         }
     }
 }

@@ -13,7 +13,7 @@ use super::end::End;
 use super::io::Event;
 use super::journal::After;
 use super::parts::{Claim, Waiter};
-use super::registry::Signal;
+use super::signals::Signal;
 use crate::{crash, upstream};
 
 /// What came of something asked of the desk.
@@ -233,7 +233,10 @@ impl Session {
                 "it registered a cancel key where it may not",
             ));
         }
-        let registered = self.parts.cancels.register(key, self.place.signals());
+        let registered = self
+            .parts
+            .cancels
+            .register(key, self.place.signals().clone());
         let registered =
             registered.ok_or_else(|| End::misbehaved("its cancel key is short or taken"))?;
         self.cancel = Some((registered, packet));

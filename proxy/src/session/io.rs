@@ -12,14 +12,16 @@ use super::Session;
 use super::drive::Answer;
 use super::journal::After;
 use super::parts::LedgerError;
-use super::registry::Signal;
+use super::signals::Signal;
 
 /// Bytes on their way to one side above which the other side is not read.
 const WINDOW: usize = 1 << 20;
 
-/// How long nothing is shown to a plugin before its instance is given up. Longer than
+/// How long nothing is shown to a plugin before its instance is given up. Longer than most
 /// clients think between commands that belong together: waking costs a login's calls again.
-const QUIET: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 5_000 });
+/// Not much longer, since of thousands that log in one after the other all that are awake
+/// at the same time leave holes in memory once they rest.
+const QUIET: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 1_000 });
 
 /// When to look whether the session has gone quiet, and the last frame seen when that was
 /// looked at before. Each command would move a deadline, so none does.
@@ -86,10 +88,11 @@ impl Session {
         }
         self.todo.shrink_to_fit();
         self.desk.shrink_to_fit();
+        self.random.rest();
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if let Poll::Ready(Some(signal)) = self.signals.poll_recv(cx) {
+        if let Poll::Ready(signal) = self.place.signals().poll_hear(cx) {
             return Poll::Ready(Event::Signal(signal));
         }
         if let Poll::Ready(answer) = self.journal.poll(cx) {

@@ -13,20 +13,19 @@ use holdpoint_core::plugin::{CredentialFrame, CredentialSlot, IdentityOutcome};
 use holdpoint_core::principal::{Identity, Principal};
 use holdpoint_core::record::{Durability, Entry, NewRecord, Open};
 use holdpoint_core::secret::Secret;
-use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep_until};
 use zeroize::Zeroize as _;
 
 use super::Session;
 use super::end::End;
-use super::registry::Signal;
+use super::signals::{Signal, Signals};
 use crate::transport::nowhere;
 use crate::upstream::Upstream;
 
 /// Waits for `work`, but not past the deadline and not past the session's end.
 pub(super) async fn within<T>(
     deadline: Instant,
-    signals: &mut Receiver<Signal>,
+    signals: &Signals,
     work: impl Future<Output = T>,
 ) -> Result<T, End> {
     tokio::pin!(work);
@@ -35,7 +34,7 @@ pub(super) async fn within<T>(
             biased;
             done = &mut work => return Ok(done),
             () = sleep_until(deadline) => return Err(End::Slow),
-            Some(signal) = signals.recv() => match signal {
+            signal = signals.hear() => match signal {
                 // Nothing runs yet that could be cancelled.
                 Signal::Cancel | Signal::Rules => {}
                 Signal::Revoked => return Err(End::Revoked),
@@ -64,12 +63,12 @@ impl Session {
         }
         self.commit();
         let flush = poll_fn(|cx| self.client_out.poll_flush(cx, &mut self.client));
-        within(self.handshake_by, &mut self.signals, flush)
+        within(self.handshake_by, self.place.signals(), flush)
             .await?
             .map_err(End::ClientBroke)?;
         let io = mem::replace(&mut self.client, nowhere());
         let accept = self.route.tls.accept(io);
-        let accepted = within(self.handshake_by, &mut self.signals, accept).await?;
+        let accepted = within(self.handshake_by, self.place.signals(), accept).await?;
         let (io, _) = accepted.map_err(End::ClientBroke)?;
         self.client = io;
         self.client_tls = true;
@@ -97,7 +96,7 @@ impl Session {
             return Err(End::misbehaved("it asked for TLS with the target twice"));
         }
         let start = upstream.start_tls(login, tls);
-        within(self.handshake_by, &mut self.signals, start)
+        within(self.handshake_by, self.place.signals(), start)
             .await
             .map_err(End::at_target)??;
         let actions = self.plugin.on_tls(Side::Upstream)?;
@@ -145,15 +144,13 @@ impl Session {
     async fn authenticate(&mut self, token: Secret) -> Result<IdentityOutcome, End> {
         let now = self.parts.clock.now();
         let connect = self.parts.gatekeeper.connect(token, now);
-        let principal = match within(self.handshake_by, &mut self.signals, connect).await? {
-            Ok(principal) => Arc::new(principal),
+        let principal = match within(self.handshake_by, self.place.signals(), connect).await? {
+            Ok(principal) => principal,
             Err(denial) => return Ok(self.turn_away(denial)),
         };
         self.note_principal(&principal);
-        if !self
-            .place
-            .admit(&principal, self.parts.limits.max_sessions_per_principal)
-        {
+        let most = self.parts.limits.max_sessions_per_principal;
+        let Some(principal) = self.place.admit(principal, most) else {
             let denial = Denial::new(
                 Kind::Unavailable,
                 "HP-LIMIT",
@@ -161,7 +158,7 @@ impl Session {
             )
             .hint("close some of them, or wait until they end");
             return Ok(self.turn_away(denial));
-        }
+        };
         // Revoked between the check of the token and the place in the registry.
         if self.parts.gatekeeper.is_revoked(&principal) {
             return Err(End::Revoked);
@@ -211,7 +208,7 @@ impl Session {
         let safe = self.parts.ledger.submit(record, Durability::Synced);
         // Once asked for it may be there, so it needs its end whatever comes.
         self.journal.opened = true;
-        within(self.handshake_by, &mut self.signals, safe).await??;
+        within(self.handshake_by, self.place.signals(), safe).await??;
         Ok(())
     }
 
@@ -247,7 +244,7 @@ impl Session {
             return Err(End::misbehaved("it asked for the target where it may not"));
         }
         let dial = Upstream::dial(&self.route.target, self.place.id().clone());
-        let (upstream, login) = within(self.handshake_by, &mut self.signals, dial)
+        let (upstream, login) = within(self.handshake_by, self.place.signals(), dial)
             .await
             .map_err(End::at_target)??;
         self.upstream = Some(upstream);

@@ -21,6 +21,7 @@ mod login;
 mod parts;
 mod registry;
 mod show;
+mod signals;
 mod wire;
 
 #[cfg(test)]
@@ -41,7 +42,6 @@ use holdpoint_core::id::{CommandId, Digest};
 use holdpoint_core::plugin::{Action, CredentialSlot, Setup};
 use holdpoint_core::policy::{Judge, Protected};
 use holdpoint_core::principal::Principal;
-use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::Span;
 
@@ -60,7 +60,8 @@ pub use parts::{
     Claim, Custody, Desk, Gatekeeper, Instance, Later, Ledger, LedgerError, Parts, Protocol, Route,
     Rules, Ticket, Waiter,
 };
-pub use registry::{Place, SessionInfo, Sessions, Signal};
+pub use registry::{Place, SessionInfo, Sessions};
+pub use signals::Signal;
 
 /// Once the gateway stops, for a client to send its first command.
 const FIRST_COMMAND: Duration = Duration::from_secs(2);
@@ -73,7 +74,6 @@ pub struct Accepted {
     pub io: Duplex,
     pub source: Option<SocketAddr>,
     pub place: Place,
-    pub signals: Receiver<Signal>,
 }
 
 struct Session {
@@ -81,7 +81,6 @@ struct Session {
     route: Arc<Route>,
     protocol: Arc<dyn Protocol>,
     place: Place,
-    signals: Receiver<Signal>,
     source: String,
     entropy: [u8; 32],
     plugin: Box<dyn Instance>,
@@ -156,7 +155,6 @@ impl Session {
             mut io,
             source,
             place,
-            mut signals,
         } = accepted;
         let handshake_by = Instant::now() + parts.limits.handshake;
         let descriptor = protocol.descriptor();
@@ -165,14 +163,14 @@ impl Session {
         let mut client_tls = false;
         if let Some(alpn) = &descriptor.direct_tls_alpn {
             let read = poll_fn(|cx| client_wire.poll_read(cx, &mut io));
-            let count = login::within(handshake_by, &mut signals, read).await?;
+            let count = login::within(handshake_by, place.signals(), read).await?;
             if count.map_err(End::ClientBroke)? == 0 {
                 return Err(End::ClientLeft);
             }
             if client_wire.peek().first() == Some(&TLS_HANDSHAKE) {
                 let rewound = Box::new(Rewound::new(client_wire.take_all(), io));
                 let accept = route.tls.accept(rewound);
-                let accepted = login::within(handshake_by, &mut signals, accept).await?;
+                let accepted = login::within(handshake_by, place.signals(), accept).await?;
                 let (inner, agreed) = accepted.map_err(End::ClientBroke)?;
                 if agreed.as_deref() != Some(alpn.as_bytes()) {
                     return Err(End::Protocol(
@@ -213,7 +211,6 @@ impl Session {
             route,
             protocol,
             place,
-            signals,
             source: source.map(|at| at.to_string()).unwrap_or_default(),
             entropy,
             plugin,
@@ -333,6 +330,11 @@ struct Random {
 }
 
 impl Random {
+    /// Gives memory back; what is left was never used for anything.
+    fn rest(&mut self) {
+        self.pool = Vec::new();
+    }
+
     fn next(&mut self) -> Result<u128, End> {
         if self.pool.len() < 16 {
             self.pool.resize(256, 0);

@@ -10,24 +10,8 @@ use holdpoint_core::id::SessionId;
 use holdpoint_core::principal::Principal;
 use serde::Serialize;
 use tokio::sync::Notify;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-/// What a session is told from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
-    /// Its client asked, on another connection, to stop what runs.
-    Cancel,
-    /// Its identity was revoked.
-    Revoked,
-    /// An operator ended it.
-    Killed,
-    /// New rules are in force: a held command is judged again.
-    Rules,
-    /// The gateway stops: end once nothing is with the target.
-    Drain,
-    /// The gateway stops now.
-    Shutdown,
-}
+use super::signals::{Signal, Signals};
 
 /// One open session, as an operator sees it.
 #[derive(Debug, Clone, Serialize)]
@@ -57,7 +41,7 @@ pub struct Sessions {
 struct Open {
     info: SessionInfo,
     commands: Arc<AtomicU64>,
-    signals: Sender<Signal>,
+    signals: Signals,
 }
 
 /// A session's place in the registry, given up when dropped.
@@ -66,7 +50,7 @@ pub struct Place {
     sessions: Arc<Sessions>,
     id: SessionId,
     commands: Arc<AtomicU64>,
-    signals: Sender<Signal>,
+    signals: Signals,
 }
 
 impl Sessions {
@@ -78,13 +62,13 @@ impl Sessions {
         source: Option<SocketAddr>,
         limit: usize,
         now: Now,
-    ) -> Option<(Place, Receiver<Signal>)> {
+    ) -> Option<Place> {
         let mut open = self.lock();
         if open.len() >= limit {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        let (signals, receiver) = channel(8);
+        let signals = Signals::default();
         let info = SessionInfo {
             id: id.clone(),
             listener: listener.to_owned(),
@@ -102,15 +86,12 @@ impl Sessions {
         };
         open.insert(id.clone(), entry);
         self.opened.fetch_add(1, Ordering::Relaxed);
-        Some((
-            Place {
-                sessions: Arc::clone(self),
-                id,
-                commands,
-                signals,
-            },
-            receiver,
-        ))
+        Some(Place {
+            sessions: Arc::clone(self),
+            id,
+            commands,
+            signals,
+        })
     }
 
     pub fn list(&self) -> Vec<SessionInfo> {
@@ -143,7 +124,7 @@ impl Sessions {
     pub fn kill(&self, id: &SessionId) -> bool {
         self.lock()
             .get(id)
-            .map(|open| tell(&open.signals, Signal::Killed))
+            .map(|open| open.signals.tell(Signal::Killed))
             .is_some()
     }
 
@@ -157,14 +138,14 @@ impl Sessions {
                 .is_some_and(|who| is_revoked(who))
         });
         revoked
-            .map(|open| tell(&open.signals, Signal::Revoked))
+            .map(|open| open.signals.tell(Signal::Revoked))
             .count()
     }
 
     /// Tells all that new rules are in force.
     pub fn rules_changed(&self) {
         for open in self.lock().values() {
-            tell(&open.signals, Signal::Rules);
+            open.signals.tell(Signal::Rules);
         }
     }
 
@@ -177,7 +158,7 @@ impl Sessions {
         let open = self.lock();
         self.draining.store(true, Ordering::Relaxed);
         for open in open.values() {
-            tell(&open.signals, signal);
+            open.signals.tell(signal);
         }
     }
 
@@ -197,16 +178,6 @@ impl Sessions {
     }
 }
 
-/// A full queue is a session that has not looked yet; it must hear of its end all the same.
-fn tell(session: &Sender<Signal>, signal: Signal) {
-    if session.try_send(signal).is_err() && !session.is_closed() {
-        let session = session.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { session.send(signal).await });
-        }
-    }
-}
-
 impl Place {
     pub fn id(&self) -> &SessionId {
         &self.id
@@ -217,8 +188,8 @@ impl Place {
         self.sessions.is_draining()
     }
 
-    pub(super) fn signals(&self) -> Sender<Signal> {
-        self.signals.clone()
+    pub(super) fn signals(&self) -> &Signals {
+        &self.signals
     }
 
     pub(super) fn refused(&self) {
@@ -229,22 +200,31 @@ impl Place {
         self.commands.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes down whose session this is; false where that principal has too many.
-    pub(super) fn admit(&self, principal: &Arc<Principal>, limit: usize) -> bool {
+    /// Takes down whose session this is; `None` where that principal has too many. What is
+    /// given says the same, in the memory of another session of theirs where there is one.
+    pub(super) fn admit(&self, principal: Principal, limit: usize) -> Option<Arc<Principal>> {
         let mut open = self.sessions.lock();
-        let same = |open: &&Open| {
-            open.info
-                .principal
-                .as_ref()
-                .is_some_and(|other| other.identity == principal.identity)
-        };
-        if open.values().filter(same).count() >= limit {
-            return false;
+        let mut same = None;
+        let mut count = 0;
+        for other in open
+            .values()
+            .filter_map(|open| open.info.principal.as_ref())
+        {
+            if other.identity == principal.identity {
+                count += 1;
+                if same.is_none() && **other == principal {
+                    same = Some(Arc::clone(other));
+                }
+            }
         }
+        if count >= limit {
+            return None;
+        }
+        let principal = same.unwrap_or_else(|| Arc::new(principal));
         if let Some(own) = open.get_mut(&self.id) {
-            own.info.principal = Some(Arc::clone(principal));
+            own.info.principal = Some(Arc::clone(&principal));
         }
-        true
+        Some(principal)
     }
 }
 

@@ -8,6 +8,7 @@ use std::future::Future as _;
 use std::io;
 use std::ops::Range;
 use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -62,7 +63,7 @@ pub(super) struct Burst {
 
 pub(super) struct Wire {
     layout: Layout,
-    rules: Subscription,
+    rules: Arc<Subscription>,
     /// What becomes of rows. Absent where no column is protected.
     rows: Option<RowRule>,
     /// Largest frame that is kept whole, and that a client may send at all.
@@ -81,7 +82,7 @@ pub(super) struct Wire {
 impl Wire {
     pub(super) fn new(side: Side, layout: Layout, limit: u32) -> Self {
         // Until the plugin says otherwise it sees everything.
-        let rules = Subscription::new(&[], Delivery::Whole, limit);
+        let rules = shared(Subscription::new(&[], Delivery::Whole, limit));
         Self {
             layout,
             streamed: rules.rule(None),
@@ -98,7 +99,7 @@ impl Wire {
 
     /// Rules for frames that are not cut yet.
     pub(super) fn subscribe(&mut self, filters: &[Filter], otherwise: Delivery) {
-        self.rules = Subscription::new(filters, otherwise, self.limit);
+        self.rules = shared(Subscription::new(filters, otherwise, self.limit));
     }
 
     /// For rows that are not cut yet. Which frames are rows never changes: false
@@ -354,6 +355,30 @@ impl Wire {
         }
         Ok(())
     }
+}
+
+/// Rules that are looked for among those of other sessions. A plugin has one or two for each
+/// side; one that has more of them gets them all the same.
+const SHARED: usize = 32;
+
+/// The same rules in the same memory: all sessions of a plugin have them.
+fn shared(rules: Subscription) -> Arc<Subscription> {
+    static KNOWN: Mutex<Vec<Weak<Subscription>>> = Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut same = None;
+    known.retain(|one| {
+        let one = one.upgrade();
+        let there = one.is_some();
+        same = same.take().or(one.filter(|one| **one == rules));
+        there
+    });
+    same.unwrap_or_else(|| {
+        let rules = Arc::new(rules);
+        if known.len() < SHARED {
+            known.push(Arc::downgrade(&rules));
+        }
+        rules
+    })
 }
 
 fn native(pieces: &mut Vec<Piece>, range: Range<usize>, rule: Rule) {

@@ -6,6 +6,7 @@
 
 mod outbox;
 mod rewound;
+mod sealed;
 mod tls;
 
 pub use outbox::Outbox;

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, ResolvesServerCert, UnbufferedServerConnection};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::Duplex;
+use super::sealed::Sealed;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -99,10 +100,9 @@ impl ServerTls {
     /// # Errors
     /// The handshake failed; the connection is gone.
     pub async fn accept(&self, io: Duplex) -> io::Result<(Duplex, Option<Vec<u8>>)> {
-        let stream = TlsAcceptor::from(Arc::clone(&self.config))
-            .accept(io)
-            .await?;
-        let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+        let side = UnbufferedServerConnection::new(Arc::clone(&self.config));
+        let stream = Sealed::handshake(io, side.map_err(io::Error::other)?).await?;
+        let alpn = stream.alpn().map(<[u8]>::to_vec);
         Ok((Box::new(stream), alpn))
     }
 }
@@ -158,7 +158,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 /// Verifies one target. There is no way to switch verification off.
 #[derive(Clone)]
 pub struct ClientTls {
-    connector: TlsConnector,
+    config: Arc<ClientConfig>,
     name: ServerName<'static>,
 }
 
@@ -195,7 +195,7 @@ impl ClientTls {
             .with_root_certificates(roots)
             .with_no_client_auth();
         Ok(Self {
-            connector: TlsConnector::from(Arc::new(config)),
+            config: Arc::new(config),
             name,
         })
     }
@@ -205,7 +205,9 @@ impl ClientTls {
     /// # Errors
     /// The target's certificate did not verify, or the handshake failed otherwise.
     pub async fn connect(&self, io: Duplex) -> io::Result<Duplex> {
-        let stream = self.connector.connect(self.name.clone(), io).await?;
+        let config = Arc::clone(&self.config);
+        let side = UnbufferedClientConnection::new(config, self.name.clone());
+        let stream = Sealed::handshake(io, side.map_err(io::Error::other)?).await?;
         Ok(Box::new(stream))
     }
 }

@@ -107,7 +107,8 @@ pub struct Approval {
     votes: Vec<Cast>,
     current: Current,
     justification: Option<String>,
-    broken: Option<BreakGlass>,
+    /// Rare, and large.
+    broken: Option<Box<BreakGlass>>,
 }
 
 /// A vote that counted, and for which step, from 1.
@@ -191,7 +192,7 @@ impl Approval {
 
     /// Who let it run without the reviewers.
     pub fn broken(&self) -> Option<&BreakGlass> {
-        self.broken.as_ref()
+        self.broken.as_deref()
     }
 
     /// When the time to decide is over.
@@ -448,7 +449,7 @@ impl Approval {
     pub fn break_glass(&mut self, glass: BreakGlass, now: Now) -> Result<State, VoteError> {
         let state = self.judge_glass(&glass, now)?;
         self.decide(state.clone(), now);
-        self.broken = Some(glass);
+        self.broken = Some(Box::new(glass));
         Ok(state)
     }
 

@@ -210,7 +210,7 @@ promise!(whoever_waits_hears_of_the_decision_and_not_before, world, {
         .await
         .unwrap();
     assert_eq!(view.state, "approved");
-    let told = async { while news.recv().await.unwrap().state != "approved" {} };
+    let told = async { while news.recv().await.unwrap().view().state != "approved" {} };
     tokio::time::timeout(Duration::from_secs(5), told)
         .await
         .unwrap();

@@ -480,13 +480,12 @@ impl Scene {
         let protocol = Arc::new(ToyProtocol(descriptor(), Arc::clone(&desk.awake)));
         let id = SessionId::from_random(7);
         let entered = parts.sessions.enter(id, ("l", "t"), None, 10, clock.now());
-        let (place, signals) = entered.unwrap();
+        let place = entered.unwrap();
         let (mut client, io) = tokio::io::duplex(1 << 16);
         let accepted = Accepted {
             io: Box::new(io),
             source: None,
             place,
-            signals,
         };
         let mut session = Session::start(parts, route, protocol, accepted)
             .await
