@@ -153,10 +153,13 @@ impl<S: Side> Sealed<S> {
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.poll_drain(cx))?;
+            let drained = self.poll_drain(cx)?;
             if !self.side.common().is_handshaking() {
-                return Pin::new(&mut self.io).poll_flush(cx);
+                // What is left, such as tickets, goes with whatever comes next: a client need
+                // not read them to go on.
+                return Poll::Ready(Ok(()));
             }
+            ready!(drained);
             if self.moving.closed {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -335,6 +338,8 @@ impl<S: Side> AsyncRead for Sealed<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
+        // What a handshake or an answer left behind.
+        let _ = this.poll_drain(cx)?;
         loop {
             let plain = &mut this.moving.plain;
             if !plain.is_empty() {
