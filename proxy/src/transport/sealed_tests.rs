@@ -58,59 +58,60 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at * 7 + at / 251) as u8).collect()
 }
 
-/// Both send at once, in pieces of many sizes, and each gets what the other sent.
-async fn both_ways(
-    ours: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    theirs: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-) {
-    let sides = [
-        (Box::new(ours) as Duplex, 300_000, 200_000),
-        (Box::new(theirs) as Duplex, 200_000, 300_000),
-    ];
-    let talks = sides.map(|(io, sends, hears)| {
-        tokio::spawn(async move {
-            let (mut read, mut write) = tokio::io::split(io);
-            let sent = pattern(sends);
-            let sending = async {
-                let mut rest = &sent[..];
-                for size in (1..).map(|n| n * n * 3) {
-                    let (now, later) = rest.split_at(rest.len().min(size));
-                    write.write_all(now).await.unwrap();
-                    rest = later;
-                    if rest.is_empty() {
-                        break;
-                    }
-                }
-                write.flush().await.unwrap();
-            };
-            let mut heard = vec![0; hears];
-            let ((), heard_all) = tokio::join!(sending, read.read_exact(&mut heard));
-            heard_all.unwrap();
-            assert_eq!(heard, pattern(hears));
-            write.shutdown().await.unwrap();
-            // The other's goodbye.
-            assert_eq!(read.read(&mut [0; 9]).await.unwrap(), 0);
-        })
-    });
-    for talk in talks {
-        talk.await.unwrap();
-    }
+/// Sends in pieces of many sizes while it reads what the other one sends.
+async fn talk<I>(io: impl Future<Output = io::Result<I>>, sends: usize, hears: usize)
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut read, mut write) = tokio::io::split(io.await.unwrap());
+    let sent = pattern(sends);
+    let sending = async {
+        let mut rest = &sent[..];
+        for size in (1..).map(|n| n * n * 3) {
+            let (now, later) = rest.split_at(rest.len().min(size));
+            write.write_all(now).await.unwrap();
+            rest = later;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        write.flush().await.unwrap();
+    };
+    let mut heard = vec![0; hears];
+    let ((), heard_all) = tokio::join!(sending, read.read_exact(&mut heard));
+    heard_all.unwrap();
+    assert_eq!(heard, pattern(hears));
+    write.shutdown().await.unwrap();
+    // The other's goodbye.
+    assert_eq!(read.read(&mut [0; 9]).await.unwrap(), 0);
+}
+
+/// Each goes on as soon as its own handshake is over, whatever of it is still on its way.
+async fn both_ways<O, T>(
+    ours: impl Future<Output = io::Result<O>>,
+    theirs: impl Future<Output = io::Result<T>>,
+) where
+    O: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    tokio::join!(talk(ours, 300_000, 200_000), talk(theirs, 200_000, 300_000));
 }
 
 #[tokio::test]
 async fn bytes_go_both_ways_at_once_through_a_narrow_pipe() {
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         for width in [61, 100_000] {
-            let (ours, theirs) = pair(version, width).await;
-            both_ways(ours, theirs).await;
-            // And with the parts exchanged.
             let (server, client) = configs(version);
             let (near, far) = duplex(width);
+            let side = UnbufferedServerConnection::new(server.clone()).unwrap();
+            let connector = TlsConnector::from(client.clone());
+            let theirs = connector.connect(localhost(), far);
+            both_ways(Sealed::handshake(Box::new(near), side), theirs).await;
+            // And with the parts exchanged.
+            let (near, far) = duplex(width);
             let side = UnbufferedClientConnection::new(client, localhost()).unwrap();
-            let ours = Sealed::handshake(Box::new(near), side);
-            let acceptor = TlsAcceptor::from(server);
-            let (ours, theirs) = tokio::join!(ours, acceptor.accept(far));
-            both_ways(ours.unwrap(), theirs.unwrap()).await;
+            let theirs = TlsAcceptor::from(server).accept(far);
+            both_ways(Sealed::handshake(Box::new(near), side), theirs).await;
         }
     }
 }
