@@ -108,7 +108,7 @@ impl Owner {
                     self.held = held;
                     self.due = Instant::now() + KEEP;
                 }
-                Err(_) => self.failed(),
+                Err(error) => self.failed(&error),
             }
         }
         if !self.held {
@@ -116,22 +116,19 @@ impl Owner {
         }
         match self.post_all().await {
             Ok(()) => *self.cluster.unposted() = None,
-            Err(error) => {
-                // A link that is down says so itself.
-                if !error.is_down() && !std::mem::take(&mut self.stale) {
-                    let why = format!("what this node holds is not shown to the others: {error}");
-                    let before = self.cluster.unposted().replace(why.clone());
-                    if before.as_ref() != Some(&why) {
-                        tracing::error!("{why}");
-                    }
-                }
-                self.failed();
-            }
+            Err(error) => self.failed(&error),
         }
     }
 
-    /// The link says why; until it is mended nothing is posted.
-    fn failed(&mut self) {
+    /// Until it is mended nothing is posted. A link that is down says so itself.
+    fn failed(&mut self, error: &StoreError) {
+        if !error.is_down() && !std::mem::take(&mut self.stale) {
+            let why = format!("what this node holds is not shown to the others: {error}");
+            let before = self.cluster.unposted().replace(why.clone());
+            if before.as_ref() != Some(&why) {
+                tracing::error!("{why}");
+            }
+        }
         self.held = false;
         self.due = Instant::now() + AGAIN;
     }
