@@ -93,7 +93,9 @@ impl Approvals {
 
     /// All that are open, the newest first.
     pub async fn windows(&self) -> Vec<WindowView> {
-        let slots: Vec<_> = self.open_windows().values().cloned().collect();
+        let mut slots: Vec<_> = self.open_windows().values().cloned().collect();
+        // Those that the sweeper has still to write off.
+        slots.retain(|slot| !self.is_alone(slot));
         let mut views = Vec::new();
         for slot in slots {
             let cell = slot.cell.lock().await;
@@ -270,8 +272,14 @@ impl Approvals {
         let rules = around.rules();
         self.end_windows("rules", |slot| slot.draft.policy != rules)
             .await;
-        let gone = |slot: &Slot| slot.session.as_ref().is_some_and(|id| !around.is_live(id));
-        self.end_windows("session", gone).await;
+        self.end_windows("session", |slot| self.is_alone(slot))
+            .await;
+    }
+
+    /// Whether the only session that may use it is over.
+    fn is_alone(&self, slot: &Slot) -> bool {
+        let session = slot.session.as_ref().zip(self.0.around.get());
+        session.is_some_and(|(id, around)| !around.is_live(id))
     }
 
     async fn end_windows(&self, why: &str, which: impl Fn(&Slot) -> bool) {
