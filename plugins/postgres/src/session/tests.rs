@@ -371,8 +371,7 @@ impl Host {
                 }
                 Action::Submit(mut submission) => {
                     let operations = &mut submission.command.operations;
-                    self.told
-                        .push((operations.len(), submission.recall.clone()));
+                    self.told.push((operations.len(), submission.recall));
                     match submission.recall {
                         Recall::No => {}
                         Recall::Keep(number) => {
