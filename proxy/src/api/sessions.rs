@@ -23,7 +23,7 @@ pub trait Sessions: Send + Sync {
     /// Ends every session that `identity` stands behind. Gives how many.
     fn revoke(&self, identity: &Identity) -> usize;
 
-    /// Whether this session is open.
+    /// Whether this session is open, and nobody has killed it yet.
     fn has(&self, id: &SessionId) -> bool;
 
     /// Ends one session. Gives whether it was open.

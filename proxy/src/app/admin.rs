@@ -324,7 +324,7 @@ impl api::Sessions for Live {
     }
 
     fn has(&self, id: &SessionId) -> bool {
-        self.0.list().iter().any(|info| info.id == *id)
+        self.0.has(id)
     }
 
     fn kill(&self, id: &SessionId) -> bool {

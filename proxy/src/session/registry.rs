@@ -42,6 +42,8 @@ struct Open {
     info: SessionInfo,
     commands: Arc<AtomicU64>,
     signals: Signals,
+    /// An operator ended it, and it is on its way out.
+    killed: bool,
 }
 
 /// A session's place in the registry, given up when dropped.
@@ -83,6 +85,7 @@ impl Sessions {
             info,
             commands: Arc::clone(&commands),
             signals: signals.clone(),
+            killed: false,
         };
         open.insert(id.clone(), entry);
         self.opened.fetch_add(1, Ordering::Relaxed);
@@ -120,12 +123,20 @@ impl Sessions {
         )
     }
 
+    /// Whether this session is open, and nobody has killed it yet.
+    pub fn has(&self, id: &SessionId) -> bool {
+        self.lock().get(id).is_some_and(|open| !open.killed)
+    }
+
     /// Ends one session. Gives whether it was there.
     pub fn kill(&self, id: &SessionId) -> bool {
-        self.lock()
-            .get(id)
-            .map(|open| open.signals.tell(Signal::Killed))
-            .is_some()
+        let mut all = self.lock();
+        let Some(open) = all.get_mut(id) else {
+            return false;
+        };
+        open.killed = true;
+        open.signals.tell(Signal::Killed);
+        true
     }
 
     /// Ends the sessions of principals that are revoked now. Gives how many.
