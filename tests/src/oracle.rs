@@ -469,7 +469,7 @@ fn shown(records: &[Read], receipts: &[Receipt]) {
             let command = commands.get(&(Some(draft.session.clone()), draft.command));
             let command = command.expect("a hold has its command");
             assert_eq!(
-                draft.shown.text, command.text,
+                *draft.shown.text, *command.text,
                 "shown other text than recorded"
             );
             assert!(
@@ -489,7 +489,7 @@ fn shown(records: &[Read], receipts: &[Receipt]) {
             .unwrap_or_else(|| panic!("reviewers were told of {id}, which no record names"));
         assert_eq!(
             view["shown"]["text"].as_str(),
-            Some(draft.shown.text.as_str()),
+            Some(&*draft.shown.text),
             "{id}"
         );
         assert_eq!(

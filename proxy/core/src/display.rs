@@ -4,7 +4,64 @@
 //! reordered or cut: every byte that is not plain printable text becomes a
 //! visible escape, and the escaping can be undone.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+use std::ops::Deref;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// What [`escape`] makes of bytes, in their own memory where they read as they are: thousands
+/// of commands may wait, each with its bytes beside it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct Text(
+    /// UTF-8.
+    Bytes,
+);
+
+impl Text {
+    pub fn escaped(bytes: &Bytes) -> Self {
+        let text = escape(bytes);
+        if text.as_bytes() == bytes {
+            Self(bytes.clone())
+        } else {
+            text.into()
+        }
+    }
+}
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        // Both ways in have made sure that it is UTF-8.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl From<Text> for String {
+    fn from(text: Text) -> Self {
+        (*text).to_owned()
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
 
 /// Renders `bytes` so that [`unescape`] gives them back exactly.
 ///
@@ -142,6 +199,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_reads_as_it_is_shares_its_memory() {
+        let plain = Bytes::from("DROP TABLE t".to_owned());
+        let shown = Text::escaped(&plain);
+        assert_eq!((&*shown, shown.as_ptr()), ("DROP TABLE t", plain.as_ptr()));
+        let hidden = Bytes::from_static(b"DROP \xff");
+        assert_eq!(&*Text::escaped(&hidden), "DROP \\xff");
+        let json = serde_json::to_string(&shown).unwrap();
+        assert_eq!(json, "\"DROP TABLE t\"");
+        assert_eq!(serde_json::from_str::<Text>(&json).unwrap(), shown);
+    }
 
     #[test]
     fn ordinary_sql_reads_as_it_was_written() {

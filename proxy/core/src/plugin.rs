@@ -1,6 +1,8 @@
 //! What a stream plugin says and is told: the WIT of `wit/stream.wit` as plain
 //! values, so that neither the gate nor the session names wasmtime.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::command::Command;
@@ -19,7 +21,7 @@ pub struct Descriptor {
     pub upstream_layout: Layout,
     pub subscriptions: Vec<Subscribe>,
     /// Harmless first.
-    pub classes: Vec<String>,
+    pub classes: Arc<[String]>,
     /// The one message that may go to a target in the place of a client's, see the WIT.
     pub undo: Option<Bytes>,
 }

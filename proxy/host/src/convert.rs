@@ -148,7 +148,7 @@ pub(crate) fn descriptor(from: protocol::Descriptor) -> Result<Descriptor, Wrong
         client_layout: layout(from.client_layout)?,
         upstream_layout: layout(from.upstream_layout)?,
         subscriptions: from.subscriptions.into_iter().map(subscribe).collect(),
-        classes: from.classes,
+        classes: from.classes.into(),
         undo: from.undo.map(Bytes::from),
     })
 }

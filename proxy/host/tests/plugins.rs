@@ -99,7 +99,7 @@ fn the_teaching_plugin_runs_a_whole_session() {
         (plugin.name(), plugin.digest()),
         ("echo", Digest::of(&ECHO))
     );
-    assert_eq!(plugin.descriptor().classes, ["read", "write", "unknown"]);
+    assert_eq!(*plugin.descriptor().classes, ["read", "write", "unknown"]);
 
     let mut session = start(&plugin, "").unwrap();
     let identity = IdentityOutcome::Accepted {

@@ -185,7 +185,7 @@ async fn tell(
         match found {
             Some(more) => {
                 for (number, change) in more {
-                    send(out, event(&events.run, number, &change.view())).await?;
+                    send(out, event(&events.run, number, change.view())).await?;
                     at = Some(number);
                 }
             }

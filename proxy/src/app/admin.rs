@@ -41,7 +41,8 @@ pub(super) fn start_notifying(
         channels.all().to_vec(),
         public_url(config),
         approvals.clone(),
-    );
+    )
+    .context("messages to reviewers")?;
     Ok(())
 }
 

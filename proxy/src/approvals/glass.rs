@@ -119,7 +119,7 @@ impl Approvals {
             .await?;
         let settled = settled(slot, &state, None);
         self.record(session, settled, Durability::Synced).await?;
-        let done = cell.approval.break_glass(glass.clone(), now);
+        let done = cell.act().break_glass(glass.clone(), now);
         let state = done.map_err(|why| VoteRefused::Refused {
             why,
             state: cell.approval.state().clone(),

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use holdpoint_core::Now;
 use holdpoint_core::approval::{Draft, State};
+use holdpoint_core::display::unescape;
 use holdpoint_core::gate::{Opened, Settlement};
 use holdpoint_core::id::{ApprovalId, SessionId};
 use holdpoint_core::principal::Identity;
@@ -23,6 +24,7 @@ use holdpoint_core::record::{Durability, Entry};
 
 use super::handover::{Joined, Offer};
 use super::steps::journal;
+use super::table::Denied;
 use super::{Approvals, View};
 
 /// A node that did not say again that its session waits: it does not any more.
@@ -40,6 +42,24 @@ pub(super) type Guests = BTreeMap<Place, u64>;
 pub(super) type Away = BTreeMap<Place, String>;
 
 impl Approvals {
+    /// What a reviewer refused at another node stays refused here, as it does there.
+    pub(crate) fn denied_elsewhere(&self, view: &View) {
+        let (Some(denial), Ok(digest), Ok(approval)) =
+            (&view.denial, view.digest.parse(), view.id.parse())
+        else {
+            return;
+        };
+        let now = self.latest((self.0.clock)());
+        let label = unescape(&denial.label).unwrap_or_default();
+        let denied = Denied {
+            approval,
+            until_mono_ns: now.deadline(self.0.config.deny_cooldown),
+            label: String::from_utf8_lossy(&label).into_owned(),
+            reason: denial.reason.clone(),
+        };
+        self.table().denied(digest, denied);
+    }
+
     /// Lets the command of `draft`, at another node, wait for a pending approval. Gives how
     /// long that has; `None` where it does not cover the command, or is decided.
     pub(super) async fn host(&self, id: &ApprovalId, draft: &Draft) -> Option<Duration> {

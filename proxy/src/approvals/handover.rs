@@ -184,7 +184,7 @@ impl Approvals {
         }
         // Used up; what this gives is for nobody here.
         let used = cell
-            .approval
+            .act()
             .claim(&draft.digest, &draft.session, draft.command, now);
         if used.is_err() {
             return Err(missing());

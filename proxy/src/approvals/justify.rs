@@ -74,7 +74,7 @@ impl Approvals {
         };
         self.record(Some(session), entry, Durability::Synced)
             .await?;
-        cell.approval.justify(&by, &text, now)?;
+        cell.act().justify(&by, &text, now)?;
         self.announce(slot, &cell, Some(Message::Justified));
         Ok(())
     }

@@ -256,7 +256,7 @@ impl Approvals {
             .ok_or(ClaimError::NotApproved("unknown"))?;
         let mut cell = slot.cell.lock().await;
         let clearance = cell
-            .approval
+            .act()
             .claim(digest, session, command, self.latest(now))?;
         // From here to the end nothing is awaited: the claim cannot be half done.
         let waited = cell.sessions.remove(session);
@@ -479,17 +479,17 @@ impl Approvals {
     fn announce(&self, slot: &Slot, cell: &slot::Cell, message: Option<Message>) {
         let known = Arc::new(cell.known(self.0.ledger.head()));
         slot.known.send_replace(Arc::clone(&known));
-        let change = Change::of(known);
         if let Some((notices, message)) = self.0.notices.as_ref().zip(message) {
             notices.tell(Notice {
                 message,
-                view: change.view(),
                 approval: slot.id.clone(),
                 session: cell.approval.draft().session.clone(),
+                // Its own, so that the view goes when the messages are out.
+                about: Change::of(Arc::clone(&known)),
             });
         }
         // Nobody may be listening.
-        let _ = self.0.changes.send(change);
+        let _ = self.0.changes.send(Change::of(known));
     }
 }
 

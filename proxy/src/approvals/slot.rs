@@ -36,10 +36,10 @@ pub(super) struct Slot {
 /// A cell as it was when that was last published. Most approvals are never looked at
 /// while they wait, and a view is many times as big: it is made for whoever asks.
 pub(crate) struct Known {
-    pub(crate) approval: Approval,
+    pub(crate) approval: Arc<Approval>,
     times: Times,
     waiting: usize,
-    deliveries: Vec<Delivery>,
+    deliveries: Arc<[Delivery]>,
     reviewed_by: Option<Identity>,
     head: Head,
 }
@@ -73,11 +73,19 @@ impl Change {
         Self(Arc::new(Seen::Ours(known, OnceLock::new())))
     }
 
-    pub fn view(&self) -> Arc<View> {
-        Arc::clone(match &*self.0 {
+    pub fn view(&self) -> &Arc<View> {
+        match &*self.0 {
             Seen::Ours(known, view) => view.get_or_init(|| Arc::new(known.view())),
             Seen::Theirs(view) => view,
-        })
+        }
+    }
+
+    /// The approval's state, without a view: see [`View::state`].
+    pub fn state(&self) -> &str {
+        match &*self.0 {
+            Seen::Ours(known, _) => known.approval.state().word(),
+            Seen::Theirs(view) => &view.state,
+        }
     }
 }
 
@@ -88,9 +96,10 @@ impl From<Arc<View>> for Change {
 }
 
 pub(super) struct Cell {
-    pub(super) approval: Approval,
+    /// In common with what is known, while that says the same.
+    pub(super) approval: Arc<Approval>,
     pub(super) sessions: BTreeSet<SessionId>,
-    pub(super) deliveries: Vec<Delivery>,
+    pub(super) deliveries: Arc<[Delivery]>,
     pub(super) times: Times,
     /// Who looked into a broken glass.
     pub(super) reviewed_by: Option<Identity>,
@@ -103,11 +112,11 @@ impl Slot {
         let draft = Arc::clone(approval.draft());
         let cell = Cell {
             sessions: BTreeSet::from([draft.session.clone()]),
-            deliveries: Vec::new(),
+            deliveries: Arc::default(),
             times: Times::opened(now, draft.hold.expires_in),
             reviewed_by: None,
             recorded: false,
-            approval,
+            approval: Arc::new(approval),
         };
         Self {
             id: draft.id.clone(),
@@ -132,13 +141,18 @@ impl Slot {
 impl Cell {
     pub(super) fn known(&self, head: Head) -> Known {
         Known {
-            approval: self.approval.clone(),
+            approval: Arc::clone(&self.approval),
             times: self.times,
             waiting: self.sessions.len(),
-            deliveries: self.deliveries.clone(),
+            deliveries: Arc::clone(&self.deliveries),
             reviewed_by: self.reviewed_by.clone(),
             head,
         }
+    }
+
+    /// For what is done to it once the journal has that.
+    pub(super) fn act(&mut self) -> &mut Approval {
+        Arc::make_mut(&mut self.approval)
     }
 
     /// Whether a command of another node, which asks for `draft`, may wait for it or have it.
@@ -157,8 +171,11 @@ impl Cell {
         let same =
             |one: &Delivery| one.channel == delivery.channel && one.message == delivery.message;
         match self.deliveries.iter().position(same) {
-            Some(at) => self.deliveries[at] = delivery,
-            None if self.deliveries.len() < MAX_DELIVERIES => self.deliveries.push(delivery),
+            Some(at) => Arc::make_mut(&mut self.deliveries)[at] = delivery,
+            None if self.deliveries.len() < MAX_DELIVERIES => {
+                let before = self.deliveries.iter().cloned();
+                self.deliveries = before.chain([delivery]).collect();
+            }
             None => {}
         }
     }

@@ -189,7 +189,7 @@ impl Approvals {
             }
         }
         let outcome = cell
-            .approval
+            .act()
             .vote(vote, now)
             .map_err(|why| VoteRefused::Refused {
                 why,
@@ -275,7 +275,7 @@ impl Approvals {
             tracing::error!(approval.id = %slot.id, %error, "not escalated: the journal does not take it");
             return false;
         }
-        cell.approval.escalate(now);
+        cell.act().escalate(now);
         self.announce(slot, cell, Some(Message::Escalated));
         true
     }
@@ -312,10 +312,10 @@ impl Approvals {
         }
         let now = (self.0.clock)();
         let ended = match state {
-            State::Expired => cell.approval.tick(now),
-            State::Withdrawn => cell.approval.withdraw(),
-            State::Revoked => cell.approval.revoke(),
-            _ => cell.approval.orphan(),
+            State::Expired => cell.act().tick(now),
+            State::Withdrawn => cell.act().withdraw(),
+            State::Revoked => cell.act().revoke(),
+            _ => cell.act().orphan(),
         };
         if let Some(state) = &ended {
             self.apply(slot, cell, state, now);

@@ -172,7 +172,7 @@ pub(crate) fn draft(agent: &str, text: &str, session: u128) -> Draft {
         rule: "prod:ddl".to_owned(),
         policy: "p1".to_owned(),
         shown: Shown {
-            text: text.to_owned(),
+            text: text.into(),
             parameters: Vec::new(),
             context: Vec::new(),
             class: "ddl".to_owned(),

@@ -371,7 +371,7 @@ impl From<&Principal> for PrincipalView {
 impl From<&Shown> for ShownView {
     fn from(shown: &Shown) -> Self {
         Self {
-            text: shown.text.clone(),
+            text: shown.text.to_string(),
             parameters: shown.parameters.clone(),
             context: shown
                 .context

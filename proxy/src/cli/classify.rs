@@ -74,7 +74,7 @@ fn answer_to(
     if let Some(id) = asked.get("id") {
         answer.insert("id".to_owned(), id.clone());
     }
-    let classes = plugin.descriptor().classes.as_slice();
+    let classes = &*plugin.descriptor().classes;
     let mut fields = fields(&asked)?;
     if let Some(rules) = rules {
         fields.extend(rules.protected(TARGET).fields());

@@ -389,6 +389,11 @@ impl Cluster {
         let mut view = posted.view;
         view.node = Some(node.to_owned());
         let view = Arc::new(view);
+        // Only where it was seen to wait: how long ago an older answer was given, nobody says.
+        // Before it is shown, so that whoever hears of it and asks again is refused.
+        if (inner.mirror.get(id)).is_some_and(|have| !have.is_decided()) {
+            inner.approvals.denied_elsewhere(&view);
+        }
         let changed = {
             let mut nodes = inner.mirror.write();
             let known = nodes.entry(node.to_owned()).or_default();

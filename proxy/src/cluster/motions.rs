@@ -474,7 +474,7 @@ impl Elsewhere for Away {
 
 fn nothing_shown() -> Shown {
     Shown {
-        text: String::new(),
+        text: String::new().into(),
         parameters: Vec::new(),
         context: Vec::new(),
         class: String::new(),

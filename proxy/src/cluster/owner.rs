@@ -68,7 +68,7 @@ pub(super) async fn run(cluster: Cluster, mut changes: broadcast::Receiver<Chang
     loop {
         loop {
             match changes.try_recv() {
-                Ok(change) => owner.changed(change.view()),
+                Ok(change) => owner.changed(Arc::clone(change.view())),
                 Err(TryRecvError::Lagged(_)) => owner.everything(),
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
@@ -79,7 +79,7 @@ pub(super) async fn run(cluster: Cluster, mut changes: broadcast::Receiver<Chang
         }
         tokio::select! {
             change = changes.recv() => match change {
-                Ok(change) => owner.changed(change.view()),
+                Ok(change) => owner.changed(Arc::clone(change.view())),
                 Err(RecvError::Lagged(_)) => owner.everything(),
                 Err(RecvError::Closed) => return,
             },

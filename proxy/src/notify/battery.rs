@@ -35,7 +35,7 @@ impl Desk {
         let approvals =
             Approvals::new(config(), ledger.clone(), hands.clock(), Some(queue.clone()));
         let public = Some("https://gw.example/".to_owned());
-        super::spawn(inbox, vec![channel], public, approvals.clone());
+        super::spawn(inbox, vec![channel], public, approvals.clone()).unwrap();
         Self {
             kind,
             vendor,
@@ -388,7 +388,7 @@ async fn further_people_are_asked_and_an_alarm_is_no_end() {
                 message,
                 approval: draft.id.clone(),
                 session: draft.session.clone(),
-                view: desk.approvals.get(&draft.id).unwrap(),
+                about: desk.approvals.get(&draft.id).unwrap().into(),
             });
         };
         tell(Message::Escalated);
@@ -412,7 +412,7 @@ async fn further_people_are_asked_and_an_alarm_is_no_end() {
             message: Message::BrokenGlass,
             approval: draft.id.clone(),
             session: draft.session.clone(),
-            view: Arc::new(view),
+            about: Arc::new(view).into(),
         });
         let alarm = desk.came(count + 1).await.remove(count);
         let whole = String::from_utf8_lossy(&alarm.raw);
@@ -593,7 +593,8 @@ async fn a_channel_that_is_down_keeps_no_other_waiting() {
         vec![at(Kind::PagerDuty, 1), good],
         Some("https://gw.example".to_owned()),
         approvals.clone(),
-    );
+    )
+    .unwrap();
     let mut waiters = Vec::new();
     for n in 1..=3 {
         let draft = draft("agent", &format!("DROP TABLE t{n}"), n);

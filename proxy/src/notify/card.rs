@@ -20,7 +20,7 @@ pub(crate) struct Card<'a> {
 
 impl<'a> Card<'a> {
     pub(crate) fn of(notice: &'a Notice, public_url: Option<&str>) -> Self {
-        Self::new(notice.message, &notice.view, public_url)
+        Self::new(notice.message, notice.view(), public_url)
     }
 
     pub(crate) fn new(message: Message, view: &'a View, public_url: Option<&str>) -> Self {

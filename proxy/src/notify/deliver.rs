@@ -5,13 +5,16 @@
 //! approvals do not wait for each other.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdpoint_core::id::{ApprovalId, Digest, FieldHasher};
 use holdpoint_core::record::{Durability, Entry};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
+use super::aside::Aside;
 use super::channel::{Letter, Thread};
 use super::{Channel, Inbox, Log, Message, Notice};
 use crate::approvals::{Approvals, Delivery};
@@ -32,18 +35,25 @@ const THREADS: usize = 1_024;
 
 /// Delivers what comes out of `inbox` until its senders are gone.
 ///
-/// `public_url` is the base of the links in messages.
+/// `public_url` is the base of the links in messages. Called inside of the runtime that
+/// serves sessions.
+///
+/// # Errors
+/// The thread that sends them cannot be started.
 pub fn spawn(
     mut inbox: Inbox,
     channels: Vec<Channel>,
     public_url: Option<String>,
     approvals: Approvals,
-) -> tokio::task::JoinHandle<()> {
+) -> io::Result<tokio::task::JoinHandle<()>> {
+    let (aside, main) = (Aside::start()?, Handle::current());
     let lane = |channel: Channel| {
         inbox.log.open(channel.name());
         Lane {
             shared: Arc::new(Shared {
                 channel,
+                aside: Arc::clone(&aside),
+                main: main.clone(),
                 turns: Semaphore::new(PER_CHANNEL),
                 public_url: public_url.clone(),
                 approvals: approvals.clone(),
@@ -55,14 +65,14 @@ pub fn spawn(
         }
     };
     let mut lanes: Vec<_> = channels.into_iter().map(lane).collect();
-    tokio::spawn(async move {
+    Ok(tokio::spawn(async move {
         while let Some(notice) = inbox.receiver.recv().await {
             for lane in &mut lanes {
                 lane.take(notice.clone());
             }
             inbox.log.handed();
         }
-    })
+    }))
 }
 
 /// One channel, and the approvals that it knows of.
@@ -76,6 +86,10 @@ struct Lane {
 
 struct Shared {
     channel: Channel,
+    /// Where messages are made and sent.
+    aside: Arc<Aside>,
+    /// Where everything is done that takes a lock which a session may wait for.
+    main: Handle,
     turns: Semaphore,
     public_url: Option<String>,
     approvals: Approvals,
@@ -96,17 +110,21 @@ impl Lane {
         };
         let before = self.threads.remove(&notice.approval);
         let (left, after) = oneshot::channel();
-        if lives(&notice.view.state) {
+        if lives(notice.about.state()) {
             self.threads.insert(notice.approval.clone(), after);
             self.sweep();
         }
-        tokio::spawn(async move {
+        let aside = shared.aside.here.clone();
+        aside.spawn(async move {
             let mut thread = match before {
                 // An error: that task is gone, and with it what it knew.
                 Some(before) => before.await.unwrap_or_default(),
                 None => Thread::default(),
             };
-            shared.deliver(&notice, &mut thread).await;
+            if let Ok(turn) = shared.turns.acquire().await {
+                // Thousands may wait for their turn: it takes memory from here on.
+                Box::pin(shared.deliver(&notice, &mut thread, turn)).await;
+            }
             // Nobody waits where this was the last one.
             let _ = left.send(thread);
             drop(place);
@@ -131,11 +149,18 @@ fn lives(state: &str) -> bool {
 }
 
 impl Shared {
-    async fn deliver(&self, notice: &Notice, thread: &mut Thread) {
+    async fn deliver(
+        self: &Arc<Self>,
+        notice: &Notice,
+        thread: &mut Thread,
+        turn: SemaphorePermit<'_>,
+    ) {
         let name = self.channel.name();
         let closes = notice.message == Message::Settled;
         if !self.channel.tells(notice.message, thread) {
-            self.log.dropped(name);
+            let this = Arc::clone(self);
+            let dropped = async move { this.log.dropped(this.channel.name()) };
+            let _ = self.main.spawn(dropped).await;
             return;
         }
         let letter = Letter {
@@ -151,12 +176,28 @@ impl Shared {
                 (Digest::of(b""), Some(error.to_string()))
             }
             Ok(body) => {
-                let error = self.attempt(&letter, &body, thread, &mut attempts).await;
+                let error = self
+                    .attempt((&letter, &body), thread, turn, &mut attempts)
+                    .await;
                 (Digest::of(&body), error)
             }
         };
         thread.opened |= !closes && !notice.message.follows() && error.is_none();
         thread.closed |= closes && error.is_none();
+        let done = Arc::clone(self).book(notice.clone(), shown, attempts, error);
+        // An error: the gateway stops.
+        let _ = self.main.spawn(done).await;
+    }
+
+    /// Writes down what became of a message.
+    async fn book(
+        self: Arc<Self>,
+        notice: Notice,
+        shown: Digest,
+        attempts: u32,
+        error: Option<String>,
+    ) {
+        let name = self.channel.name();
         let entry = Entry::Notified {
             approval: notice.approval.clone(),
             channel: name.to_owned(),
@@ -173,25 +214,31 @@ impl Shared {
         }
         match &error {
             None => self.log.accepted(name),
-            Some(error) => self.log.given_up(notice, name, attempts, error),
+            Some(error) => self.log.given_up(&notice, name, attempts, error),
         }
-        self.report(notice, attempts, error).await;
+        self.report(&notice.approval, notice.message, attempts, error)
+            .await;
     }
 
     /// Sends until it is taken, or there is no sense in trying on. Gives why not.
     async fn attempt(
-        &self,
-        letter: &Letter<'_>,
-        body: &bytes::Bytes,
+        self: &Arc<Self>,
+        (letter, body): (&Letter<'_>, &bytes::Bytes),
         thread: &mut Thread,
+        turn: SemaphorePermit<'_>,
         attempts: &mut u32,
     ) -> Option<String> {
         let notice = letter.notice;
         let mut pause = Duration::from_secs(1);
+        let mut turn = Some(turn);
         loop {
             *attempts += 1;
             // A turn is for one attempt: pauses keep nobody else waiting.
-            let sent = match self.turns.acquire().await {
+            let held = match turn.take() {
+                Some(turn) => Ok(turn),
+                None => self.turns.acquire().await,
+            };
+            let sent = match held {
                 Ok(_turn) => self.channel.send(letter, body, thread).await,
                 Err(_) => return Some("the notifier is gone".to_owned()),
             };
@@ -207,27 +254,37 @@ impl Shared {
             if *attempts >= ATTEMPTS || !error.passing() {
                 return Some(text);
             }
-            self.report(notice, *attempts, Some(text)).await;
+            let (this, so_far) = (Arc::clone(self), *attempts);
+            let (id, message) = (notice.approval.clone(), notice.message);
+            let told = async move { this.report(&id, message, so_far, Some(text)).await };
+            let _ = self.main.spawn(told).await;
             let asked = error.wait().unwrap_or_default();
             tokio::time::sleep(pause.max(asked).min(MAX_PAUSE)).await;
             pause = (pause * 2).min(MAX_PAUSE);
-            let view = self.approvals.get(&notice.approval);
-            let decided = view.is_none_or(|view| view.is_decided());
+            let (approvals, id) = (self.approvals.clone(), notice.approval.clone());
+            let decided = async move { approvals.get(&id).is_none_or(|view| view.is_decided()) };
+            let decided = self.main.spawn(decided).await.unwrap_or(true);
             if notice.message.asks() && decided {
                 return Some("decided before it could be delivered".to_owned());
             }
         }
     }
 
-    async fn report(&self, notice: &Notice, attempts: u32, error: Option<String>) {
+    async fn report(
+        &self,
+        approval: &ApprovalId,
+        message: Message,
+        attempts: u32,
+        error: Option<String>,
+    ) {
         let delivery = Delivery {
             channel: self.channel.name().to_owned(),
-            message: notice.message.word().to_owned(),
+            message: message.word().to_owned(),
             attempts,
             accepted: error.is_none(),
             error,
         };
-        self.approvals.delivered(&notice.approval, delivery).await;
+        self.approvals.delivered(approval, delivery).await;
     }
 }
 
@@ -235,7 +292,7 @@ impl Shared {
 /// how it did is part of it.
 pub(super) fn message_id(notice: &Notice, channel: &str) -> String {
     let state = match notice.message {
-        Message::Settled => notice.view.state.as_str(),
+        Message::Settled => notice.about.state(),
         _ => "",
     };
     let mut hasher = FieldHasher::new("holdpoint.message.v2");

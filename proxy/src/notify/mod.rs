@@ -9,6 +9,7 @@
 //! people read is made in [`card`] once; a channel adds its own markup, and escapes what would be
 //! taken for such.
 
+mod aside;
 mod card;
 mod channel;
 mod deliver;
@@ -37,7 +38,7 @@ pub use channel::{Channel, ChannelError, Channels};
 pub use deliver::spawn;
 pub use log::{ChannelState, Log, Undelivered};
 
-use crate::approvals::View;
+use crate::approvals::{Change, View};
 
 /// Messages that wait to be handed to channels.
 const QUEUE: usize = 1_024;
@@ -99,13 +100,21 @@ impl Message {
 }
 
 /// Something that reviewers should know.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Notice {
     pub message: Message,
     pub approval: ApprovalId,
     /// The session that asked first.
     pub session: SessionId,
-    pub view: Arc<View>,
+    /// What the approval was then.
+    pub about: Change,
+}
+
+impl Notice {
+    /// Made by the first who looks: thousands may wait, and each would be a few KiB.
+    pub fn view(&self) -> &View {
+        self.about.view()
+    }
 }
 
 /// Where notices are put. Never waits.

@@ -81,7 +81,7 @@ fn desk_with(sender: Channel) -> (Approvals, Arc<MemoryLedger>, Hands) {
     let (notices, inbox) = channel();
     let approvals = Approvals::new(config(), ledger.clone(), hands.clock(), Some(notices));
     let public = Some("https://holdpoint.example/".to_owned());
-    spawn(inbox, vec![sender], public, approvals.clone());
+    spawn(inbox, vec![sender], public, approvals.clone()).unwrap();
     (approvals, ledger, hands)
 }
 

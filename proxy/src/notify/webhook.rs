@@ -131,7 +131,7 @@ struct HowToVote {
 
 pub(super) fn body(letter: &Letter<'_>) -> Result<Bytes, SendError> {
     let notice = letter.notice;
-    let id = &notice.view.id;
+    let id = &notice.view().id;
     let base = letter.public_url.map(|base| base.trim_end_matches('/'));
     let how = match notice.message {
         Message::Settled | Message::Used | Message::UsedLater | Message::Reviewed => {
@@ -149,13 +149,13 @@ pub(super) fn body(letter: &Letter<'_>) -> Result<Bytes, SendError> {
             "read `approval.shown`, then POST {{\"decision\": \"approve\" or \"deny\", \
              \"digest\": \"{}\", \"reason\": \"…\"}} with a reviewer's bearer token, or run \
              `holdpoint approvals approve {id}`; a denial needs the reason",
-            notice.view.digest
+            notice.view().digest
         ),
     };
     let body = Body {
         r#type: notice.message.word(),
         timestamp: crate::approvals::rfc3339(letter.wall_ns),
-        approval: &notice.view,
+        approval: notice.view(),
         link: base.map(|base| link(base, id)),
         vote: HowToVote {
             url: base.map(|base| format!("{base}/v1/approvals/{id}/decision")),

@@ -188,17 +188,15 @@ impl<S: Side> Sealed<S> {
             before.copy_from_slice(&self.left);
             let all = &mut scratch[..self.left.len() + count];
             let seen = self.see(all, into);
-            // An alert or an answer. It need not leave now: the next write takes it along.
-            let answered = self.poll_drain(cx);
+            // An alert or an answer. It need not leave now: the next write takes it along, or
+            // says why it cannot. What the peer has said is no less true for that.
+            let _ = self.poll_drain(cx);
             let rest = &all[seen?..];
             if rest.len() > LEFT {
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
             self.left = rest.to_vec();
-            match answered {
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                _ => Poll::Ready(Ok(())),
-            }
+            Poll::Ready(Ok(()))
         })
     }
 
@@ -338,8 +336,9 @@ impl<S: Side> AsyncRead for Sealed<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        // What a handshake or an answer left behind.
-        let _ = this.poll_drain(cx)?;
+        // What a handshake or an answer left behind. That it cannot be sent is for the next
+        // write to say: there may be a last word to read.
+        let _ = this.poll_drain(cx);
         loop {
             let plain = &mut this.moving.plain;
             if !plain.is_empty() {

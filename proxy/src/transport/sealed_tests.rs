@@ -1,6 +1,7 @@
 //! Against rustls's buffered side, in both versions, through a pipe that is narrow.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
@@ -233,4 +234,69 @@ async fn keys_may_be_renewed_in_between() {
         theirs.read_exact(&mut heard).await.unwrap();
         assert_eq!(heard, [round; 100]);
     }
+}
+
+/// A socket whose peer stops reading, and then resets.
+struct Deaf(DuplexStream, Arc<AtomicU8>);
+
+const HEARS: u8 = 0;
+const STUCK: u8 = 1;
+const RESET: u8 = 2;
+
+impl AsyncRead for Deaf {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Deaf {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.1.load(Ordering::Relaxed) {
+            HEARS => Pin::new(&mut self.0).poll_write(cx, buf),
+            STUCK => Poll::Pending,
+            _ => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test]
+async fn a_last_word_is_heard_where_nothing_can_be_said_any_more() {
+    let (server, client) = configs(&rustls::version::TLS13);
+    let (near, far) = duplex(1 << 20);
+    let hears = Arc::new(AtomicU8::new(HEARS));
+    let ours = Sealed::handshake(
+        Box::new(Deaf(near, Arc::clone(&hears))),
+        UnbufferedServerConnection::new(server).unwrap(),
+    );
+    let connector = TlsConnector::from(client);
+    let (ours, theirs) = tokio::join!(ours, connector.connect(localhost(), far));
+    let (mut ours, mut theirs) = (ours.unwrap(), theirs.unwrap());
+    hears.store(STUCK, Ordering::Relaxed);
+    ours.write_all(b"a result").await.unwrap();
+    hears.store(RESET, Ordering::Relaxed);
+    // To be answered, which cannot be done either.
+    theirs.get_mut().1.refresh_traffic_keys().unwrap();
+    theirs.write_all(b"cancel it").await.unwrap();
+    theirs.shutdown().await.unwrap();
+    let mut heard = Vec::new();
+    ours.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, b"cancel it");
+    let end = ours.flush().await.unwrap_err();
+    assert_eq!(end.kind(), io::ErrorKind::ConnectionReset);
 }

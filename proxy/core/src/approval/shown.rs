@@ -9,13 +9,13 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Command, Confidence, Object, Parameter};
-use crate::display::{escape, escape_line};
+use crate::display::{Text, escape, escape_line};
 
 /// Text is escaped losslessly, never cut; see [`crate::display`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
     /// The command's text, secrets in it overwritten with `*`.
-    pub text: String,
+    pub text: Text,
     /// `$1 = 'x' (text)`, one each.
     pub parameters: Vec<String>,
     pub context: Vec<(String, String)>,
@@ -32,7 +32,11 @@ impl Shown {
     pub fn of(command: &Command, classes: &[String]) -> Self {
         let operations = &command.operations;
         Self {
-            text: Self::text_of(command),
+            text: if command.secrets.is_empty() {
+                Text::escaped(&command.text)
+            } else {
+                Self::text_of(command).into()
+            },
             parameters: Self::parameters_of(command),
             context: Self::context_of(command),
             class: Self::class_of(command, classes),
@@ -181,7 +185,7 @@ mod tests {
         assert_eq!(
             shown,
             Shown {
-                text: "ALTER ROLE bob\nPASSWORD '*******'".to_owned(),
+                text: "ALTER ROLE bob\nPASSWORD '*******'".into(),
                 parameters: Vec::new(),
                 context: vec![("role".to_owned(), "a\\u{a}b".to_owned())],
                 class: "admin".to_owned(),

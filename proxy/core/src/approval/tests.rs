@@ -73,7 +73,7 @@ fn draft(quorum: u32) -> Draft {
         rule: "base:delete".to_owned(),
         policy: "v1".to_owned(),
         shown: Shown {
-            text: "DELETE x".to_owned(),
+            text: "DELETE x".into(),
             parameters: Vec::new(),
             context: Vec::new(),
             class: "write".to_owned(),

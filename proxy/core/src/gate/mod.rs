@@ -68,7 +68,7 @@ pub struct GateSetup {
     /// The plugin's name.
     pub protocol: String,
     /// Harmless first.
-    pub classes: Vec<String>,
+    pub classes: Arc<[String]>,
     pub limits: HoldLimits,
     pub rules: Arc<dyn Judge>,
     /// Added to the token's expiry.

@@ -89,6 +89,14 @@ async fn whoever_waits_elsewhere_is_told_a_no_and_leaves_as_anybody_does() {
         "{told:?}"
     );
     drop(first);
+    // Which stands at both.
+    for (node, number) in [(&a, 0x3110), (&b, 0x3111)] {
+        let (opened, _) = open(node, &again(&draft, number)).await;
+        assert!(
+            matches!(&opened, Opened::Refused(denial) if denial.code == "HP-DENIED"),
+            "{opened:?}"
+        );
+    }
 
     // Told to ask again at the first, then gone at the second: nobody wants it any more.
     let draft = command(60);

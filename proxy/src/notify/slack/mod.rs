@@ -171,7 +171,7 @@ impl Slack {
 
     pub(super) fn make(&self, letter: &Letter<'_>, thread: &Thread) -> Result<Bytes, SendError> {
         let notice = letter.notice;
-        let (kind, view, base) = (notice.message, &notice.view, letter.public_url);
+        let (kind, view, base) = (notice.message, notice.view(), letter.public_url);
         let mut message = match kind {
             Message::Settled
             | Message::Pending
@@ -220,7 +220,7 @@ impl Slack {
         // What has buttons says what is asked now.
         let notice = letter.notice;
         if let (Some(place), true) = (&thread.place, notice.message.asks())
-            && let Err(error) = self.refresh(place, &notice.view, letter.public_url).await
+            && let Err(error) = self.refresh(place, notice.view(), letter.public_url).await
         {
             tracing::warn!(channel = self.name, %error, "a message was not brought up to date");
         }

@@ -563,7 +563,7 @@ fn descriptor() -> Descriptor {
                 Delivery::Pass,
             ),
         ],
-        classes: vec!["toy".to_owned()],
+        classes: ["toy".to_owned()].into(),
         undo: Some(Bytes::from_static(b"undo\n")),
     }
 }

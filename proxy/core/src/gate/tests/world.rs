@@ -111,7 +111,7 @@ pub(super) fn setup() -> GateSetup {
         tags: Vec::new(),
         owners: Vec::new(),
         protocol: "postgres".to_owned(),
-        classes: vec!["read".to_owned(), "write".to_owned()],
+        classes: ["read".to_owned(), "write".to_owned()].into(),
         limits: HoldLimits {
             inline_wait_agent: Duration::from_secs(45),
             inline_wait_person: Duration::from_secs(300),
