@@ -133,6 +133,8 @@ async fn idle(crowd: &mut Crowd, args: &Args) -> anyhow::Result<()> {
 async fn votes(crowd: &mut Crowd, args: &Args) -> anyhow::Result<()> {
     crowd.connect(1_000 + args.votes).await?;
     crowd.hold(args.bytes).await?;
+    // Not the burst in which they came is measured.
+    crowd.quiet().await?;
     let waiting = crowd.pending().await?;
     let mut cast = HashMap::new();
     for view in waiting.iter().take(args.votes) {
@@ -347,29 +349,35 @@ impl Crowd {
         Ok(kib.trim().parse()?)
     }
 
-    /// Percent of one core.
-    async fn cpu_over(&self, seconds: u64) -> anyhow::Result<f64> {
-        let ticks = || -> anyhow::Result<u64> {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.gateway.pid()))?;
-            let (_, rest) = stat.rsplit_once(')').context("no name in stat")?;
-            let fields: Vec<&str> = rest.split_whitespace().collect();
-            // Fields 14 and 15, counted from 1; two stand before the name's end.
-            Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
-        };
-        // What opening left to do is done first; heartbeats are not that much.
+    /// The gateway's CPU so far, in hundredths of a second on every Linux.
+    fn ticks(&self) -> anyhow::Result<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.gateway.pid()))?;
+        let (_, rest) = stat.rsplit_once(')').context("no name in stat")?;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        // Fields 14 and 15, counted from 1; two stand before the name's end.
+        Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
+    }
+
+    /// Waits until what opening and holding left to do is done; heartbeats are not that much.
+    async fn quiet(&self) -> anyhow::Result<()> {
         let by = Instant::now() + Duration::from_secs(60);
-        let mut before = ticks()?;
+        let mut before = self.ticks()?;
         loop {
             tokio::time::sleep(Duration::from_secs(2)).await;
-            let spent = ticks()? - std::mem::replace(&mut before, ticks()?);
-            if spent < BUSY || Instant::now() > by {
-                break;
+            let now = self.ticks()?;
+            if now - before < BUSY || Instant::now() > by {
+                return Ok(());
             }
+            before = now;
         }
-        let before = ticks()?;
+    }
+
+    /// Percent of one core, once it is quiet.
+    async fn cpu_over(&self, seconds: u64) -> anyhow::Result<f64> {
+        self.quiet().await?;
+        let before = self.ticks()?;
         tokio::time::sleep(Duration::from_secs(seconds)).await;
-        // A tick is a hundredth of a second on every Linux.
-        Ok((ticks()? - before) as f64 / seconds as f64)
+        Ok((self.ticks()? - before) as f64 / seconds as f64)
     }
 }
 

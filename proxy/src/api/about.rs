@@ -66,7 +66,7 @@ pub(super) async fn metrics(
         wide(api.0.board.pending()),
     );
     line("store_up", "gauge", api.0.board.health().is_ok().into());
-    line("sessions", "gauge", wide(api.0.sessions.list().len()));
+    line("sessions", "gauge", wide(api.0.sessions.count()));
     for (name, value) in (api.0.counters)() {
         line(&name, "counter", value);
     }

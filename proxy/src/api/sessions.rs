@@ -20,6 +20,9 @@ use crate::approvals::{Approvals, Errand, IdentityView, NoAnswer, Others, Princi
 pub trait Sessions: Send + Sync {
     fn list(&self) -> Vec<SessionView>;
 
+    /// How many that lists, without making the list.
+    fn count(&self) -> usize;
+
     /// Ends every session that `identity` stands behind. Gives how many.
     fn revoke(&self, identity: &Identity) -> usize;
 

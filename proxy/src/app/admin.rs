@@ -319,6 +319,10 @@ impl api::Sessions for Live {
         self.0.list().into_iter().filter_map(view).collect()
     }
 
+    fn count(&self) -> usize {
+        self.0.admitted()
+    }
+
     fn revoke(&self, identity: &Identity) -> usize {
         self.0
             .revoke(|principal| principal.behind().any(|one| one == identity))

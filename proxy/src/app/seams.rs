@@ -117,7 +117,7 @@ impl Surroundings for Around {
     }
 
     fn is_live(&self, session: &SessionId) -> bool {
-        self.sessions.list().iter().any(|info| info.id == *session)
+        self.sessions.has(session)
     }
 }
 

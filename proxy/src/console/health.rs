@@ -71,7 +71,7 @@ pub(super) async fn show(State(console): State<Console>, headers: HeaderMap) -> 
         .raw("</dd></div>\n<div><dt>Syncs to disk</dt><dd>")
         .show(health.syncs)
         .raw("</dd></div>\n<div><dt>Live sessions</dt><dd>")
-        .show(console.0.sessions.list().len())
+        .show(console.0.sessions.count())
         .raw("</dd></div>\n<div><dt>Approvals pending</dt><dd>")
         .show(console.0.approvals.pending())
         .raw("</dd></div>\n</dl>\n<dl class=\"facts\">\n<dt>Head</dt><dd><code>")

@@ -67,6 +67,10 @@ impl Sessions for NoSessions {
         Vec::new()
     }
 
+    fn count(&self) -> usize {
+        0
+    }
+
     fn revoke(&self, _: &Identity) -> usize {
         0
     }

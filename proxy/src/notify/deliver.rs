@@ -169,7 +169,7 @@ impl Shared {
             public_url: self.public_url.as_deref(),
             wall_ns: now().wall_ns,
         };
-        let mut attempts = 0;
+        let (mut attempts, mut turn) = (0, Some(turn));
         let (shown, error) = match self.channel.make(&letter, thread) {
             Err(error) => {
                 tracing::error!(approval.id = %notice.approval, channel = name, %error, "no message made");
@@ -177,7 +177,7 @@ impl Shared {
             }
             Ok(body) => {
                 let error = self
-                    .attempt((&letter, &body), thread, turn, &mut attempts)
+                    .attempt((&letter, &body), thread, &mut turn, &mut attempts)
                     .await;
                 (Digest::of(&body), error)
             }
@@ -187,6 +187,8 @@ impl Shared {
         let done = Arc::clone(self).book(notice.clone(), shown, attempts, error);
         // An error: the gateway stops.
         let _ = self.main.spawn(done).await;
+        // Not before: what is sent and not written down yet must not pile up.
+        drop(turn);
     }
 
     /// Writes down what became of a message.
@@ -221,30 +223,22 @@ impl Shared {
     }
 
     /// Sends until it is taken, or there is no sense in trying on. Gives why not.
-    async fn attempt(
-        self: &Arc<Self>,
+    async fn attempt<'t>(
+        self: &'t Arc<Self>,
         (letter, body): (&Letter<'_>, &bytes::Bytes),
         thread: &mut Thread,
-        turn: SemaphorePermit<'_>,
+        turn: &mut Option<SemaphorePermit<'t>>,
         attempts: &mut u32,
     ) -> Option<String> {
         let notice = letter.notice;
         let mut pause = Duration::from_secs(1);
-        let mut turn = Some(turn);
         loop {
             *attempts += 1;
-            // A turn is for one attempt: pauses keep nobody else waiting.
-            let held = match turn.take() {
-                Some(turn) => Ok(turn),
-                None => self.turns.acquire().await,
-            };
-            let sent = match held {
-                Ok(_turn) => self.channel.send(letter, body, thread).await,
-                Err(_) => return Some("the notifier is gone".to_owned()),
-            };
-            let error = match sent {
-                Ok(()) => return None,
-                Err(error) => error,
+            if turn.is_none() {
+                *turn = self.turns.acquire().await.ok();
+            }
+            let Err(error) = self.channel.send(letter, body, thread).await else {
+                return None;
             };
             tracing::warn!(
                 approval.id = %notice.approval, channel = self.channel.name(), attempts, %error,
@@ -254,6 +248,8 @@ impl Shared {
             if *attempts >= ATTEMPTS || !error.passing() {
                 return Some(text);
             }
+            // A pause keeps nobody else waiting.
+            *turn = None;
             let (this, so_far) = (Arc::clone(self), *attempts);
             let (id, message) = (notice.approval.clone(), notice.message);
             let told = async move { this.report(&id, message, so_far, Some(text)).await };

@@ -107,6 +107,14 @@ impl Sessions {
         all
     }
 
+    /// How many of them have shown a token.
+    pub fn admitted(&self) -> usize {
+        let open = self.lock();
+        open.values()
+            .filter(|open| open.info.principal.is_some())
+            .count()
+    }
+
     pub fn len(&self) -> usize {
         self.lock().len()
     }

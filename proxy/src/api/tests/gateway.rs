@@ -59,6 +59,10 @@ impl Sessions for NoSessions {
         Vec::new()
     }
 
+    fn count(&self) -> usize {
+        0
+    }
+
     fn revoke(&self, identity: &Identity) -> usize {
         self.0.lock().unwrap().push(identity.clone());
         1
