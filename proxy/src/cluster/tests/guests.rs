@@ -2,7 +2,7 @@
 
 use holdpoint_tests::Network;
 
-use super::handover::{again, claim, gives, open, takes, two};
+use super::handover::{again, claim, gives, open, takes, two, two_that};
 use super::*;
 use crate::approvals::Waiter;
 
@@ -73,6 +73,36 @@ async fn a_command_sent_again_elsewhere_waits_for_the_approval_that_is_pending()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_no_stands_for_a_while_at_every_node_that_saw_it_asked() {
+    let sticky = HoldConfig {
+        deny_cooldown: Duration::from_secs(300),
+        ..holds()
+    };
+    let Some((_server, a, b)) = two_that(sticky).await else {
+        return;
+    };
+    let draft = command(60);
+    let (_, first) = open(&a, &draft).await;
+    shown(&b, &draft).await;
+    let (_, mut waiter) = joins(&b, &draft, 0x3110).await;
+    cast(&a, &draft, "rita", Verdict::Deny).await.unwrap();
+    waiter.settled().await;
+    drop(first);
+    for (node, number) in [(&a, 0x3111), (&b, 0x3112)] {
+        let (opened, _) = open(node, &again(&draft, number)).await;
+        let Opened::Refused(denial) = &opened else {
+            panic!("{opened:?}");
+        };
+        assert_eq!(denial.code, "HP-DENIED");
+        let detail = denial.detail.as_deref().unwrap();
+        assert!(detail.contains(draft.id.as_str()), "{detail}");
+    }
+    // Of another command it says nothing.
+    let other = command(60);
+    assert!(matches!(open(&b, &other).await.0, Opened::Waiting { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_waits_elsewhere_is_told_a_no_and_leaves_as_anybody_does() {
     let Some((_server, a, b)) = two().await else {
         return;
@@ -89,14 +119,6 @@ async fn whoever_waits_elsewhere_is_told_a_no_and_leaves_as_anybody_does() {
         "{told:?}"
     );
     drop(first);
-    // Which stands at both.
-    for (node, number) in [(&a, 0x3110), (&b, 0x3111)] {
-        let (opened, _) = open(node, &again(&draft, number)).await;
-        assert!(
-            matches!(&opened, Opened::Refused(denial) if denial.code == "HP-DENIED"),
-            "{opened:?}"
-        );
-    }
 
     // Told to ask again at the first, then gone at the second: nobody wants it any more.
     let draft = command(60);

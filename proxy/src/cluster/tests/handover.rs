@@ -11,11 +11,16 @@ use super::*;
 use crate::approvals::Waiter;
 
 pub(super) async fn two() -> Option<(RedisServer, Node, Node)> {
+    two_that(holds()).await
+}
+
+pub(super) async fn two_that(hold: HoldConfig) -> Option<(RedisServer, Node, Node)> {
     let server = need!(RedisServer::start(), "redis-server")?;
-    let (a, b) = (
-        Node::start("a", &server).await,
-        Node::start("b", &server).await,
-    );
+    let start = async |name| {
+        let node = Node::holding(name, &server, hold.clone(), |_, _| {}).await;
+        node.unwrap()
+    };
+    let (a, b) = (start("a").await, start("b").await);
     until("b to know the key of a", || {
         b.cluster.0.peers.key("a").is_some()
     })

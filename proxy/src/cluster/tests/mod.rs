@@ -188,6 +188,15 @@ impl Node {
         redis: &RedisServer,
         change: impl FnOnce(&TestDir, &mut RedisConfig),
     ) -> Result<Self, ClusterError> {
+        Self::holding(name, redis, holds(), change).await
+    }
+
+    pub(super) async fn holding(
+        name: &str,
+        redis: &RedisServer,
+        holds: HoldConfig,
+        change: impl FnOnce(&TestDir, &mut RedisConfig),
+    ) -> Result<Self, ClusterError> {
         let dir = TestDir::new("node");
         let network = FaultProxy::start(redis.address).await;
         let mut config = store(&dir, network.address);
@@ -196,7 +205,7 @@ impl Node {
         let stepped = Stepped::default();
         let reading = stepped.clone();
         let clock: Clock = Arc::new(move || reading.now());
-        let approvals = Approvals::new(holds(), ledger.clone(), Arc::clone(&clock), None);
+        let approvals = Approvals::new(holds, ledger.clone(), Arc::clone(&clock), None);
         let key =
             Arc::new(holdpoint_core::record::checkpoint::NodeKey::new(name, &[7; 32]).unwrap());
         let signer = Arc::new(Mutex::new(Arc::clone(&key)));
