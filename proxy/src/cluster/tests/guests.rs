@@ -128,10 +128,16 @@ async fn whoever_waits_elsewhere_is_told_a_no_and_leaves_as_anybody_does() {
     shown(&b, &draft).await;
     let (back, waiter) = joins(&b, &draft, 0x3101).await;
     waiting(&a, &draft, 1).await;
-    // Somebody else's session is not its to take away, nor one of the owner's own.
+    // A session of the owner's own is not another node's to take away.
+    let own = again(&draft, 0x3104);
+    let (_, mine) = open(&a, &own).await;
+    waiting(&a, &draft, 2).await;
     a.approvals
-        .guest_leaves(&draft.id, &draft.session, false)
+        .guest_leaves(&draft.id, &own.session, false)
         .await;
+    waiting(&a, &draft, 2).await;
+    drop(mine);
+    waiting(&a, &draft, 1).await;
     assert_eq!(state(&a, &draft), "pending");
     drop(waiter);
     until("it to be withdrawn", || state(&a, &draft) == "withdrawn").await;
