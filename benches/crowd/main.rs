@@ -50,6 +50,9 @@ struct Args {
     /// Votes one after the other while 1,000 commands wait
     #[arg(long, default_value_t = 300)]
     votes: usize,
+    /// Clients leave once they are answered, which is work, too
+    #[arg(long)]
+    leave: bool,
     /// Seconds over which idleness is measured
     #[arg(long, default_value_t = 10)]
     seconds: u64,
@@ -104,6 +107,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     }
     if args.held > 0 {
         let mut crowd = Crowd::start(server.database()).await?;
+        crowd.leave = args.leave;
         held(&mut crowd, args).await?;
     }
     Ok(())
@@ -188,7 +192,7 @@ async fn held(crowd: &mut Crowd, args: &Args) -> anyhow::Result<()> {
     );
     let waiting = crowd.pending().await?;
     ensure!(waiting.len() == args.held, "{} are pending", waiting.len());
-    let began = Instant::now();
+    let (began, first) = (Instant::now(), monotonic());
     let mut under_way = FuturesUnordered::new();
     let mut slowest = Duration::ZERO;
     for view in &waiting {
@@ -209,12 +213,9 @@ async fn held(crowd: &mut Crowd, args: &Args) -> anyhow::Result<()> {
     let voting = began.elapsed();
     let answered = crowd.answers().await?;
     let all = began.elapsed();
-    let mut came: Vec<u64> = crowd
-        .target
-        .arrivals()?
-        .into_iter()
-        .map(|(n, _)| n)
-        .collect();
+    let arrivals = crowd.target.arrivals()?;
+    let last = arrivals.iter().map(|(_, at)| at - first).max().unwrap_or(0);
+    let mut came: Vec<u64> = arrivals.into_iter().map(|(n, _)| n).collect();
     let total = came.len();
     came.sort_unstable();
     came.dedup();
@@ -224,13 +225,17 @@ async fn held(crowd: &mut Crowd, args: &Args) -> anyhow::Result<()> {
         "{total} came, {answered} were answered"
     );
     println!(
-        "all approved: votes cast in {:.1} s (slowest {:.0} ms), last answer after {:.1} s, each forwarded exactly once",
+        "all approved: votes cast in {:.1} s (slowest {:.0} ms), the last one at the target after {:.1} s and answered after {:.1} s, each forwarded exactly once",
         voting.as_secs_f64(),
         slowest.as_secs_f64() * 1e3,
+        last as f64 / 1e9,
         all.as_secs_f64()
     );
     Ok(())
 }
+
+/// Absent where that failed; the client, where it stays.
+type Answered = Option<Option<tokio_postgres::Client>>;
 
 /// Hundredths of a second of CPU in two seconds.
 const BUSY: u64 = 50;
@@ -241,7 +246,8 @@ struct Crowd {
     gateway: Gateway,
     token: String,
     clients: Vec<tokio_postgres::Client>,
-    running: Vec<JoinHandle<Option<tokio_postgres::Client>>>,
+    running: Vec<JoinHandle<Answered>>,
+    leave: bool,
     http: Reviewer,
 }
 
@@ -284,6 +290,7 @@ impl Crowd {
             token,
             clients: Vec::new(),
             running: Vec::new(),
+            leave: false,
             http,
         })
     }
@@ -306,8 +313,10 @@ impl Crowd {
             let mut sql = format!("DELETE FROM crowd WHERE id = {number} AND pad = '");
             let pad = bytes.saturating_sub(sql.len() + 1);
             let _ = write!(sql, "{}'", "x".repeat(pad));
+            let leave = self.leave;
             self.running.push(tokio::spawn(async move {
-                client.simple_query(&sql).await.is_ok().then_some(client)
+                let answered = client.simple_query(&sql).await.is_ok();
+                answered.then_some((!leave).then_some(client))
             }));
         }
         let wanted = self.running.len();
@@ -320,12 +329,15 @@ impl Crowd {
         anyhow::bail!("{wanted} commands are not pending after two minutes");
     }
 
-    /// How many clients were answered. They stay: what their leaving costs is no part of it.
+    /// How many clients were answered.
     async fn answers(&mut self) -> anyhow::Result<usize> {
+        let mut count = 0;
         for running in self.running.drain(..) {
-            self.clients.extend(running.await?);
+            let answered = running.await?;
+            count += usize::from(answered.is_some());
+            self.clients.extend(answered.flatten());
         }
-        Ok(self.clients.len())
+        Ok(count)
     }
 
     async fn pending(&self) -> anyhow::Result<Vec<Value>> {
