@@ -35,8 +35,8 @@ const THREADS: usize = 1_024;
 
 /// Delivers what comes out of `inbox` until its senders are gone.
 ///
-/// `public_url` is the base of the links in messages. Called inside of the runtime that
-/// serves sessions.
+/// `public_url` is the base of the links in messages. Called inside of a runtime of
+/// ordinary priority, which does what takes locks.
 ///
 /// # Errors
 /// The thread that sends them cannot be started.

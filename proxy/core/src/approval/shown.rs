@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::command::{Command, Confidence, Object, Parameter};
 use crate::display::{Text, escape, escape_line};
 
+/// Wire bytes of a command whose text is shared. Those of a longer one may be a slice of a
+/// read buffer, which an approval must not keep for as long as it is remembered.
+const SHARED: usize = 4 * 1024;
+
 /// Text is escaped losslessly, never cut; see [`crate::display`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
@@ -32,7 +36,7 @@ impl Shown {
     pub fn of(command: &Command, classes: &[String]) -> Self {
         let operations = &command.operations;
         Self {
-            text: if command.secrets.is_empty() {
+            text: if command.secrets.is_empty() && command.wire.len() < SHARED {
                 Text::escaped(&command.text)
             } else {
                 Self::text_of(command).into()
@@ -195,5 +199,26 @@ mod tests {
                 in_transaction: true,
             }
         );
+    }
+
+    #[test]
+    fn a_long_command_is_not_kept_alive_by_its_text() {
+        for (len, shared) in [(SHARED - 1, true), (SHARED, false)] {
+            let wire = Bytes::from(vec![b'x'; len]);
+            let command = Command {
+                operations: Vec::new().into(),
+                text: wire.slice(..100),
+                parameters: Vec::new(),
+                secrets: Vec::new(),
+                context: Vec::new(),
+                in_transaction: false,
+                canonical: None,
+                reject: None,
+                wire: wire.clone(),
+            };
+            let shown = Shown::of(&command, &[]);
+            assert_eq!(*shown.text, "x".repeat(100));
+            assert_eq!(shown.text.as_ptr() == wire.as_ptr(), shared, "{len}");
+        }
     }
 }
