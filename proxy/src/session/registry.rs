@@ -253,3 +253,45 @@ impl Drop for Place {
         self.sessions.ended.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use holdpoint_core::principal::{Identity, Kind};
+
+    use super::*;
+
+    #[test]
+    fn a_session_counts_once_it_is_known_and_is_killed_once() {
+        let sessions = Arc::new(Sessions::default());
+        let enter = |number| {
+            let id = SessionId::from_random(number);
+            sessions.enter(id, ("pg", "shop"), None, 9, crate::clock::now())
+        };
+        let (one, two) = (enter(1).unwrap(), enter(2).unwrap());
+        let principal = Principal {
+            identity: Identity {
+                issuer: "https://issuer.example".to_owned(),
+                subject: "ada".to_owned(),
+            },
+            kind: Kind::Agent,
+            label: "ada".to_owned(),
+            client_id: None,
+            groups: Vec::new(),
+            actors: Vec::new(),
+            owners: Vec::new(),
+            scopes: Vec::new(),
+            expires: u64::MAX,
+            token: String::new(),
+            token_id: None,
+            auth_time: None,
+        };
+        one.admit(principal, 9).unwrap();
+        assert_eq!((sessions.len(), sessions.admitted()), (2, 1));
+        assert!(sessions.has(one.id()) && sessions.kill(one.id()));
+        assert!(!sessions.has(one.id()) && sessions.has(two.id()));
+        let id = one.id().clone();
+        drop(one);
+        assert!(!sessions.kill(&id));
+        assert_eq!((sessions.len(), sessions.admitted()), (1, 0));
+    }
+}
