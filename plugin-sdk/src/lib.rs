@@ -68,8 +68,8 @@ pub mod log;
 pub mod testing;
 
 pub use bindings::exports::holdpoint::plugin::stream_protocol::{
-    Action, CancelKey, Completion, Descriptor, Frame, Identity, IdentityOutcome, Recall, Setup,
-    Submission, Verdict,
+    Action, CancelKey, Completion, Descriptor, Forecast, Frame, Identity, IdentityOutcome, Pattern,
+    Piece, Recall, Setup, Submission, Verdict,
 };
 pub use bindings::holdpoint::plugin::framing::{
     CredentialFrame, CredentialSlot, Delivery, Filter, Layout, LengthPrefixed, MaskedField,

@@ -74,7 +74,7 @@ pub struct Subscription {
     rules: Box<[Rule]>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
     pub kinds: Vec<u8>,
     pub delivery: Delivery,

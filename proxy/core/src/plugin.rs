@@ -26,7 +26,7 @@ pub struct Descriptor {
     pub undo: Option<Bytes>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscribe {
     pub side: Side,
     pub filters: Vec<Filter>,
@@ -87,7 +87,7 @@ pub struct Completion {
 }
 
 /// What a plugin asks the session to do, in order.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     Pass(u64),
     Drop(u64),

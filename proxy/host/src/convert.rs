@@ -203,15 +203,19 @@ pub(crate) fn actions(
             from.len()
         ));
     }
-    from.into_iter()
-        .map(|from| action(from, shown, kept))
-        .collect()
+    kept.forecasts.forget_expected();
+    let mut actions = Vec::with_capacity(from.len());
+    for from in from {
+        actions.extend(action(from, shown, kept)?);
+    }
+    Ok(actions)
 }
 
-fn action(from: protocol::Action, shown: Shown, kept: &mut Kept) -> Result<Action, Wrong> {
+/// `None` for what only the host hears.
+fn action(from: protocol::Action, shown: Shown, kept: &mut Kept) -> Result<Option<Action>, Wrong> {
     use protocol::Action as From;
 
-    Ok(match from {
+    Ok(Some(match from {
         From::Pass(seq) => Action::Pass(seen(seq, shown)?),
         From::Drop(seq) => Action::Drop(seen(seq, shown)?),
         From::ToClient(bytes) => Action::ToClient(bytes.into()),
@@ -225,7 +229,7 @@ fn action(from: protocol::Action, shown: Shown, kept: &mut Kept) -> Result<Actio
                 return Err(format!("a command of the frames {first} to {last}"));
             }
             let told = std::mem::take(&mut submission.command.operations);
-            let operations = kept.operations(submission.recall, told)?;
+            let operations = kept.operations.of(submission.recall, told)?;
             Action::Submit(Box::new(Submission {
                 first,
                 last,
@@ -269,7 +273,15 @@ fn action(from: protocol::Action, shown: Shown, kept: &mut Kept) -> Result<Actio
         }
         From::Cancel(key) => Action::Cancel(cancel_key(key)?),
         From::Close => Action::Close,
-    })
+        From::Forecast(forecast) => {
+            kept.forecasts.keep(forecast, &kept.operations)?;
+            return Ok(None);
+        }
+        From::Expect(numbers) => {
+            kept.forecasts.expect(numbers)?;
+            return Ok(None);
+        }
+    }))
 }
 
 fn rows(from: framing::RowPlan) -> Result<Rows, Wrong> {

@@ -1,4 +1,4 @@
-//! Operations that a plugin told once and names by a number since.
+//! What a plugin told once and names by a number since: operations, and whole exchanges.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use holdpoint_core::command::Operation;
 use crate::bindings::protocol::{Action, Recall};
 use crate::bindings::types;
 use crate::convert::{self, Wrong};
+use crate::forecast::Forecasts;
 
 /// Numbers that a plugin may use.
 const NUMBERS: usize = 64;
@@ -15,11 +16,36 @@ const MOST: usize = 32 << 10;
 const WORD: usize = 64;
 
 #[derive(Debug, Default)]
-pub(crate) struct Kept(Vec<Option<Arc<[Operation]>>>);
+pub(crate) struct Kept {
+    pub(crate) operations: Operations,
+    pub(crate) forecasts: Forecasts,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Operations(Vec<Option<Arc<[Operation]>>>);
 
 impl Kept {
+    /// What an instance that is made again said once is said again.
+    pub(crate) fn hear_again(&mut self, actions: Vec<Action>) -> Result<(), Wrong> {
+        self.forecasts.forget_expected();
+        for action in actions {
+            match action {
+                Action::Submit(submission) => {
+                    let told = submission.command.operations;
+                    self.operations.of(submission.recall, told)?;
+                }
+                Action::Forecast(forecast) => self.forecasts.keep(forecast, &self.operations)?,
+                Action::Expect(numbers) => self.forecasts.expect(numbers)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Operations {
     /// What a submission does that told these operations.
-    pub(crate) fn operations(
+    pub(crate) fn of(
         &mut self,
         recall: Recall,
         told: Vec<types::Operation>,
@@ -49,22 +75,14 @@ impl Kept {
             Recall::Kept(_) if !told.is_empty() => {
                 Err("operations beside the number of others".to_owned())
             }
-            Recall::Kept(number) => {
-                let kept = self.0.get(usize::from(number)).and_then(Option::as_ref);
-                let kept = kept.map(Arc::clone);
-                kept.ok_or_else(|| format!("no operations are kept under the number {number}"))
-            }
+            Recall::Kept(number) => self.kept(number),
         }
     }
 
-    /// What an instance that is made again said once is said again.
-    pub(crate) fn hear_again(&mut self, actions: Vec<Action>) -> Result<(), Wrong> {
-        for action in actions {
-            if let Action::Submit(submission) = action {
-                self.operations(submission.recall, submission.command.operations)?;
-            }
-        }
-        Ok(())
+    pub(crate) fn kept(&self, number: u8) -> Result<Arc<[Operation]>, Wrong> {
+        let kept = self.0.get(usize::from(number)).and_then(Option::as_ref);
+        let kept = kept.map(Arc::clone);
+        kept.ok_or_else(|| format!("no operations are kept under the number {number}"))
     }
 }
 
@@ -105,20 +123,20 @@ mod tests {
 
     #[test]
     fn a_number_stands_for_what_was_last_kept_under_it() {
-        let mut kept = Kept::default();
+        let mut kept = Operations::default();
         let class = |operations: Arc<[Operation]>| operations[0].class.clone();
         for word in ["read", "write"] {
-            kept.operations(Recall::Keep(63), told(word)).unwrap();
-            kept.operations(Recall::No, told("ddl")).unwrap();
-            let again = kept.operations(Recall::Kept(63), Vec::new()).unwrap();
+            kept.of(Recall::Keep(63), told(word)).unwrap();
+            kept.of(Recall::No, told("ddl")).unwrap();
+            let again = kept.of(Recall::Kept(63), Vec::new()).unwrap();
             assert_eq!(class(again), word);
         }
     }
 
     #[test]
     fn a_number_without_operations_has_no_meaning() {
-        let mut kept = Kept::default();
-        kept.operations(Recall::Keep(1), told("read")).unwrap();
+        let mut kept = Operations::default();
+        kept.of(Recall::Keep(1), told("read")).unwrap();
         for (wrong, beside) in [
             (Recall::Kept(0), Vec::new()),
             (Recall::Kept(2), Vec::new()),
@@ -126,19 +144,16 @@ mod tests {
             (Recall::Kept(1), told("write")),
             (Recall::Keep(64), told("read")),
         ] {
-            assert!(kept.operations(wrong, beside).is_err(), "{wrong:?}");
+            assert!(kept.of(wrong, beside).is_err(), "{wrong:?}");
         }
     }
 
     #[test]
     fn what_is_kept_is_bounded() {
-        let mut kept = Kept::default();
-        assert!(
-            kept.operations(Recall::Keep(0), told(&"x".repeat(MOST)))
-                .is_err()
-        );
+        let mut kept = Operations::default();
+        assert!(kept.of(Recall::Keep(0), told(&"x".repeat(MOST))).is_err());
         let mut many = told("read");
         many[0].effects = vec![String::new(); MOST / WORD];
-        assert!(kept.operations(Recall::Keep(0), many).is_err());
+        assert!(kept.of(Recall::Keep(0), many).is_err());
     }
 }

@@ -17,6 +17,7 @@ mod classifier;
 mod convert;
 mod engine;
 mod faults;
+mod forecast;
 mod guest;
 mod kept;
 mod load;

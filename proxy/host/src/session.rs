@@ -15,6 +15,7 @@ use wasmtime::component::ResourceAny;
 
 use crate::bindings::StreamPlugin;
 use crate::convert::{self, Shown};
+use crate::forecast::Deferred;
 use crate::guest::{Answers, Guest};
 use crate::kept::Kept;
 use crate::memo::{Call, Memo, Part, Reply};
@@ -26,6 +27,10 @@ const LARGE: usize = 64 << 10;
 
 /// Of an instance that was made again.
 const FICKLE: &str = "told the same again it answered otherwise: a plugin must be deterministic";
+
+/// Of a forecast that did not come true.
+const FALSE: &str =
+    "it foretold another answer than it gives: what was done in its name is not its own";
 
 /// Cannot be, and so nothing goes on from there.
 const UNREADABLE: &str = "what its instance was told before cannot be read any more";
@@ -49,6 +54,8 @@ pub struct Session {
     input: usize,
     shown: Shown,
     kept: Kept,
+    /// An exchange that was foretold and is not over.
+    deferred: Option<Box<Deferred>>,
     /// Bytes that end the session when the instance no longer can.
     farewell: Vec<u8>,
 }
@@ -72,6 +79,7 @@ impl Session {
             input: 0,
             shown: Shown { last: 0, frames: 0 },
             kept: Kept::default(),
+            deferred: None,
             farewell: Vec::new(),
         }
     }
@@ -125,7 +133,29 @@ impl Session {
             .iter()
             .map(|frame| frame.seq)
             .fold(self.shown.last, u64::max);
+        self.alive()?;
+        if let Some(actions) = self.foretold(origin, frames) {
+            return Ok(actions);
+        }
         self.event(&Call::Frames(origin, Part::Told(frames)))
+    }
+
+    /// What the plugin would answer, where it said so before.
+    fn foretold(&mut self, origin: Side, frames: &[Frame]) -> Option<Vec<Action>> {
+        match (origin, &mut self.deferred) {
+            (Side::Client, None) => {
+                let deferred = self.kept.forecasts.asked(frames)?;
+                let actions = deferred.submission();
+                self.deferred = Some(Box::new(deferred));
+                Some(actions)
+            }
+            (Side::Upstream, Some(deferred)) => {
+                let actions = deferred.answered(frames)?;
+                self.deferred.take_if(|deferred| deferred.is_over());
+                Some(actions)
+            }
+            (Side::Client, Some(_)) | (Side::Upstream, None) => None,
+        }
     }
 
     /// What came of the token.
@@ -206,7 +236,27 @@ impl Session {
 
     fn event(&mut self, call: &Call<'_>) -> Result<Vec<Action>, PluginError> {
         self.alive()?;
-        match self.call(call)? {
+        self.catch_up()?;
+        let reply = self.call(call)?;
+        self.actions(reply)
+    }
+
+    /// Tells the plugin what went by without it, before it hears anything else.
+    fn catch_up(&mut self) -> Result<(), PluginError> {
+        let Some(deferred) = self.deferred.take() else {
+            return Ok(());
+        };
+        for (origin, frames, done) in deferred.untold() {
+            let reply = self.call(&Call::Frames(origin, Part::Told(&frames)))?;
+            if self.actions(reply)? != done {
+                return Err(self.give_up(self.plugin.misbehaved(FALSE.to_owned())));
+            }
+        }
+        Ok(())
+    }
+
+    fn actions(&mut self, reply: Reply) -> Result<Vec<Action>, PluginError> {
+        match reply {
             Reply::Event(Ok(actions)) => convert::actions(actions, self.shown, &mut self.kept)
                 .map_err(|wrong| self.give_up(self.plugin.misbehaved(wrong))),
             Reply::Event(Err(fault)) => {
@@ -224,6 +274,7 @@ impl Session {
     }
 
     fn bytes(&mut self, call: &Call<'_>) -> Result<Vec<u8>, PluginError> {
+        self.catch_up()?;
         match self.call(call)? {
             Reply::Bytes(bytes) => Ok(bytes),
             Reply::Event(_) => Ok(Vec::new()),

@@ -34,6 +34,7 @@ use witness::Sort;
 
 pub(crate) use protect::{Exposure, FACT as PROTECTED, Field, Protected};
 pub(crate) use settings::{gives_meaning, is_utf8};
+pub(crate) use shape::open_numbers;
 
 /// What a statement does at worst, from harmless to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

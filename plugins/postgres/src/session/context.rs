@@ -19,6 +19,8 @@ pub(crate) struct Context {
     overflow: bool,
     /// No other session has it.
     mark: String,
+    /// Grows with each change of what [`Context::entries`] gives.
+    version: u64,
 }
 
 #[derive(Debug)]
@@ -50,11 +52,18 @@ impl Context {
                 .take(8)
                 .map(|b| format!("{b:02x}"))
                 .collect(),
+            version: 0,
         }
+    }
+
+    /// The same only while nothing changes.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
     }
 
     pub(crate) fn changed(&mut self, name: &str, value: &str, local: bool) {
         self.count += 1;
+        self.version += 1;
         if let Some(last) = self.changes.last()
             && last.name == name
             && last.value == value
@@ -77,14 +86,16 @@ impl Context {
     }
 
     pub(crate) fn end_transaction(&mut self) {
-        if !self.changes.is_empty() {
+        if self.changes.iter().any(|entry| entry.local) {
             self.changes.retain(|entry| !entry.local);
+            self.version += 1;
         }
     }
 
     /// Something changed that no text tells: no other session has this state.
     pub(crate) fn unrepeatable(&mut self) {
         self.count += 1;
+        self.version += 1;
         self.overflow = true;
     }
 
@@ -99,6 +110,7 @@ impl Context {
 
     /// `DISCARD ALL`, which no rollback undoes.
     pub(crate) fn reset(&mut self) {
+        self.version += 1;
         self.changes.clear();
         self.overflow = false;
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod context;
 mod decide;
+mod foresee;
 mod known;
 pub(crate) mod names;
 pub(crate) mod pending;
@@ -91,11 +92,13 @@ impl Session for PostgresSession {
             }
         }
         if let Phase::Typed(typed) = &mut self.phase {
+            typed.watch(origin, &frames);
             match origin {
                 Side::Client => typed.on_client(frames, &mut out),
                 Side::Upstream => typed.on_upstream(frames, &mut out)?,
             }
             typed.guard_rows(&mut out);
+            typed.foresee(origin, &mut out);
         }
         Ok(out)
     }

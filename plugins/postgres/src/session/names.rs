@@ -221,6 +221,10 @@ impl Names {
         }
     }
 
+    pub(crate) fn has_unnamed(&self) -> bool {
+        self.statements.contains_key(&b""[..]) || self.portals.contains_key(&b""[..])
+    }
+
     /// A simple Query takes the unnamed ones away.
     pub(crate) fn drop_unnamed(&mut self) {
         if !self.statements.is_empty() {

@@ -18,6 +18,7 @@ use super::PostgresSession;
 use crate::frame;
 
 mod commands;
+mod foresee;
 mod known;
 mod login;
 mod pipelines;
@@ -128,6 +129,8 @@ struct Host {
     kept: BTreeMap<u8, Vec<Operation>>,
     /// What becomes of rows.
     rows: Option<RowPlan>,
+    /// It does not tell the session what the session foretold.
+    lazy: Option<foresee::Lazy>,
 }
 
 fn refusal() -> Refusal {
@@ -175,6 +178,7 @@ impl Host {
             told: Vec::new(),
             kept: BTreeMap::new(),
             rows: None,
+            lazy: None,
         }
     }
 
@@ -289,7 +293,7 @@ impl Host {
             self.flow(side);
         }
         if !shown.is_empty() {
-            match self.session.on_frames(side, shown) {
+            match self.tell(side, shown) {
                 Ok(actions) => self.act(actions),
                 Err(fault) => {
                     writeln!(self.log, "fault: {}", fault.message).unwrap();
@@ -356,6 +360,7 @@ impl Host {
                     let (side, _) = self.take(seq);
                     self.flow(side);
                 }
+                Action::Forecast(_) | Action::Expect(_) => {}
                 Action::Rows((kind, plan)) => {
                     assert_eq!(kind, b'D');
                     self.rows = Some(plan);
@@ -492,7 +497,9 @@ impl Host {
         self.flow(Side::Client);
         self.forwarded += u32::from(forwarded);
         if notify || !forwarded {
+            self.catch_up();
             let actions = self.session.on_verdict(verdict).unwrap();
+            self.note(&actions);
             self.act(actions);
         }
         if self.outstanding.is_none() {

@@ -13,6 +13,7 @@ use holdpoint_plugin::{Action, Fault, Frame, Refusal, RefusalKind, RowPlan, Verd
 
 use super::context::Context;
 use super::decide::Proposal;
+use super::foresee::Foreseen;
 use super::known::Known;
 use super::names::Names;
 use super::pending::{Item, Pending};
@@ -33,6 +34,7 @@ pub(crate) struct Typed {
     pub(super) classifier: Classifier,
     pub(super) names: Names,
     pub(super) known: Known,
+    pub(super) foreseen: Foreseen,
     pub(super) context: Context,
     pub(super) pending: Pending,
     /// What the target reported, and whether a command may have changed who we are.
@@ -68,7 +70,7 @@ pub(crate) struct Typed {
 }
 
 /// What was sent since the last Sync.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Group {
     /// Something was: a Flush sent it on.
     pub(super) open: bool,
@@ -157,6 +159,7 @@ impl Typed {
             ),
             names: Names::new(utf8),
             known: Known::default(),
+            foreseen: Foreseen::default(),
             context: Context::new(
                 established.database,
                 established.user,

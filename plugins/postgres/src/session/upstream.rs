@@ -428,6 +428,15 @@ impl Outcome {
         }
     }
 
+    /// Nothing of what was answered is still to count.
+    pub(super) fn is_clear(&self) -> bool {
+        self.status.is_empty()
+            && self.rows.is_none()
+            && !self.failed
+            && self.extra_ready == 0
+            && self.skipped == 0
+    }
+
     fn clear(&mut self) {
         self.status.clear();
         self.rows = None;

@@ -4,12 +4,15 @@
 #![allow(clippy::panic, reason = "this is what it is for")]
 
 use holdpoint_plugin::{
-    Action, Command, Descriptor, Fault, Frame, IdentityOutcome, Layout, Refusal, Session, Setup,
-    Side, Verdict, auth, log,
+    Action, Command, Completion, Confidence, Descriptor, Fault, Forecast, Frame, IdentityOutcome,
+    Layout, Operation, Pattern, Piece, Recall, Refusal, Session, Setup, Side, Submission, Verdict,
+    auth, log,
 };
 
 struct Hostile {
     deed: String,
+    /// Frames of the client that it was told of.
+    asked: usize,
 }
 
 impl Session for Hostile {
@@ -17,10 +20,17 @@ impl Session for Hostile {
         let deed = setup.settings.into_iter().find(|(name, _)| name == "do");
         Self {
             deed: deed.map(|(_, deed)| deed).unwrap_or_default(),
+            asked: 0,
         }
     }
 
-    fn on_frames(&mut self, _: Side, frames: Vec<Frame>) -> Result<Vec<Action>, Fault> {
+    fn on_frames(&mut self, side: Side, frames: Vec<Frame>) -> Result<Vec<Action>, Fault> {
+        if self.deed.starts_with("foretell") {
+            let frames = frames.iter();
+            return Ok(frames
+                .flat_map(|frame| self.foretell(side, frame))
+                .collect());
+        }
         let mut out: Vec<Action> = frames.iter().map(|frame| Action::Drop(frame.seq)).collect();
         match self.deed.as_str() {
             "trap" => panic!("told to"),
@@ -60,6 +70,83 @@ impl Session for Hostile {
 
     fn terminate(&self, refusal: &Refusal) -> Vec<u8> {
         refusal.code.clone().into_bytes()
+    }
+}
+
+impl Hostile {
+    /// Each frame of the client is a command; the first answer foretells the next of them.
+    fn foretell(&mut self, side: Side, frame: &Frame) -> Vec<Action> {
+        if side == Side::Client {
+            self.asked += 1;
+            let again = self.asked > 1;
+            let text = match self.deed.as_str() {
+                "foretell falsely" if again => b"something else".to_vec(),
+                _ => frame.body.clone(),
+            };
+            return vec![Action::Submit(Submission {
+                first: frame.seq,
+                last: frame.seq,
+                command: command(text, if again { Vec::new() } else { vec![reads()] }),
+                notify: false,
+                undo: false,
+                recall: if again {
+                    Recall::Kept(0)
+                } else {
+                    Recall::Keep(0)
+                },
+            })];
+        }
+        let exactly = |body: &[u8]| {
+            vec![Pattern {
+                kind: None,
+                body: vec![Piece::Exactly(body.to_vec())],
+            }]
+        };
+        vec![
+            Action::Completed(Completion {
+                commands: 1,
+                status: format!("{} asked", self.asked),
+                failed: false,
+                rows: None,
+            }),
+            Action::Pass(frame.seq),
+            Action::Forecast(Forecast {
+                number: 3,
+                asked: exactly(b"go"),
+                command: command(Vec::new(), Vec::new()),
+                kept: 0,
+                text_is_body: true,
+                answered: exactly(b"done"),
+                status: 0,
+            }),
+            Action::Expect(vec![3]),
+        ]
+    }
+}
+
+fn command(text: Vec<u8>, operations: Vec<Operation>) -> Command {
+    Command {
+        operations,
+        text,
+        parameters: Vec::new(),
+        secrets: Vec::new(),
+        context: Vec::new(),
+        in_transaction: false,
+        canonical: None,
+        reject: None,
+    }
+}
+
+fn reads() -> Operation {
+    Operation {
+        class: "read".to_owned(),
+        effects: Vec::new(),
+        objects: Vec::new(),
+        functions: Vec::new(),
+        unknown_functions: Vec::new(),
+        confidence: Confidence::Proven,
+        housekeeping: false,
+        facts: Vec::new(),
     }
 }
 
