@@ -10,6 +10,10 @@ use std::time::{Duration, Instant};
 
 use holdpoint_plugin_postgres::classify;
 
+/// The gateway's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const GENERATED: &str = include_str!("data/generated.sql");
 
 /// What programs send. Each names another table, so that nothing is remembered.

@@ -138,21 +138,33 @@ impl Depth {
     }
 
     fn word(&mut self, word: &str) {
-        if !(2..=9).contains(&word.len()) {
+        let mut lower = [0; LONGEST];
+        let Some(lower) = lower.get_mut(..word.len()) else {
             return;
-        }
-        let is = |words: &[&str]| words.iter().any(|chain| word.eq_ignore_ascii_case(chain));
-        if is(&["case"]) {
-            self.level.cases += 1;
-            self.now += 1;
-        } else if is(&["end"]) && self.level.cases > 0 {
-            self.level.cases -= 1;
-            self.now = self.now.saturating_sub(1);
-        } else if is(&OPENING) {
-            self.level.parts += 1;
-            self.now += 1;
-        } else if is(&CHAINING) {
-            self.link();
+        };
+        lower.copy_from_slice(word.as_bytes());
+        lower.make_ascii_lowercase();
+        match &*lower {
+            b"case" => {
+                self.level.cases += 1;
+                self.now += 1;
+            }
+            b"end" if self.level.cases > 0 => {
+                self.level.cases -= 1;
+                self.now = self.now.saturating_sub(1);
+            }
+            // These open a part which goes on to the end of its bracket.
+            b"array" | b"atomic" | b"begin" | b"create" | b"cross" | b"except" | b"exists"
+            | b"explain" | b"full" | b"inner" | b"intersect" | b"join" | b"left" | b"natural"
+            | b"prepare" | b"right" | b"row" | b"with" => {
+                self.level.parts += 1;
+                self.now += 1;
+            }
+            // These nest what stands before or after them, up to a comma.
+            b"and" | b"at" | b"between" | b"collate" | b"if" | b"ilike" | b"in" | b"is"
+            | b"isnull" | b"like" | b"not" | b"notnull" | b"operator" | b"or" | b"overlaps"
+            | b"setof" | b"similar" | b"union" | b"using" => self.link(),
+            _ => {}
         }
     }
 
@@ -162,33 +174,8 @@ impl Depth {
     }
 }
 
-/// Keywords that open a part which goes on to the end of its bracket.
-const OPENING: [&str; 18] = [
-    "array",
-    "atomic",
-    "begin",
-    "create",
-    "cross",
-    "except",
-    "exists",
-    "explain",
-    "full",
-    "inner",
-    "intersect",
-    "join",
-    "left",
-    "natural",
-    "prepare",
-    "right",
-    "row",
-    "with",
-];
-
-/// Keywords that nest what stands before or after them, up to a comma.
-const CHAINING: [&str; 19] = [
-    "and", "at", "between", "collate", "if", "ilike", "in", "is", "isnull", "like", "not",
-    "notnull", "operator", "or", "overlaps", "setof", "similar", "union", "using",
-];
+/// Bytes of the longest word that counts towards a depth.
+const LONGEST: usize = 9;
 
 /// Writes the judged text: tokens with one blank wherever there was any space
 /// or comment, so that no comment can mean one thing here and another there.
