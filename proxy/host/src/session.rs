@@ -147,6 +147,8 @@ impl Session {
                 let deferred = self.kept.forecasts.asked(frames)?;
                 let actions = deferred.submission();
                 self.deferred = Some(Box::new(deferred));
+                // What it says while a command is held may be of that command.
+                self.notice = None;
                 Some(actions)
             }
             (Side::Upstream, Some(deferred)) => {

@@ -27,6 +27,8 @@ use super::{Head, JournalError, State};
 const RETRY_SPACE: Duration = Duration::from_secs(1);
 /// Records that wait for a sync may fill so much before they are written early.
 const BATCH_BYTES: usize = 1 << 20;
+/// What the words of most records fit into.
+const META: usize = 1 << 10;
 /// The last part of a segment is kept for ends and denials while there is no spare.
 const RESERVE_PART: u64 = 16;
 
@@ -415,7 +417,12 @@ impl Spare {
 pub(super) fn meta_of(entry: &Entry) -> Result<Vec<u8>, JournalError> {
     match entry {
         Entry::Close(_) => Ok(Vec::new()),
-        entry => serde_json::to_vec(entry).map_err(|e| JournalError::Entry(e.to_string())),
+        entry => {
+            let mut meta = Vec::with_capacity(META);
+            serde_json::to_writer(&mut meta, entry)
+                .map_err(|e| JournalError::Entry(e.to_string()))?;
+            Ok(meta)
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Exchanges that come again, which the host is told to carry out by itself.
 //!
 //! One is foretold once it was seen from end to end: one statement that changes nothing of
-//! what is known of the session, alone in its burst and outside of a transaction, and an
-//! answer that was no more than passed. What may differ the next time is only what makes no
+//! what is known of the session, alone in its burst, and an answer that was no more than
+//! passed. What is bound is foretold outside of transactions only. What may differ the next time is only what makes no
 //! difference here: the values that are bound, and whole numbers in a query, whose kind of
 //! statement is the same for all of them ([`crate::classify::shape`]).
 //!
@@ -50,6 +50,8 @@ pub(super) struct Foreseen {
 struct Entry {
     asked: Vec<Pattern>,
     uses: Uses,
+    /// Of the transaction, before and after it.
+    status: u8,
     /// See [`super::context::Context::version`].
     context: u64,
 }
@@ -78,7 +80,7 @@ impl Typed {
     pub(super) fn watch(&mut self, origin: Side, frames: &[Frame]) {
         match origin {
             Side::Client => {
-                let watched = self.rests() && may_come_again(frames);
+                let watched = self.rests() && may_come_again(frames, self.status);
                 self.foreseen.watched = watched.then(|| Watched {
                     asked: frames.to_vec(),
                     proposed: None,
@@ -101,7 +103,8 @@ impl Typed {
         match origin {
             Side::Client => {
                 let watched = self.foreseen.watched.take();
-                self.foreseen.watched = watched.and_then(|watched| watched.proposed(out));
+                let inside = self.status == b'T';
+                self.foreseen.watched = watched.and_then(|watched| watched.proposed(out, inside));
             }
             Side::Upstream => {
                 let only_passed = out
@@ -114,7 +117,8 @@ impl Typed {
                     if let Some(watched) = self.foreseen.watched.take() {
                         out.extend(self.foretell(watched).map(Action::Forecast));
                     }
-                    let expected = self.foreseen.expected(&self.names, self.context.version());
+                    let (status, context) = (self.status, self.context.version());
+                    let expected = self.foreseen.expected(&self.names, status, context);
                     if !expected.is_empty() {
                         out.push(Action::Expect(expected));
                     }
@@ -136,7 +140,7 @@ impl Typed {
             && self.queue.is_empty()
             && self.unit.is_empty()
             && self.ending.is_none()
-            && self.status == b'I'
+            && matches!(self.status, b'I' | b'T')
             && !self.failed_here
             && self.group == Group::default()
             && self.untold.is_none()
@@ -156,7 +160,7 @@ impl Typed {
             answered,
         } = watched;
         let (command, kept) = proposed?;
-        let (answered, status) = answer(&answered)?;
+        let (answered, status) = answer(&answered, self.status)?;
         let (asked, uses, to_the_letter) = match asked.as_slice() {
             [query] => self.foretell_query(query)?,
             _ => self.foretell_bound(&asked)?,
@@ -168,6 +172,7 @@ impl Typed {
         let number = self.foreseen.number(Entry {
             asked: asked.clone(),
             uses,
+            status: self.status,
             context: self.context.version(),
         });
         Some(Forecast {
@@ -286,7 +291,7 @@ impl Typed {
 
 impl Watched {
     /// Goes on watching where the burst became one command that the host knows by number.
-    fn proposed(mut self, out: &[Action]) -> Option<Self> {
+    fn proposed(mut self, out: &[Action], inside: bool) -> Option<Self> {
         let [Action::Submit(submission)] = out else {
             return None;
         };
@@ -298,7 +303,7 @@ impl Watched {
         let command = &submission.command;
         let plain = !submission.notify
             && !submission.undo
-            && !command.in_transaction
+            && command.in_transaction == inside
             && command.reject.is_none()
             && command.secrets.is_empty();
         if !whole || !plain {
@@ -311,9 +316,11 @@ impl Watched {
 
 impl Foreseen {
     /// The numbers of those that hold.
-    fn expected(&self, names: &Names, context: u64) -> Vec<u8> {
+    fn expected(&self, names: &Names, status: u8, context: u64) -> Vec<u8> {
         let entries = (0..).zip(&self.entries);
-        let holds = |(_, entry): &(u8, &Entry)| entry.context == context && entry.uses.hold(names);
+        let holds = |(_, entry): &(u8, &Entry)| {
+            entry.status == status && entry.context == context && entry.uses.hold(names)
+        };
         entries.filter(holds).map(|(number, _)| number).collect()
     }
 
@@ -342,7 +349,9 @@ impl Foreseen {
     /// Gives an entry its number: that of the one which asks the same, if there is one.
     fn number(&mut self, entry: Entry) -> u8 {
         let entries = &mut self.entries;
-        let same = entries.iter().position(|old| old.asked == entry.asked);
+        let same = entries
+            .iter()
+            .position(|old| (old.status, &old.asked) == (entry.status, &entry.asked));
         let number = match same.and_then(|at| u8::try_from(at).ok()) {
             Some(same) => same,
             None => {
@@ -375,10 +384,14 @@ impl Uses {
     }
 }
 
-/// Whether a burst is of a kind that can be foretold.
-fn may_come_again(frames: &[Frame]) -> bool {
+/// Whether a burst is of a kind that can be foretold. In a transaction a portal outlives
+/// its burst, and would be another one after each.
+fn may_come_again(frames: &[Frame], status: u8) -> bool {
     let kinds = frames.iter().map(|frame| frame.kind.unwrap_or(0));
-    let whole = [&b"Q"[..], b"BES", b"BDES", b"PBES", b"PBDES"];
+    let whole: &[&[u8]] = match status {
+        b'I' => &[b"Q", b"BES", b"BDES", b"PBES", b"PBDES"],
+        _ => &[b"Q"],
+    };
     whole
         .iter()
         .any(|whole| kinds.clone().eq(whole.iter().copied()))
@@ -406,8 +419,8 @@ fn values_open(body: &[u8], bind: &Bind<'_>) -> Option<Vec<Piece>> {
 }
 
 /// The answer, its count of rows left open, and which frame is the tag. Only one that says
-/// nothing but that the statement was parsed, that it ran and that the session is idle.
-fn answer(frames: &[Frame]) -> Option<(Vec<Pattern>, u8)> {
+/// nothing but that the statement was parsed, that it ran and that the status is as before.
+fn answer(frames: &[Frame], status_before: u8) -> Option<(Vec<Pattern>, u8)> {
     let mut status = None;
     let mut patterns = Vec::with_capacity(frames.len());
     for (at, Frame { kind, body, .. }) in (0..).zip(frames) {
@@ -417,7 +430,7 @@ fn answer(frames: &[Frame]) -> Option<(Vec<Pattern>, u8)> {
                 status = Some(at);
                 tag(body)?
             }
-            Some(b'Z') if body == b"I" => vec![Piece::Exactly(body.clone())],
+            Some(b'Z') if *body == [status_before] => vec![Piece::Exactly(body.clone())],
             _ => return None,
         };
         patterns.push(Pattern { kind: *kind, body });
