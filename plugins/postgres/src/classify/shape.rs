@@ -276,43 +276,23 @@ fn is_query(text: &str, tokens: &[Token]) -> bool {
         && !tokens.iter().any(|token| token.is(text, "set_config"))
 }
 
-/// The whole numbers of a text that may be others without making another statement of it.
-#[derive(Debug, Default)]
-pub(crate) struct Open {
-    pub(crate) ranges: Vec<Range<usize>>,
-    /// There is no other constant in it.
-    pub(crate) all: bool,
-}
-
-/// Numbers of up to `digits` digits whose neighbours cannot run into them, whatever the
+/// The whole numbers of a query that may be others without making another statement of
+/// it: those of up to `digits` digits whose neighbours cannot run into them, whatever the
 /// digits are. `None` for a text that is none.
-pub(crate) fn open_numbers(text: &str, digits: usize) -> Option<Open> {
+pub(crate) fn open_numbers(text: &str, digits: usize) -> Option<Vec<Range<usize>>> {
     let tokens = super::lexer::lex(text).ok()?;
-    let blank = is_query(text, &tokens);
-    let mut open = Open {
-        all: true,
-        ..Open::default()
-    };
+    if !is_query(text, &tokens) {
+        return Some(Vec::new());
+    }
     let apart = |byte: Option<&u8>| byte.is_none_or(|byte| b" \t\r\n(),;=<>+*".contains(byte));
-    for token in &tokens {
+    let open = tokens.iter().filter_map(|token| {
         let range = token.start as usize..token.end as usize;
         let before = range.start.checked_sub(1);
         let before = before.and_then(|at| text.as_bytes().get(at));
-        match token.kind {
-            Kind::Int
-                if blank
-                    && range.len() <= digits
-                    && apart(before)
-                    && apart(text.as_bytes().get(range.end)) =>
-            {
-                open.ranges.push(range);
-            }
-            Kind::Int | Kind::Decimal | Kind::Number => open.all = false,
-            kind if kind.is_string() => open.all = false,
-            _ => {}
-        }
-    }
-    Some(open)
+        let stands_apart = apart(before) && apart(text.as_bytes().get(range.end));
+        (token.kind == Kind::Int && range.len() <= digits && stands_apart).then_some(range)
+    });
+    Some(open.collect())
 }
 
 /// Whether a string holds code that the tree parser would try to parse: it

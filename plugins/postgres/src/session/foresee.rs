@@ -23,16 +23,17 @@ use crate::classify::{Act, Statement};
 use crate::frame::{Bind, Space};
 use crate::reply;
 
-/// Forecasts at a time; the host would keep twice as many.
-const MOST: u8 = 8;
+/// Forecasts at a time: all that the host keeps.
+const MOST: u8 = 16;
 /// Bytes of a burst that is worth foretelling.
 const MOST_BYTES: usize = 4 << 10;
 /// Frames of an answer: those of a statement that is parsed, run and over.
 const MOST_ANSWERED: usize = 3;
 /// Digits that a number may have to be left open.
 const DIGITS: usize = 9;
-/// Bursts that are remembered to see whether they come again.
-const SEEN: usize = 16;
+/// Bursts that are remembered to see whether they come again. No more than there are
+/// forecasts: a program that goes round in a longer circle would have none come true.
+const SEEN: usize = MOST as usize;
 
 #[derive(Debug, Default)]
 pub(super) struct Foreseen {
@@ -42,7 +43,7 @@ pub(super) struct Foreseen {
     next: u8,
     /// The exchange that goes on now.
     watched: Option<Watched>,
-    /// Hashes of bursts that would be foretold to the letter.
+    /// Hashes of the newest bursts, of what is exact in them.
     seen: VecDeque<u64>,
 }
 
@@ -161,13 +162,10 @@ impl Typed {
         } = watched;
         let (command, kept) = proposed?;
         let (answered, status) = answer(&answered, self.status)?;
-        let (asked, uses, to_the_letter) = match asked.as_slice() {
+        let (asked, uses) = match asked.as_slice() {
             [query] => self.foretell_query(query)?,
             _ => self.foretell_bound(&asked)?,
         };
-        if to_the_letter && !self.foreseen.again(&asked) {
-            return None;
-        }
         let text_is_body = matches!(uses, Uses::NoName);
         let number = self.foreseen.number(Entry {
             asked: asked.clone(),
@@ -202,46 +200,41 @@ impl Typed {
     }
 
     /// A simple Query, its whole numbers left open.
-    fn foretell_query(&mut self, query: &Frame) -> Option<(Vec<Pattern>, Uses, bool)> {
+    fn foretell_query(&mut self, query: &Frame) -> Option<(Vec<Pattern>, Uses)> {
         let text = std::str::from_utf8(query.body.strip_suffix(b"\0")?).ok()?;
         let open = crate::classify::open_numbers(text, DIGITS)?;
-        let analysis = self.classifier.classify(text.as_bytes());
-        let only = plain(&analysis.statements)?;
-        let mut body = Vec::with_capacity(2 * open.ranges.len() + 1);
-        let (mut least, mut most) = (String::new(), String::new());
+        let mut body = Vec::with_capacity(2 * open.len() + 1);
         let mut at = 0;
-        for range in &open.ranges {
+        for range in open {
             let before = text.get(at..range.start)?;
-            for (other, digits) in [(&mut least, "0"), (&mut most, "987654321")] {
-                other.push_str(before);
-                other.push_str(digits);
-            }
             body.extend([Piece::Exactly(before.as_bytes().to_vec()), Piece::Digits]);
             at = range.end;
         }
         let rest = text.get(at..)?;
         body.push(Piece::Exactly([rest.as_bytes(), b"\0"].concat()));
-        for other in [least, most] {
-            let other = self
-                .classifier
-                .classify(format!("{other}{rest}").as_bytes());
-            if !Rc::ptr_eq(plain(&other.statements)?, only)
-                || other.reject.is_some()
-                || !other.secrets.is_empty()
-            {
-                return None;
-            }
-        }
         let pattern = Pattern {
             kind: query.kind,
             body,
         };
-        Some((vec![pattern], Uses::NoName, !open.all))
+        if !self.foreseen.again(std::slice::from_ref(&pattern)) {
+            return None;
+        }
+        let analysis = self.classifier.classify(text.as_bytes());
+        let only = plain(&analysis.statements)?;
+        for digits in ["0", "987654321"] {
+            let other = with_digits(&pattern, digits);
+            let other = self.classifier.classify(other.strip_suffix(b"\0")?);
+            let same = Rc::ptr_eq(plain(&other.statements)?, only);
+            if !same || other.reject.is_some() || !other.secrets.is_empty() {
+                return None;
+            }
+        }
+        Some((vec![pattern], Uses::NoName))
     }
 
     /// A statement that is bound and run, and perhaps prepared before that. All of it goes
     /// by the unnamed portal, which is gone behind it.
-    fn foretell_bound(&self, frames: &[Frame]) -> Option<(Vec<Pattern>, Uses, bool)> {
+    fn foretell_bound(&mut self, frames: &[Frame]) -> Option<(Vec<Pattern>, Uses)> {
         let mut patterns = Vec::with_capacity(frames.len());
         let mut uses = None;
         let mut parsed = false;
@@ -285,7 +278,8 @@ impl Typed {
                 body: vec![Piece::Exactly(body.clone())],
             });
         }
-        Some((patterns, uses?, parsed))
+        let uses = uses?;
+        self.foreseen.again(&patterns).then_some((patterns, uses))
     }
 }
 
@@ -324,7 +318,7 @@ impl Foreseen {
         entries.filter(holds).map(|(number, _)| number).collect()
     }
 
-    /// Whether the same was seen not long ago.
+    /// Whether the same was seen not long ago: to foretell costs more than to be asked.
     fn again(&mut self, asked: &[Pattern]) -> bool {
         // Always the same keys: what is answered may depend on nothing but what was told.
         let mut hasher = DefaultHasher::new();
@@ -382,6 +376,15 @@ impl Uses {
             }),
         }
     }
+}
+
+/// A body with these digits in each of the places that are left open.
+fn with_digits(pattern: &Pattern, digits: &str) -> Vec<u8> {
+    let bytes = pattern.body.iter().map(|piece| match piece {
+        Piece::Exactly(bytes) => bytes.as_slice(),
+        Piece::Digits | Piece::Value => digits.as_bytes(),
+    });
+    bytes.collect::<Vec<_>>().concat()
 }
 
 /// Whether a burst is of a kind that can be foretold. In a transaction a portal outlives
