@@ -1,10 +1,13 @@
 //! Exchanges that come again, which the host is told to carry out by itself.
 //!
-//! One is foretold once it was seen from end to end: one statement that changes nothing of
-//! what is known of the session, alone in its burst, and an answer that was no more than
-//! passed. What is bound is foretold outside of transactions only. What may differ the next time is only what makes no
-//! difference here: the values that are bound, and whole numbers in a query, whose kind of
-//! statement is the same for all of them ([`crate::classify::shape`]).
+//! One is foretold once it was seen from end to end, and not for the first time: one
+//! statement that changes nothing of what is known of the session, alone in its burst, and
+//! an answer that was no more than passed. What is bound is foretold outside of
+//! transactions only. What may differ the next time is only what makes no difference here:
+//! the values that are bound, and whole numbers in a query, whose kind of statement is the
+//! same for all of them ([`crate::classify::shape`]).
+//!
+//! Strings stay as they are: a secret may be in one, and is known by what it looks like.
 //!
 //! A forecast leans on what was known when it was made: the context, and what the name
 //! stands for that it binds. The host is told anew after each answer which ones still hold,
