@@ -1,7 +1,7 @@
 //! Real components in the real sandbox: the teaching plugin, which behaves, and
 //! one that does what it is told not to.
 
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

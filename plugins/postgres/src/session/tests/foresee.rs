@@ -23,8 +23,13 @@ struct Deferred {
     untold: Vec<(Side, Vec<Frame>, Vec<Action>)>,
 }
 
-/// The values and numbers in the place of what was left open, if the frame fits.
-fn fits(pattern: &Pattern, frame: &Frame) -> Option<(Vec<Option<Vec<u8>>>, Option<u64>)> {
+/// What stands in the place of what was left open.
+struct Found {
+    values: Vec<Option<Vec<u8>>>,
+    number: Option<u64>,
+}
+
+fn fits(pattern: &Pattern, frame: &Frame) -> Option<Found> {
     let mut rest = frame.body.as_slice();
     let (mut values, mut number) = (Vec::new(), None);
     for piece in &pattern.body {
@@ -45,7 +50,7 @@ fn fits(pattern: &Pattern, frame: &Frame) -> Option<(Vec<Option<Vec<u8>>>, Optio
             }
         }
     }
-    (rest.is_empty() && frame.kind == pattern.kind).then_some((values, number))
+    (rest.is_empty() && frame.kind == pattern.kind).then_some(Found { values, number })
 }
 
 /// What a command is, however its operations are told.
@@ -71,7 +76,7 @@ impl Lazy {
                 .then(|| forecast.asked.iter().zip(frames))?
                 .map(|(pattern, frame)| fits(pattern, frame))
                 .collect();
-            let values = found?.into_iter().flat_map(|(values, _)| values);
+            let values = found?.into_iter().flat_map(|found| found.values);
             let mut command = forecast.command.clone();
             command.parameters = command
                 .parameters
@@ -127,11 +132,11 @@ impl Deferred {
     fn answered(&mut self, frames: &[Frame]) -> Option<Vec<Action>> {
         let mut completion = self.completion.clone();
         for (index, frame) in frames.iter().enumerate() {
-            let (_, rows) = fits(self.answered.get(self.come + index)?, frame)?;
+            let found = fits(self.answered.get(self.come + index)?, frame)?;
             if self.come + index == self.status {
                 let tag = frame.body.strip_suffix(b"\0").unwrap();
                 completion.status = String::from_utf8_lossy(tag).into_owned();
-                completion.rows = rows;
+                completion.rows = found.number;
             }
         }
         self.completion = completion;
