@@ -94,6 +94,61 @@ async fn an_export_has_every_record_and_every_byte() {
     assert_eq!(output.status.code(), Some(1));
 }
 
+/// The login's bytes are no command's, and of a statement that comes again each time is
+/// recorded like the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_statement_over_and_over_has_as_many_records_that_say_the_same() {
+    let Some(desk) = desk().await else {
+        return;
+    };
+    let asked: Vec<String> = (10..30)
+        .map(|n| format!("SELECT {n} WHERE 1 = {n}"))
+        .collect();
+    let done = desk
+        .gateway
+        .psql()
+        .start(&asked.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(done.wait().code, Some(0));
+    desk.gateway.stop();
+    let output = desk.run(&["sessions", "list", "journal", "--json"]);
+    let sessions: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let session = sessions[0]["session"].as_str().unwrap();
+    let output = desk.run(&["sessions", "export", "journal", session]);
+    let records = lines(&output.stdout);
+    let all = |name: &str| -> Vec<Value> {
+        let entries = records
+            .iter()
+            .filter_map(|record| record["entry"].get(name));
+        entries.cloned().collect()
+    };
+    let texts: Vec<Value> = all("command")
+        .iter()
+        .map(|entry| entry["text"].clone())
+        .collect();
+    assert_eq!(
+        texts,
+        asked
+            .iter()
+            .map(|text| Value::from(text.as_str()))
+            .collect::<Vec<_>>()
+    );
+    let mut completed = all("completed");
+    assert_eq!(completed.len(), asked.len());
+    let numbers = completed.iter_mut().map(|entry| entry["commands"].take());
+    let numbers: Vec<Value> = numbers.collect();
+    assert_eq!(
+        numbers,
+        (1..=asked.len())
+            .map(|n| serde_json::json!([n]))
+            .collect::<Vec<_>>()
+    );
+    assert!(
+        completed.iter().all(|entry| *entry == completed[0]),
+        "{completed:?}"
+    );
+    assert_eq!(completed[0]["status"], "SELECT 0");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shell_learns_how_to_reach_a_target_and_no_secret() {
     let Some(desk) = desk().await else {

@@ -98,7 +98,10 @@ impl Session {
             .cut(most)
             .map_err(End::UpstreamProtocol)?;
         let Some(burst) = burst else { return Ok(false) };
-        if let Some(gate) = &mut self.gate {
+        // What the target said before is no command's answer.
+        if self.ready
+            && let Some(gate) = &mut self.gate
+        {
             gate.responded(burst.bytes.len() as u64);
         }
         let frames = self.upstream_line.push(burst, &mut self.seq);
