@@ -30,6 +30,9 @@ const MOST: usize = 16 << 10;
 const PIECE: usize = 64;
 /// Digits that one piece may have.
 const DIGITS: usize = 9;
+/// What is shorter is taken out of its read buffer: a command may be held, or run, for
+/// long, and nobody else keeps the buffer for it.
+const COPIED: usize = 4 << 10;
 
 #[derive(Debug, Default)]
 pub(crate) struct Forecasts {
@@ -193,10 +196,10 @@ impl Forecast {
         let (first, last) = (frames.first()?, frames.last()?);
         let mut command = forecast.command.clone();
         for (parameter, value) in command.parameters.iter_mut().zip(values) {
-            parameter.value = value;
+            parameter.value = value.map(kept);
         }
         if forecast.text_is_body {
-            command.text = without_nul(&first.body);
+            command.text = kept(without_nul(&first.body));
         }
         let submission = Submission {
             first: first.seq,
@@ -209,7 +212,7 @@ impl Forecast {
             forecast: Arc::clone(forecast),
             untold: vec![(
                 Side::Client,
-                frames.to_vec(),
+                frames.iter().map(kept_frame).collect(),
                 vec![Action::Submit(Box::new(submission))],
             )],
             come: 0,
@@ -263,8 +266,8 @@ impl Deferred {
         }
         actions.push(Action::Pass(last.seq));
         if !self.is_over() {
-            let told = (Side::Upstream, frames.to_vec(), actions.clone());
-            self.untold.push(told);
+            let frames = frames.iter().map(kept_frame).collect();
+            self.untold.push((Side::Upstream, frames, actions.clone()));
         }
         Some(actions)
     }
@@ -392,6 +395,22 @@ fn weight(from: &protocol::Forecast) -> usize {
         + context.sum::<usize>()
         + parameters.sum::<usize>()
         + rest.iter().sum::<usize>()
+}
+
+/// The same bytes, which keep nothing else alive.
+fn kept(bytes: Bytes) -> Bytes {
+    if bytes.len() < COPIED {
+        Bytes::copy_from_slice(&bytes)
+    } else {
+        bytes
+    }
+}
+
+fn kept_frame(frame: &Frame) -> Frame {
+    Frame {
+        body: kept(frame.body.clone()),
+        ..*frame
+    }
 }
 
 fn without_nul(body: &Bytes) -> Bytes {
@@ -559,6 +578,42 @@ mod tests {
             b"",
         ] {
             assert!(asked(value).is_none(), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_read_buffer_is_not_kept_alive() {
+        for (forecast, asked) in [
+            (query(), [&b"get 1;\0"[..]].as_slice()),
+            (bound(), &[b"\0s\0\0\0\0\x011\0\0", b"\0"]),
+        ] {
+            let forecasts = expecting(forecast.clone());
+            let buffer = Bytes::from(asked.concat());
+            let mut at = 0;
+            let frames: Vec<Frame> = asked
+                .iter()
+                .zip(&forecast.asked)
+                .map(|(body, pattern)| {
+                    at += body.len();
+                    Frame {
+                        seq: at as u64,
+                        kind: pattern.kind,
+                        body: buffer.slice(at - body.len()..at),
+                    }
+                })
+                .collect();
+            let mut deferred = forecasts.asked(&frames).unwrap();
+            let answer = Bytes::from_static(b"GOT 1\0").to_vec();
+            let answer = Bytes::from(answer);
+            let count = Frame {
+                seq: 99,
+                kind: Some(b'C'),
+                body: answer.slice(..),
+            };
+            deferred.answered(std::slice::from_ref(&count)).unwrap();
+            drop((frames, count));
+            assert!(buffer.is_unique() && answer.is_unique());
+            assert_eq!(deferred.untold().len(), 2);
         }
     }
 
