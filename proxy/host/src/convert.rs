@@ -203,7 +203,6 @@ pub(crate) fn actions(
             from.len()
         ));
     }
-    kept.forecasts.forget_expected();
     let mut actions = Vec::with_capacity(from.len());
     for from in from {
         actions.extend(action(from, shown, kept)?);

@@ -301,6 +301,8 @@ impl Session {
         {
             self.memo = None;
         }
+        // Whatever it is told: what it expected before need not come any more.
+        self.kept.forecasts.forget_expected();
         match instance.tell(&self.plugin, call) {
             Ok(reply) => {
                 if let Some(memo) = &mut self.memo {

@@ -318,6 +318,15 @@ fn what_was_foretold_is_carried_out_without_the_plugin_and_it_hears_of_what_was_
 }
 
 #[test]
+fn whatever_a_plugin_is_told_ends_what_it_expected() {
+    let (mut session, _) = foretold("foretell");
+    session.notice("still waiting").unwrap();
+    session.on_frames(Side::Client, &frame(3, b"go")).unwrap();
+    let answered = session.on_frames(Side::Upstream, &frame(4, b"done"));
+    assert_eq!(status(&answered.unwrap()), "2 asked");
+}
+
+#[test]
 fn who_rests_in_the_midst_of_what_was_foretold_need_not_wake_for_its_end() {
     let (mut session, _) = foretold("foretell");
     session.on_frames(Side::Client, &frame(3, b"go")).unwrap();
