@@ -134,3 +134,72 @@ async fn a_new_certificate_serves_new_connections() {
     old.write_all(&query(b"SELECT 2")).await.unwrap();
     assert_eq!(read_all(&mut old).await.0, "TDCZ", "old connections go on");
 }
+
+/// The gateway does not ask its plugin any more of what came often enough. It judges it all
+/// the same, by the rules of the day.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_again_and_again_is_held_and_refused_like_anything_else() {
+    let Some(gateway) = gateway().await else {
+        return;
+    };
+    let mut stream = gateway.wire(&gateway.agent("ada")).await;
+    // It reads a table: what reads none is housekeeping, which no rule holds.
+    let text = |n: u32| format!("SELECT count(*) FROM victims WHERE 0 < {n}");
+    let rita = gateway.reviewer("rita");
+    // A change may be noticed twice, by the signal and by the file, so they are told by name.
+    let named = || {
+        let log = gateway.log();
+        let (before, _) = log.rsplit_once(" in force").unwrap();
+        before.rsplit_once(' ').unwrap().1.to_owned()
+    };
+    let new_rules = |rules: &str| {
+        let before = named();
+        gateway.rewrite("rules.toml", rules);
+        gateway.signal("HUP");
+        eventually("the new rules", 10, || (named() != before).then_some(()));
+    };
+    let holds = "[[rule]]\nname = \"reads\"\nmatch = { classes = [\"read\"] }\n\
+                 hold = { reviewers = [\"group:reviewers\"] }\n";
+    let denies =
+        "[[rule]]\nname = \"reads\"\nmatch = { classes = [\"read\"] }\ndeny = \"not today\"\n";
+    let mut next = 10;
+    for (rules, approve) in [(holds, Some(true)), (holds, Some(false)), (denies, None)] {
+        for _ in 0..5 {
+            next += 1;
+            let asked = query(text(next).as_bytes());
+            stream.write_all(&asked).await.unwrap();
+            assert_eq!(read_all(&mut stream).await.0, "TDCZ");
+        }
+        new_rules(rules);
+        next += 1;
+        let held = text(next);
+        stream.write_all(&query(held.as_bytes())).await.unwrap();
+        match approve {
+            Some(true) => assert!(
+                rita.approve(&rita.pending(&held).await)
+                    .await
+                    .0
+                    .is_success()
+            ),
+            Some(false) => {
+                let view = rita.pending(&held).await;
+                assert!(rita.deny(&view, "not today").await.0.is_success());
+            }
+            None => {}
+        }
+        let (kinds, said) = read_all(&mut stream).await;
+        let kinds = kinds.trim_start_matches('N');
+        if approve == Some(true) {
+            assert_eq!(kinds, "TDCZ", "{said}");
+            assert_eq!(gateway.tap.count(&held), 1);
+        } else {
+            assert_eq!(kinds, "EZ", "{said}");
+            assert!(said.contains("not today"), "{said}");
+            assert!(!gateway.tap.saw(&held));
+        }
+        new_rules(RULES);
+    }
+    // The session is as good as new.
+    stream.write_all(&query(b"SELECT 1")).await.unwrap();
+    assert_eq!(read_all(&mut stream).await.0, "TDCZ");
+}

@@ -79,6 +79,7 @@ impl Hostile {
         if side == Side::Client {
             self.asked += 1;
             let again = self.asked > 1;
+            assert!(!again || self.deed != "foretell and trap", "told to");
             let text = match self.deed.as_str() {
                 "foretell falsely" if again => b"something else".to_vec(),
                 _ => frame.body.clone(),
