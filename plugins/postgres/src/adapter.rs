@@ -7,7 +7,7 @@ use holdpoint_plugin::{Command, Confidence, Object, Operation, Span};
 
 use crate::classify::{Act, Analysis, PROTECTED, Statement};
 use crate::frame::Space;
-use crate::session::names::Definition;
+use crate::session::names::{Definition, Prepared};
 
 /// Finds what a name stands for where a text uses it.
 pub(crate) type Lookup<'a> = dyn Fn(Space, &[u8]) -> Option<Definition> + 'a;
@@ -115,30 +115,30 @@ pub(crate) fn count_statements(operations: &mut [Operation]) {
 pub(crate) fn all_operations(
     statements: &[Rc<Statement>],
     lookup: &Lookup<'_>,
-    context: &mut Vec<(String, String)>,
+    command: &mut Command,
 ) -> Vec<Operation> {
     let mut all = Vec::new();
-    operations(statements, lookup, &mut all, context);
+    operations(statements, lookup, &mut all, command);
     count_statements(&mut all);
     all
 }
 
 /// Appends what `statements` do. Names that they use are looked up, and what
-/// they stand for joins the context: a reviewer of `EXECUTE s` sees `s`.
+/// they stand for joins the command's context: a reviewer of `EXECUTE s` sees `s`.
 pub(crate) fn operations(
     statements: &[Rc<Statement>],
     lookup: &Lookup<'_>,
     operations: &mut Vec<Operation>,
-    context: &mut Vec<(String, String)>,
+    command: &mut Command,
 ) {
-    append(statements, lookup, operations, context, 0);
+    append(statements, lookup, operations, command, 0);
 }
 
 fn append(
     statements: &[Rc<Statement>],
     lookup: &Lookup<'_>,
     operations: &mut Vec<Operation>,
-    context: &mut Vec<(String, String)>,
+    command: &mut Command,
     depth: usize,
 ) {
     for (index, statement) in statements.iter().enumerate() {
@@ -160,7 +160,7 @@ fn append(
         }
         let start = operations.len();
         let before = statements.get(..index).unwrap_or_default();
-        used(before, (space, name), lookup, operations, context, depth);
+        used(before, (space, name), lookup, operations, command, depth);
         // Its arguments are run with what it names.
         for operation in operations.iter_mut().skip(start) {
             // Whose rows come is not followed through a name.
@@ -184,7 +184,7 @@ fn used(
     (space, name): (Space, &str),
     lookup: &Lookup<'_>,
     operations: &mut Vec<Operation>,
-    context: &mut Vec<(String, String)>,
+    command: &mut Command,
     depth: usize,
 ) {
     // `PREPARE s …; EXECUTE s` in one text.
@@ -216,7 +216,11 @@ fn used(
     } else {
         "cursor"
     };
-    context.push((format!("{kind} {name}"), prepared.shown()));
+    let shown = (format!("{kind} {name}"), prepared.shown());
+    command.context.push(shown);
+    if space == Space::Statement && !is_plain(&prepared) {
+        command.reject.get_or_insert_with(|| not_plain(name));
+    }
     match prepared.part {
         // What was prepared is the statement itself, not one that names another.
         Some(_) => {
@@ -226,10 +230,27 @@ fn used(
             prepared.statements(),
             lookup,
             operations,
-            context,
+            command,
             depth + 1,
         ),
     }
+}
+
+/// Whether what was prepared leaves names, settings and transaction alone, as all that SQL's
+/// `PREPARE` takes does. The protocol prepares anything, and the server's `EXECUTE` runs
+/// it: a `PREPARE` or `DEALLOCATE` that is run so would change names out of sight.
+pub(crate) fn is_plain(prepared: &Prepared) -> bool {
+    prepared.part.is_some()
+        || prepared
+            .statements()
+            .iter()
+            .all(|one| one.act == Act::Other)
+}
+
+fn not_plain(name: &str) -> String {
+    format!(
+        "EXECUTE would run `{name}`, which changes names, settings or the transaction, or cannot be read: send what it stands for instead"
+    )
 }
 
 /// Whether a name was surely not cut: where characters of several bytes are, servers

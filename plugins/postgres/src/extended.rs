@@ -183,14 +183,14 @@ pub(crate) fn statements(events: &[Event]) -> Option<impl Iterator<Item = &Rc<St
 pub(crate) fn operations(
     events: &[Event],
     lookup: &Lookup<'_>,
-    context: &mut Vec<(String, String)>,
+    command: &mut Command,
 ) -> Vec<Operation> {
     let mut operations = Vec::new();
     for event in events {
         match &event.portal.statement {
             None => operations.push(unknown(&event.name)),
             Some(prepared) => {
-                adapter::operations(prepared.statements(), lookup, &mut operations, context);
+                adapter::operations(prepared.statements(), lookup, &mut operations, command);
             }
         }
     }

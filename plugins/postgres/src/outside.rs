@@ -84,8 +84,7 @@ pub fn classify(input: Vec<(String, Vec<u8>)>) -> Result<Command, String> {
     command.secrets = adapter::spans(&analysis);
     command.reject.clone_from(&analysis.reject);
     let nothing = |_, _: &[u8]| None;
-    command.operations =
-        adapter::all_operations(&analysis.statements, &nothing, &mut command.context);
+    command.operations = adapter::all_operations(&analysis.statements, &nothing, &mut command);
     command.text = text;
     Ok(command)
 }

@@ -160,7 +160,7 @@ impl Typed {
         );
         let mut known = std::mem::take(&mut self.known);
         let lookup = |space, name: &[u8]| self.find(&plan.items, space, name);
-        let mut tell = || extended::operations(&plan.events, &lookup, &mut command.context);
+        let mut tell = || extended::operations(&plan.events, &lookup, &mut command);
         let told = match extended::statements(&plan.events) {
             Some(statements) => known.tell(statements, tell),
             None => Told::only(tell()),

@@ -422,7 +422,7 @@ impl Typed {
         let mut known = std::mem::take(&mut self.known);
         let told = known.tell(analysis.statements.iter(), || {
             let lookup = |space, name: &[u8]| self.find(&[], space, name);
-            adapter::all_operations(&analysis.statements, &lookup, &mut command.context)
+            adapter::all_operations(&analysis.statements, &lookup, &mut command)
         });
         self.known = known;
         let kept = if adapter::keeps_text(&analysis) {

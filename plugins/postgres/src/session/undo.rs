@@ -93,8 +93,7 @@ impl Typed {
         command.text = UNDO.as_bytes().to_vec();
         command.canonical = Some(b"U".to_vec());
         let nothing = |_, _: &[u8]| None;
-        let mut operations =
-            adapter::all_operations(&analysis.statements, &nothing, &mut command.context);
+        let mut operations = adapter::all_operations(&analysis.statements, &nothing, &mut command);
         for operation in &mut operations {
             let fact = ("in_place_of".to_owned(), "commit".to_owned());
             operation.facts.push(fact);

@@ -5,7 +5,7 @@
 
 use holdpoint_plugin::{Action, Completion, Fault, Frame};
 
-use super::names::Change;
+use super::names::{Change, Definition, Prepared};
 use super::pending::{End, Item};
 use super::typed::{Copying, Skip, Typed, Wait, protocol};
 use crate::adapter;
@@ -217,7 +217,7 @@ impl Typed {
             Act::DiscardAll => self.context.reset(),
             _ => {}
         }
-        if adapter::may_change_session(statement) {
+        if self.may_have_changed(statement) {
             match text {
                 Some(text) => {
                     self.context
@@ -226,6 +226,28 @@ impl Typed {
                 None => self.context.unrepeatable(),
             }
         }
+    }
+
+    /// Whether a statement that has run may have changed the session in a way that nothing
+    /// tells. What a name stands for is judged in its place.
+    fn may_have_changed(&self, statement: &crate::classify::Statement) -> bool {
+        let (space, name) = match &statement.act {
+            Act::Execute { name } => (Space::Statement, name.as_bytes()),
+            Act::Fetch { name } => (Space::Portal, name.as_bytes()),
+            _ => return adapter::may_change_session(statement),
+        };
+        let known = self.names.get(space, name);
+        let prepared = match known.filter(|_| self.names.tells_apart(name)) {
+            Some(Definition::Statement(prepared)) => Some(prepared),
+            Some(Definition::Portal(portal)) => portal.statement.clone(),
+            None => None,
+        };
+        let tells = |prepared: &Prepared| {
+            let mut inner = prepared.statements().iter();
+            adapter::is_plain(prepared) && !inner.any(|one| adapter::may_change_session(one))
+        };
+        // Its arguments may call functions.
+        !statement.unknown_functions.is_empty() || !prepared.is_some_and(|one| tells(&one))
     }
 
     fn copy_in(&mut self, out: &mut Vec<Action>) {

@@ -463,3 +463,84 @@ fn a_password_is_marked_and_stays_out_of_the_context() {
         "{context}"
     );
 }
+
+/// The names in the context of what was submitted last.
+fn context(host: &Host) -> Vec<&str> {
+    let context = &host.submitted.last().unwrap().context;
+    context.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+#[test]
+fn what_runs_a_known_read_by_its_name_leaves_no_mark() {
+    let mut host = Host::logged_in();
+    host.play(client(&[q("PREPARE p (int) AS SELECT $1")]));
+    host.play(upstream(&[tag("PREPARE"), z(b'I')]));
+    host.play(client(&[q("DECLARE c CURSOR with hold FOR SELECT 1")]));
+    host.play(upstream(&[tag("DECLARE CURSOR"), z(b'I')]));
+    for run in ["EXECUTE p (1)", "EXECUTE p (2)", "FETCH 5 FROM c"] {
+        host.play(client(&[q(run)]));
+        host.play(upstream(&[tag("SELECT 1"), z(b'I')]));
+    }
+    host.play(client(&[q("DELETE FROM t")]));
+    assert_eq!(context(&host), ["database", "user"]);
+}
+
+#[test]
+fn what_runs_something_unproven_by_its_name_leaves_a_mark() {
+    for (prepared, run) in [
+        ("PREPARE p AS SELECT evil()", "EXECUTE p"),
+        ("PREPARE p (int) AS SELECT $1", "EXECUTE p (evil())"),
+        ("PREPARE other AS SELECT 1", "EXECUTE p"),
+        ("DECLARE p CURSOR with hold FOR SELECT evil()", "FETCH p"),
+    ] {
+        let mut host = Host::logged_in();
+        host.play(client(&[q(prepared)]));
+        host.play(upstream(&[tag("PREPARE"), z(b'I')]));
+        host.play(client(&[q(run)]));
+        host.play(upstream(&[tag("SELECT 1"), z(b'I')]));
+        host.play(client(&[q("DELETE FROM t")]));
+        assert!(context(&host).contains(&"after"), "{prepared}; {run}");
+    }
+}
+
+#[test]
+fn execute_runs_nothing_that_changes_names_or_settings() {
+    for (prepared, plain) in [
+        ("DEALLOCATE x", false),
+        ("PREPARE x AS DELETE FROM t", false),
+        ("SET search_path = evil", false),
+        ("BEGIN", false),
+        ("EXECUTE x", false),
+        ("SELEC", false),
+        ("SELECT 1", true),
+        ("DELETE FROM t", true),
+        ("TRUNCATE t", true),
+    ] {
+        for run in [
+            "EXECUTE s",
+            "SELECT 1; EXECUTE s",
+            "EXPLAIN ANALYZE EXECUTE s",
+        ] {
+            let mut host = Host::logged_in();
+            host.play(client(&[parse("s", prepared), sync()]));
+            host.play(upstream(&[m(b'1', b""), z(b'I')]));
+            host.play(client(&[q(run)]));
+            let reject = host.submitted.last().unwrap().reject.as_deref();
+            let said = reject.unwrap_or_default();
+            assert_eq!(reject.is_none(), plain, "{prepared}; {run}: {said}");
+            assert!(plain || said.starts_with("EXECUTE would run `s`"), "{said}");
+        }
+        // By the protocol too, which runs what is bound.
+        let mut host = Host::logged_in();
+        host.play(client(&[parse("s", prepared), sync()]));
+        host.play(upstream(&[m(b'1', b""), z(b'I')]));
+        host.play(client(&[
+            parse("", "EXECUTE s"),
+            bind("", ""),
+            execute(""),
+            sync(),
+        ]));
+        let reject = host.submitted.last().unwrap().reject.as_deref();
+        assert_eq!(reject.is_none(), plain, "{prepared}");
+    }
+}
