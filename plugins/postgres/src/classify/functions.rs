@@ -68,7 +68,7 @@ const SYNTAX: [&str; 29] = [
 ];
 
 /// Grammar nodes that stand for a call of a built-in.
-const BUILT_IN: [SyntaxKind; 27] = [
+const BUILT_IN: [SyntaxKind; 25] = [
     SyntaxKind::EXTRACT_FN,
     SyntaxKind::JSON_EXISTS_FN,
     SyntaxKind::JSON_ARRAY_FN,
@@ -80,9 +80,7 @@ const BUILT_IN: [SyntaxKind; 27] = [
     SyntaxKind::JSON_SERIALIZE_FN,
     SyntaxKind::JSON_VALUE_FN,
     SyntaxKind::JSON_FN,
-    SyntaxKind::SUBSTRING_FN,
     SyntaxKind::POSITION_FN,
-    SyntaxKind::OVERLAY_FN,
     SyntaxKind::TRIM_FN,
     SyntaxKind::XML_ROOT_FN,
     SyntaxKind::XML_SERIALIZE_FN,
@@ -119,9 +117,27 @@ pub(crate) fn called(node: &SyntaxNode) -> Option<Called> {
                 None => unknown(&target),
             })
         }
+        SyntaxKind::SUBSTRING_FN => by_name(&target, "substring"),
+        SyntaxKind::OVERLAY_FN => by_name(&target, "overlay"),
         kind if BUILT_IN.contains(&kind) => None,
         _ => Some(unknown(&target)),
     }
+}
+
+/// `substring(a FROM b)` is a built-in's; `substring(a, b)` whatever has the name on the
+/// search path.
+fn by_name(node: &SyntaxNode, name: &str) -> Option<Called> {
+    const SPELLED_OUT: [SyntaxKind; 4] = [
+        SyntaxKind::OVERLAY_PLACING,
+        SyntaxKind::SUBSTRING_FOR_FROM,
+        SyntaxKind::SUBSTRING_FROM_FOR,
+        SyntaxKind::SUBSTRING_SIMILAR_ESCAPE,
+    ];
+    let spelled_out = |child: SyntaxNode| SPELLED_OUT.contains(&child.kind());
+    (!node.first_child().is_some_and(spelled_out)).then(|| Called {
+        name: name.to_owned(),
+        known: listed(name),
+    })
 }
 
 /// The function behind `TREAT(x AS name)`: the server's grammar takes the last
