@@ -174,6 +174,11 @@ fn append(
                     operation.functions.push(function.clone());
                 }
             }
+            for object in statement.objects.iter().map(object) {
+                if !operation.objects.contains(&object) {
+                    operation.objects.push(object);
+                }
+            }
         }
     }
 }
