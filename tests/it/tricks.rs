@@ -604,3 +604,50 @@ async fn a_table_in_a_database_of_another_encoding_is_not_taken_for_another() {
         "{said}"
     );
 }
+
+/// The protocol prepares anything, and `EXECUTE` runs it: a `PREPARE` that is approved once
+/// would stand for as many writes as the client likes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_execute_runs_gives_no_name_another_meaning() {
+    let Some(server) = need!(PgServer::shared(), "postgresql") else {
+        return;
+    };
+    let database = server.database();
+    let rules = RULES.replace(
+        "deny = \"not here\"",
+        "hold = { reviewers = [\"group:reviewers\"] }",
+    );
+    let settings = Settings {
+        rules,
+        ..Settings::default()
+    };
+    let gateway = Gateway::with(&database, settings).await;
+    let prepare = format!("PREPARE x AS {WRITE}");
+    let steps = vec![
+        vec![q("PREPARE x AS SELECT 1")],
+        vec![parse("d", "DEALLOCATE x"), parse("z", &prepare), sync()],
+        vec![q("EXECUTE d")],
+        vec![q("EXECUTE z")],
+        vec![q("EXECUTE x")],
+    ];
+    let mut stream = gateway.wire(&gateway.agent("ada")).await;
+    let rita = gateway.reviewer("rita");
+    // Never comes to it: nobody is asked.
+    let approve = async {
+        let view = rita.pending("EXECUTE z").await;
+        rita.approve(&view).await;
+        std::future::pending::<()>().await;
+    };
+    let said = tokio::select! {
+        said = play(&mut stream, 0, steps) => said,
+        () = approve => String::new(),
+    };
+    assert_eq!(
+        database.value("SELECT count(*) FROM victims"),
+        "2",
+        "{said}"
+    );
+    // Both are refused, and what the name stood for it still does.
+    assert_eq!(said.matches("EXECUTE would run").count(), 2, "{said}");
+    assert!(said.ends_with("TDCZ | "), "{said}");
+}
