@@ -207,6 +207,10 @@ fn used(
         None => None,
     };
     let Some(prepared) = found.filter(|_| depth < MAX_DEPTH) else {
+        // It may be anything, so also what `is_plain` is not.
+        if space == Space::Statement {
+            command.reject.get_or_insert_with(|| not_known(name));
+        }
         operations.push(unknown(vec![
             (
                 "unknown_reason".to_owned(),
@@ -250,6 +254,12 @@ pub(crate) fn is_plain(prepared: &Prepared) -> bool {
             .statements()
             .iter()
             .all(|one| one.act == Act::Other)
+}
+
+fn not_known(name: &str) -> String {
+    format!(
+        "EXECUTE would run `{name}`, which the gateway does not know as a prepared statement of this session: DEALLOCATE it, if it is there, and PREPARE it again"
+    )
 }
 
 fn not_plain(name: &str) -> String {

@@ -82,9 +82,10 @@ pub fn classify(input: Vec<(String, Vec<u8>)>) -> Result<Command, String> {
     let analysis = judge(&text, terms);
     let mut command = adapter::blank(context, false);
     command.secrets = adapter::spans(&analysis);
-    command.reject.clone_from(&analysis.reject);
     let nothing = |_, _: &[u8]| None;
     command.operations = adapter::all_operations(&analysis.statements, &nothing, &mut command);
+    // Outside of a session no name is known, which is no reason to refuse its use.
+    command.reject.clone_from(&analysis.reject);
     command.text = text;
     Ok(command)
 }

@@ -345,8 +345,9 @@ fn execute_is_judged_by_what_was_prepared() {
         completed 1 "DEALLOCATE"
         <- C DEALLOCATE
         <- Z I
-        submit "EXECUTE p" unknown
-        -> Q EXECUTE p
+        submit "EXECUTE p" unknown reject: EXECUTE would run `p`, which the gateway does not know as a prepared statement of this session: DEALLOCATE it, if it is there, and PREPARE it again
+        <= E 42501 denied
+        <= Z I
         "#,
     );
 }
@@ -490,7 +491,6 @@ fn what_runs_something_unproven_by_its_name_leaves_a_mark() {
     for (prepared, run) in [
         ("PREPARE p AS SELECT evil()", "EXECUTE p"),
         ("PREPARE p (int) AS SELECT $1", "EXECUTE p (evil())"),
-        ("PREPARE other AS SELECT 1", "EXECUTE p"),
         ("DECLARE p CURSOR with hold FOR SELECT evil()", "FETCH p"),
     ] {
         let mut host = Host::logged_in();
@@ -500,6 +500,23 @@ fn what_runs_something_unproven_by_its_name_leaves_a_mark() {
         host.play(upstream(&[tag("SELECT 1"), z(b'I')]));
         host.play(client(&[q("DELETE FROM t")]));
         assert!(context(&host).contains(&"after"), "{prepared}; {run}");
+    }
+}
+
+/// It may change what other names stand for, which nothing here would see.
+#[test]
+fn execute_runs_nothing_that_is_not_known() {
+    for run in [
+        "EXECUTE s",
+        "SELECT 1; EXECUTE s",
+        "EXPLAIN EXECUTE s",
+        "PREPARE s AS SELECT 1; DEALLOCATE s; EXECUTE s",
+    ] {
+        let mut host = Host::logged_in();
+        host.play(client(&[q(run)]));
+        let reject = host.submitted.last().unwrap().reject.as_deref();
+        let said = reject.unwrap_or_default();
+        assert!(said.contains("the gateway does not know"), "{run}: {said}");
     }
 }
 
