@@ -15,7 +15,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::Duplex;
-use super::sealed::Sealed;
+use super::sealed::{self, Sealed};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -72,6 +72,7 @@ impl ServerTls {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>);
+        config.max_fragment_size = Some(sealed::FRAGMENT);
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok(Self {
             config: Arc::new(config),
@@ -190,10 +191,11 @@ impl ClientTls {
         let name =
             ServerName::try_from(host.to_owned()).map_err(|_| TlsError::Name(host.to_owned()))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
+        config.max_fragment_size = Some(sealed::FRAGMENT);
         Ok(Self {
             config: Arc::new(config),
             name,
