@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use holdpoint_core::framing::{
     Cut, Delivery, Filter, Frame, FramingError, Layout, Rule, Side, Subscription,
 };
@@ -23,7 +23,7 @@ use crate::transport::Duplex;
 /// What a connection that was idle reads at once.
 const SMALL: usize = 8 * 1024;
 /// What a busy one reads at once; see the measurements in `benches/`.
-const LARGE: usize = 64 * 1024;
+const LARGE: usize = 256 * 1024;
 /// Frames of more bytes go on natively before all of them is there.
 const STREAMED: usize = 64 * 1024;
 
@@ -146,7 +146,7 @@ impl Wire {
         self.streaming > 0
     }
 
-    /// Reads what there is, at most about [`LARGE`]. Gives 0 at the end of the stream.
+    /// Reads what there is, less than twice [`LARGE`]. Gives 0 at the end of the stream.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -157,8 +157,8 @@ impl Wire {
             if self.buffer.capacity() - self.buffer.len() < self.read_size / 4 {
                 self.buffer.reserve(self.read_size);
             }
-            let room = self.buffer.capacity() - self.buffer.len();
-            match pin!(io.read_buf(&mut self.buffer)).poll(cx) {
+            let room = (self.buffer.capacity() - self.buffer.len()).min(self.read_size);
+            match pin!(io.read_buf(&mut (&mut self.buffer).limit(room))).poll(cx) {
                 Poll::Ready(Ok(count)) => {
                     total += count;
                     if count == room {
