@@ -1,7 +1,7 @@
 //! The thread that makes the journal durable, and signs it.
 //!
 //! One sync serves everybody who waited while the last one ran. What nobody waits
-//! for is synced within [`SYNC_AFTER`]; the head is signed each second while
+//! for is synced soon ([`Writer::sync_due`]); the head is signed each second while
 //! records come, and each minute while none do.
 
 use std::sync::{Arc, PoisonError};
@@ -15,8 +15,6 @@ use super::checkpoints::Log;
 use super::writer::Unsynced;
 use super::{Desk, Head, JournalError, Shared, State, Written, now};
 
-/// What was only written is synced within this.
-const SYNC_AFTER: Duration = Duration::from_millis(100);
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
 const HEARTBEAT: Duration = Duration::from_secs(60);
 
@@ -135,8 +133,7 @@ impl Keeper {
         };
         let dirty = self.signed.0 != writer.size();
         let sign = self.signed.1 + if dirty { CHECKPOINT_AFTER } else { HEARTBEAT };
-        let sync = writer.unsynced().map(|since| since + SYNC_AFTER);
-        let due = [Some(sign), sync, writer.due()];
+        let due = [Some(sign), writer.sync_due(), writer.due()];
         let due = due.into_iter().flatten().min().unwrap_or(sign);
         due.saturating_duration_since(Instant::now())
     }

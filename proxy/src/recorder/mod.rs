@@ -244,7 +244,7 @@ impl Recorder {
 
     /// Gives one record its place in the order, and hands it to the kernel.
     ///
-    /// Blocks for a write of the record's length, and for tens of milliseconds where
+    /// Blocks for a write of the record's length, and for some milliseconds where
     /// a segment ends. What is given is ready at once for [`Durability::Written`];
     /// dropping it changes nothing.
     pub fn submit(&self, record: NewRecord, durability: Durability) -> Pending {
@@ -313,8 +313,9 @@ impl Recorder {
         } else {
             Ok(())
         };
-        // The first one that is not synced: the keeper has to know.
-        let wake = desk.asleep && (wait || (write && clean));
+        // The keeper has to know of the first one that is not synced, and of too many.
+        let owes_much = desk.writer.as_ref().is_some_and(Writer::owes_much);
+        let wake = desk.asleep && (wait || (write && clean) || owes_much);
         // Once is enough.
         desk.asleep &= !wake;
         drop(desk);

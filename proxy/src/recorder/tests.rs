@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holdpoint_core::id::SessionId;
@@ -412,6 +412,21 @@ async fn a_full_disk_refuses_new_records_keeps_ends_and_recovers() {
     let report = temp.verify();
     assert!(report.ok, "{:?}", report.errors);
     assert_eq!(report.counts.gaps, 1);
+}
+
+#[tokio::test]
+async fn much_that_is_only_written_is_synced_at_once() {
+    let temp = Temp::new();
+    let config = temp.config(64 << 20);
+    let recorder = Recorder::open(&config, "gw-1", start(), Loss::Refuse).unwrap();
+    let due = || recorder.shared.desk().unwrap().writer().unwrap().sync_due();
+    let long = vec![1; 5 << 20];
+    let written = recorder.submit(record(None, Entry::Passed, &long), Durability::Written);
+    assert!(matches!(written.now(), Ok(Ok(_))));
+    // Due, or done already.
+    assert!(due().is_none_or(|due| due <= Instant::now()));
+    recorder.close().await.unwrap();
+    assert!(temp.verify().ok);
 }
 
 #[tokio::test]

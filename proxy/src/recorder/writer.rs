@@ -24,6 +24,10 @@ use super::keeper::fatal;
 use super::segment::{self, Segment};
 use super::{Head, JournalError, State};
 
+/// What was only written is synced within this.
+const SYNC_AFTER: Duration = Duration::from_millis(100);
+/// Or once it is so many bytes: whoever comes to the end of a segment waits for what is left.
+const SYNC_BYTES: u64 = 4 << 20;
 const RETRY_SPACE: Duration = Duration::from_secs(1);
 /// Records that wait for a sync may fill so much before they are written early.
 const BATCH_BYTES: usize = 1 << 20;
@@ -40,12 +44,23 @@ pub(super) struct Writer {
     spare: Spare,
     /// Encoded and not yet written; belongs at `segment.at`.
     buffer: Vec<u8>,
-    /// Since when something is not synced.
-    unsynced: Option<Instant>,
+    unsynced: Option<Debt>,
     /// Why the disk is full, and how many records were refused since.
     full: Option<(String, u64)>,
     failed: Option<String>,
     sessions: u64,
+}
+
+/// What is with the kernel and not synced.
+struct Debt {
+    since: Instant,
+    bytes: u64,
+}
+
+impl Debt {
+    fn is_large(&self) -> bool {
+        self.bytes >= SYNC_BYTES
+    }
 }
 
 enum Spare {
@@ -143,19 +158,16 @@ impl Writer {
     /// where all of it is.
     pub(super) fn take_unsynced(&mut self) -> Result<Option<Unsynced>, JournalError> {
         self.flush()?;
-        if self.unsynced.take().is_none() {
+        let Some(debt) = self.unsynced.take() else {
             return Ok(None);
+        };
+        // Long answers follow each other, and zeros would only be written over.
+        if !debt.is_large() {
+            self.guard(|writer| {
+                let written = writer.segment.write_ahead();
+                written.map_err(|e| fatal(JournalError::io("write", &writer.segment.path, &e)))
+            })?;
         }
-        self.guard(|writer| {
-            let Err(error) = writer.segment.write_ahead() else {
-                return Ok(());
-            };
-            Err(fatal(JournalError::io(
-                "write",
-                &writer.segment.path,
-                &error,
-            )))
-        })?;
         Ok(Some(Unsynced {
             file: Arc::clone(&self.segment.file),
             path: self.segment.path.clone(),
@@ -207,8 +219,20 @@ impl Writer {
         self.tracker.next_seq()
     }
 
-    pub(super) fn unsynced(&self) -> Option<Instant> {
-        self.unsynced
+    /// When what was only written is to be synced.
+    pub(super) fn sync_due(&self) -> Option<Instant> {
+        let debt = self.unsynced.as_ref()?;
+        let patience = if debt.is_large() {
+            Duration::ZERO
+        } else {
+            SYNC_AFTER
+        };
+        Some(debt.since + patience)
+    }
+
+    /// So much is not synced that the keeper should not sleep.
+    pub(super) fn owes_much(&self) -> bool {
+        self.unsynced.as_ref().is_some_and(Debt::is_large)
     }
 
     /// All that is with the kernel is durable.
@@ -323,10 +347,15 @@ impl Writer {
             .file
             .write_all_at(&self.buffer, self.segment.at)
             .map_err(|e| fatal(JournalError::io("write", &self.segment.path, &e)))?;
-        self.segment.at += self.buffer.len() as u64;
+        let bytes = self.buffer.len() as u64;
+        self.segment.at += bytes;
         self.buffer.clear();
         self.buffer.shrink_to(2 * BATCH_BYTES);
-        self.unsynced.get_or_insert_with(Instant::now);
+        let nothing = || Debt {
+            since: Instant::now(),
+            bytes: 0,
+        };
+        self.unsynced.get_or_insert_with(nothing).bytes += bytes;
         Ok(())
     }
 
