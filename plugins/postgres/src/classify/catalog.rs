@@ -98,7 +98,7 @@ fn plain_types(text: &str, tokens: &[Token]) -> bool {
                 after(1).is_some_and(|name| one_of(name, &TYPES))
                     && after(2).is_none_or(|next| next.kind != Kind::Dot)
             }
-            Kind::Word if token.is(text, "cast") => false,
+            Kind::Word if one_of(token, &["cast", "returning", "treat", "xmlserialize"]) => false,
             Kind::Word | Kind::QuotedName | Kind::UnicodeName => {
                 after(1).is_none_or(|next| !next.kind.is_string()) || one_of(token, &BEFORE_STRINGS)
             }

@@ -2,10 +2,12 @@
 //! to change nothing.
 //!
 //! No grammar can tell a harmless call from a dangerous one, so a read may call
-//! only what `data/functions.txt` lists, unqualified or in `pg_catalog`. Limits
-//! that the text cannot lift: `t.f` and `(t).f` may call `f(t)`, casts and typed
-//! constants call code of the type, a better matching overload on the search
-//! path beats `pg_catalog`, and views, rules and triggers run code unseen.
+//! only what `data/functions.txt` lists, unqualified or in `pg_catalog`. `t.f` and
+//! `(x).f` call `f` where nothing else has the name, so what stands in
+//! `data/dotted.txt` is taken for a call there. Limits that the text cannot lift: a
+//! user's own function may be called so, casts and typed constants call code of the
+//! type, a better matching overload on the search path beats `pg_catalog`, and
+//! views, rules and triggers run code unseen.
 
 use squawk_syntax::{SyntaxKind, SyntaxNode};
 
@@ -15,15 +17,20 @@ use super::names::{Name, name};
 /// instance of its own, and none should pay for building a table.
 const KNOWN: &str = include_str!("../../data/functions.txt");
 
+/// Sorted as well: functions that are not known, and that one argument is enough for.
+const DOTTED: &str = include_str!("../../data/dotted.txt");
+
 fn listed(name: &str) -> bool {
-    let (mut low, mut high) = (0, KNOWN.len());
+    holds(KNOWN, name)
+}
+
+fn holds(list: &str, name: &str) -> bool {
+    let (mut low, mut high) = (0, list.len());
     while low < high {
         let middle = low + (high - low) / 2;
-        let start = KNOWN[..middle].rfind('\n').map_or(0, |at| at + 1).max(low);
-        let end = KNOWN[start..]
-            .find('\n')
-            .map_or(KNOWN.len(), |at| start + at);
-        let line = &KNOWN[start..end];
+        let start = list[..middle].rfind('\n').map_or(0, |at| at + 1).max(low);
+        let end = list[start..].find('\n').map_or(list.len(), |at| start + at);
+        let line = &list[start..end];
         match line.cmp(name) {
             std::cmp::Ordering::Equal => return !line.starts_with('#'),
             std::cmp::Ordering::Less => low = end + 1,
@@ -124,6 +131,16 @@ pub(crate) fn called(node: &SyntaxNode) -> Option<Called> {
     }
 }
 
+/// The function that a `FIELD_EXPR` may call: `(x).f` is `f(x)` where `x` has no such
+/// field, and so is `s.f` where `s` is the value of a function or cast in `FROM`.
+pub(crate) fn dotted(node: &SyntaxNode) -> Option<Called> {
+    let field = name(&node.last_child()?)?;
+    holds(DOTTED, field.last()).then(|| Called {
+        name: field.last().to_owned(),
+        known: false,
+    })
+}
+
 /// `substring(a FROM b)` is a built-in's; `substring(a, b)` whatever has the name on the
 /// search path.
 fn by_name(node: &SyntaxNode, name: &str) -> Option<Called> {
@@ -195,9 +212,10 @@ pub(crate) fn operator(node: &SyntaxNode) -> Option<Called> {
     let path = node
         .descendants()
         .find(|node| node.kind() == SyntaxKind::PATH_REF)?;
-    let schema = name(&path)?;
+    let schema = name(&path);
+    let built_in = schema.is_some_and(|schema| schema.parts.as_slice() == ["pg_catalog"]);
     let text = node.text().to_string();
-    (schema.parts.as_slice() != ["pg_catalog"]).then_some(Called {
+    (!built_in).then_some(Called {
         name: text,
         known: false,
     })
@@ -246,16 +264,61 @@ mod tests {
 
     #[test]
     fn every_listed_function_is_found_and_nothing_else() {
-        let names: Vec<&str> = KNOWN.lines().collect();
-        assert!(
-            names.is_sorted(),
-            "the search needs the list sorted by bytes"
-        );
-        for name in names {
-            assert_eq!(listed(name), !name.starts_with('#'), "{name}");
+        for list in [KNOWN, DOTTED] {
+            let names: Vec<&str> = list.lines().collect();
+            assert!(
+                names.is_sorted(),
+                "the search needs the list sorted by bytes"
+            );
+            for name in names {
+                assert_eq!(holds(list, name), !name.starts_with('#'), "{name}");
+            }
+            for name in ["", "a", "zzz", "~"] {
+                assert!(!holds(list, name), "{name}");
+            }
         }
-        for name in ["", "a", "zzz", "~"] {
-            assert!(!listed(name), "{name}");
+        let both = DOTTED.lines().find(|name| listed(name));
+        assert_eq!(both, None);
+    }
+
+    #[test]
+    fn a_function_behind_a_dot_is_a_call() {
+        use crate::classify::{Limits, Settings, classify};
+        for (text, name) in [
+            ("SELECT ('s'::regclass).nextval", "nextval"),
+            ("SELECT (1::int8).\"pg_advisory_lock\"", "pg_advisory_lock"),
+            (
+                "SELECT s.nextval FROM CAST('s' AS regclass) AS s",
+                "nextval",
+            ),
+            (
+                "SELECT (pg_backend_pid()).pg_terminate_backend",
+                "pg_terminate_backend",
+            ),
+            ("SELECT (('select 1'::text).ts_stat).word", "ts_stat"),
+            ("SELECT ('select 1'::text).ts_stat.word", "ts_stat"),
+            ("SELECT a FROM t ORDER BY (a).lo_unlink", "lo_unlink"),
+            (
+                "SELECT (a[1]).U&\"nextv!0061l\" UESCAPE '!' FROM t",
+                "nextval",
+            ),
+            ("SELECT ('delete from t'::text).dblink_exec", "dblink_exec"),
+        ] {
+            let analysis = classify(text.as_bytes(), &Settings::default(), &Limits::default());
+            let statement = &analysis.statements[0];
+            assert!(
+                !statement.proven || !statement.unknown_functions.is_empty(),
+                "{text}"
+            );
+            assert_eq!(statement.unknown_functions, [name], "{text}");
+            assert!(!statement.housekeeping, "{text}");
+        }
+        for text in ["SELECT u.timezone, u.name, (u.a).city, (u).lower FROM u"] {
+            let analysis = classify(text.as_bytes(), &Settings::default(), &Limits::default());
+            assert!(
+                analysis.statements[0].unknown_functions.is_empty(),
+                "{text}"
+            );
         }
     }
 

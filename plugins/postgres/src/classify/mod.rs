@@ -373,6 +373,9 @@ fn run(
     if !settings.server_encoding_utf8 && tokens.iter().any(|token| names::may_differ(text, token)) {
         return unread("a name that is not ASCII, in a database that is not UTF8");
     }
+    if names::has_unreadable(text, &tokens) {
+        return unread("a name in Unicode escapes that cannot be read");
+    }
     let pieces = shape::split(text, &tokens);
     let secrets = pieces
         .iter()

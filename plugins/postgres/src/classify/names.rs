@@ -31,9 +31,9 @@ impl Name {
 
 /// The name that a node spells, or `None` where it holds anything else.
 pub(crate) fn name(node: &SyntaxNode) -> Option<Name> {
-    let mut parts = Vec::new();
+    // Each with the escape character that it says of itself.
+    let mut parts: Vec<(String, char)> = Vec::new();
     let mut bare = false;
-    let mut escape: Option<String> = None;
     let mut waiting = false;
     let mut dotted = false;
     let mut only = false;
@@ -45,14 +45,17 @@ pub(crate) fn name(node: &SyntaxNode) -> Option<Name> {
             SyntaxKind::WHITESPACE | SyntaxKind::COMMENT => {}
             SyntaxKind::DOT => dotted = true,
             SyntaxKind::UESCAPE_KW if !parts.is_empty() && !dotted => waiting = true,
-            SyntaxKind::STRING if waiting => escape = Some(token.text().to_owned()),
+            SyntaxKind::STRING if waiting => {
+                waiting = false;
+                parts.last_mut()?.1 = escape(token.text())?;
+            }
             SyntaxKind::STAR | SyntaxKind::L_PAREN | SyntaxKind::R_PAREN => {}
             // `ONLY t`; in `s.only` it is a name.
             SyntaxKind::ONLY_KW if !dotted => only = true,
             _ => {
                 dotted = false;
                 bare = is_bare(&token);
-                parts.push(token.text().to_owned());
+                parts.push((token.text().to_owned(), '\\'));
             }
         }
     }
@@ -62,15 +65,37 @@ pub(crate) fn name(node: &SyntaxNode) -> Option<Name> {
             bare: true,
         });
     }
-    let escape = escape
-        .as_deref()
-        .and_then(|text| text.trim_matches('\'').chars().next())
-        .unwrap_or('\\');
     let parts = parts
         .iter()
-        .map(|part| fold(part, escape))
+        .map(|(part, escape)| fold(part, *escape))
         .collect::<Option<Vec<_>>>()?;
     Some(Name { parts, bare })
+}
+
+/// The character of `UESCAPE '!'`.
+fn escape(text: &str) -> Option<char> {
+    let mut inner = text.strip_prefix('\'')?.strip_suffix('\'')?.chars();
+    let escape = inner.next()?;
+    inner.next().is_none().then_some(escape)
+}
+
+/// Whether a name is spelled in a way that is not read here. Nothing is known of a
+/// statement with one.
+pub(crate) fn has_unreadable(text: &str, tokens: &[Token]) -> bool {
+    tokens.iter().enumerate().any(|(at, token)| {
+        if token.kind != Kind::UnicodeName {
+            return false;
+        }
+        let after = |far: usize| tokens.get(at + far);
+        let escape = if after(1).is_some_and(|next| next.is(text, "uescape")) {
+            after(2)
+                .filter(|value| value.kind == Kind::Str)
+                .and_then(|value| escape(value.text(text)))
+        } else {
+            Some('\\')
+        };
+        escape.is_none_or(|escape| fold(token.text(text), escape).is_none())
+    })
 }
 
 fn is_bare(token: &SyntaxToken) -> bool {
@@ -211,6 +236,24 @@ mod tests {
             Some("\u{1f600}")
         );
         assert_eq!(fold("U&\"\\D83Dx\"", '\\'), None);
+    }
+
+    #[test]
+    fn what_is_not_read_is_said_to_be_unreadable() {
+        let unreadable =
+            |text: &str| has_unreadable(text, &super::super::lexer::lex(text).unwrap());
+        for (text, is) in [
+            ("U&\"hr\".U&\"t\"", false),
+            ("U&\"h\\0072\".t", false),
+            ("U&\"h!0072\" UESCAPE '!'.U&\"t\" /* */ uescape '?'", false),
+            ("U&\"h\\00\"", true),
+            ("U&\"hr\" UESCAPE 'r'", true),
+            ("U&\"hr\" UESCAPE '??'", true),
+            ("U&\"hr\" UESCAPE E'?'", true),
+            ("U&\"hr\" UESCAPE", true),
+        ] {
+            assert_eq!(unreadable(text), is, "{text}");
+        }
     }
 
     #[test]

@@ -191,7 +191,9 @@ pub(crate) fn judged(text: &str, tokens: &[Token]) -> String {
     let names = set_names(text, tokens);
     let mut repeats = Repeats::default();
     for (index, token) in tokens.iter().enumerate() {
-        if token.spaced && !out.is_empty() {
+        // `u&$$x$$` must not become `u&''`, which is one token.
+        let joins = token.kind.is_string() && out.ends_with('&');
+        if (token.spaced || joins) && !out.is_empty() {
             out.push(' ');
         }
         let start = out.len();

@@ -10,7 +10,7 @@ use rowan::WalkEvent;
 use squawk_syntax::ast::AstNode;
 use squawk_syntax::{SourceFile, SyntaxKind as K, SyntaxNode};
 
-use super::functions::{Called, called, operator, procedure, treated};
+use super::functions::{Called, called, dotted, operator, procedure, treated};
 use super::names::{name, string};
 use super::objects::{Scopes, object};
 use super::protect::{Exposure, Ranges};
@@ -485,7 +485,18 @@ impl Findings {
             K::COLUMN_NAME_REF => self
                 .columns
                 .extend(name(node).map(|name| name.last().to_owned())),
+            // `FROM treat` is a relation, which the tree takes for an expression.
+            K::EXPR_FROM_ITEM
+                if node
+                    .first_child()
+                    .is_some_and(|item| matches!(item.kind(), K::NAME_REF | K::FIELD_EXPR)) =>
+            {
+                self.opaque = true;
+            }
             K::TARGET | K::FIELD_EXPR => {
+                if node.kind() == K::FIELD_EXPR {
+                    self.call(dotted(node), deferred(node, root));
+                }
                 self.star |= node
                     .children_with_tokens()
                     .any(|child| child.kind() == K::STAR);

@@ -327,11 +327,20 @@ impl Query<'_> {
                 Some(Kind::LParen | Kind::LBracket) => depth += 1,
                 Some(Kind::RParen | Kind::RBracket) => depth = depth.saturating_sub(1),
                 Some(Kind::Word) if depth == 0 && self.is(at, "by") => sorts = true,
-                Some(Kind::Word) if depth == 0 && self.one_of(at, &ENDS) => sorts = false,
+                // `a IS DISTINCT FROM b` is still what is sorted by.
+                Some(Kind::Word)
+                    if depth == 0
+                        && self.one_of(at, &ENDS)
+                        && !self
+                            .before(at)
+                            .is_some_and(|before| self.is(before, "distinct")) =>
+                {
+                    sorts = false;
+                }
                 // Also `0x1`, which newer servers read.
                 Some(Kind::Int | Kind::Decimal | Kind::Number) if sorts => {
                     let open = self.before(at).is_none_or(|before| {
-                        self.is(before, "by")
+                        self.one_of(before, &["by", "all", "distinct"])
                             || matches!(self.kind(before), Some(Kind::Comma | Kind::LParen))
                     });
                     if open {
