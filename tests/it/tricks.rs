@@ -81,6 +81,20 @@ fn tricks() -> Vec<(&'static str, Vec<Step>)> {
             run("s"),
         ]
     };
+    let copy = || {
+        vec![
+            parse("", "COPY scratch FROM STDIN"),
+            bind("", ""),
+            execute(""),
+        ]
+    };
+    // An answer that is counted twice, or not, and a PREPARE that fails is taken for one that
+    // did not.
+    let missed = |steps: Vec<Step>| {
+        let then = ["PREPARE s AS SELECT 1", "SELECT 1", "EXECUTE s"];
+        let then = then.iter().map(|sql| vec![q(sql)]).collect();
+        [vec![prepared()], steps, then].concat()
+    };
     let shifted = |first: Step| [vec![prepared(), first], shift()].concat();
     vec![
         (
@@ -246,6 +260,84 @@ fn tricks() -> Vec<(&'static str, Vec<Step>)> {
         (
             "a write behind a held read in one segment",
             vec![vec![q("SELECT 1"), q("SELECT 1; DELETE FROM victims")]],
+        ),
+        (
+            "EXECUTE of a name that later messages of the unit give to a read",
+            vec![
+                prepared(),
+                vec![
+                    parse("", "EXECUTE s"),
+                    bind("", ""),
+                    execute(""),
+                    close("Ss"),
+                    parse("s", "SELECT 1"),
+                    sync(),
+                ],
+            ],
+        ),
+        (
+            "what SQL prepared, run from a portal after its name was given away",
+            vec![
+                vec![q("PREPARE s AS SELECT 1")],
+                vec![
+                    bind("p", "s"),
+                    close("Ss"),
+                    parse("s", WRITE),
+                    execute("p"),
+                    bind("", "s"),
+                    execute(""),
+                    sync(),
+                ],
+            ],
+        ),
+        (
+            "the same in a transaction, a message at a time",
+            vec![
+                vec![q("BEGIN")],
+                vec![q("PREPARE s AS SELECT 1")],
+                vec![bind("p", "s"), sync()],
+                vec![close("Ss"), parse("s", WRITE), sync()],
+                vec![execute("p"), sync()],
+                vec![q("EXECUTE s")],
+                vec![q("COMMIT")],
+            ],
+        ),
+        (
+            "a Sync that a COPY ignores",
+            missed(vec![
+                vec![q("COPY scratch FROM STDIN"), sync()],
+                vec![message(b'c', b"")],
+            ]),
+        ),
+        (
+            "two Syncs that a COPY ignores",
+            missed(vec![
+                [copy(), vec![sync(), sync()]].concat(),
+                vec![message(b'c', b""), sync()],
+            ]),
+        ),
+        (
+            "a Sync that a COPY ignores, and a Query that the server skips once it failed",
+            missed(vec![
+                [copy(), vec![sync()]].concat(),
+                vec![copy_data("no number\n"), message(b'c', b"")],
+                vec![q("SELECT 42"), sync()],
+            ]),
+        ),
+        (
+            "a Sync amid the data of a COPY that has failed",
+            missed(vec![
+                vec![q("COPY scratch FROM STDIN")],
+                vec![copy_data("no number\n"), sync(), message(b'c', b"")],
+            ]),
+        ),
+        (
+            "a COPY that EXECUTE runs, and what comes behind it",
+            missed(vec![
+                vec![parse("c", "COPY scratch FROM STDIN"), sync()],
+                vec![q("EXECUTE c"), q("SELECT 1"), sync()],
+                vec![message(b'c', b""), sync()],
+            ]),
         ),
         (
             "a COMMIT that the gateway turns into a ROLLBACK, and a write behind it",
@@ -486,6 +578,90 @@ async fn no_trick_of_the_protocol_runs_a_write_on_the_newest_server() {
     if let Some(server) = need!(PgServer::of_version(18), "PostgreSQL 18") {
         none_works(Arc::new(server)).await;
     }
+}
+
+/// A transaction in which a command was refused is not committed, whatever the client only
+/// prepares.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_prepares_a_rollback_does_not_leave_a_failed_transaction() {
+    let Some(server) = need!(PgServer::shared(), "postgresql") else {
+        return;
+    };
+    let database = server.database();
+    let gateway = gateway(&database).await;
+    let whole = |sql: &str| vec![parse("", sql), bind("", ""), execute(""), sync()];
+    let ways: [(&str, Vec<Step>); 5] = [
+        (
+            "parsed, and the COMMIT of the same unit run",
+            vec![vec![
+                parse("r", "ROLLBACK"),
+                parse("c", "COMMIT"),
+                bind("", "c"),
+                execute(""),
+                sync(),
+            ]],
+        ),
+        (
+            "bound and not run",
+            vec![
+                vec![parse("", "ROLLBACK"), bind("p", ""), sync()],
+                vec![q("COMMIT")],
+            ],
+        ),
+        (
+            "bound, and the COMMIT of a later unit run",
+            vec![
+                vec![parse("", "ROLLBACK"), bind("p", ""), sync()],
+                whole("COMMIT"),
+            ],
+        ),
+        (
+            "to a savepoint, and refused again in the same group",
+            vec![
+                vec![
+                    parse("", "ROLLBACK TO s"),
+                    bind("", ""),
+                    execute(""),
+                    flush(),
+                    parse("", WRITE),
+                    bind("", ""),
+                    execute(""),
+                    sync(),
+                ],
+                vec![q("COMMIT")],
+            ],
+        ),
+        ("not at all", vec![vec![q("COMMIT")]]),
+    ];
+    for (number, (name, steps)) in ways.into_iter().enumerate() {
+        let mut stream = gateway.wire(&gateway.agent("ada")).await;
+        let begin = vec![
+            vec![q("BEGIN")],
+            vec![q("INSERT INTO scratch VALUES (7)")],
+            vec![q("SAVEPOINT s")],
+            vec![q(WRITE)],
+        ];
+        let said = play(&mut stream, number, [begin, steps].concat()).await;
+        let committed = database.value("SELECT count(*) FROM scratch");
+        assert_eq!(committed, "0", "{name}: {said}");
+    }
+    // What does leave it leaves it.
+    let mut stream = gateway.wire(&gateway.agent("ada")).await;
+    let steps = vec![
+        vec![q("BEGIN")],
+        vec![q(WRITE)],
+        vec![
+            parse("r", "ROLLBACK"),
+            bind("", "r"),
+            message(b'D', b"P\0"),
+            execute(""),
+            sync(),
+        ],
+        vec![q("INSERT INTO scratch VALUES (8)")],
+    ];
+    let said = play(&mut stream, 9, steps).await;
+    let committed = database.value("SELECT count(*) FROM scratch");
+    assert_eq!(committed, "1", "{said}");
 }
 
 /// A database in another encoding cuts names elsewhere, and has one character for two.

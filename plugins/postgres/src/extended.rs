@@ -19,10 +19,10 @@ use std::rc::Rc;
 
 use holdpoint_plugin::{Command, Operation, Parameter, Span};
 
-use crate::adapter::{self, Lookup};
+use crate::adapter;
 use crate::classify::{Analysis, Statement};
 use crate::frame::{Bind, Execute, Malformed, Parse, Space, named};
-use crate::session::names::{Portal, Prepared};
+use crate::session::names::{Definition, Portal, Prepared};
 
 /// A client message of the extended protocol, taken from its frame.
 #[derive(Debug)]
@@ -126,6 +126,9 @@ pub(crate) struct Event {
     pub(crate) name: Vec<u8>,
     /// Rows asked for, 0 for all; absent where the portal is not run.
     pub(crate) rows: Option<u32>,
+    /// How many of the unit's items come before: what later ones make of a name is
+    /// nothing to it.
+    pub(crate) at: usize,
 }
 
 /// The built-in types that parameters have; another one keeps its number.
@@ -179,18 +182,20 @@ pub(crate) fn statements(events: &[Event]) -> Option<impl Iterator<Item = &Rc<St
     events.iter().all(known).then_some(all)
 }
 
-/// What a unit does, and what the names stand for that it uses.
+/// What a unit does, and what the names stand for that it uses. `lookup` finds what one
+/// stands for behind so many of the unit's items.
 pub(crate) fn operations(
     events: &[Event],
-    lookup: &Lookup<'_>,
+    lookup: &dyn Fn(usize, Space, &[u8]) -> Option<Definition>,
     command: &mut Command,
 ) -> Vec<Operation> {
     let mut operations = Vec::new();
     for event in events {
+        let lookup = |space, name: &[u8]| lookup(event.at, space, name);
         match &event.portal.statement {
             None => operations.push(unknown(&event.name)),
             Some(prepared) => {
-                adapter::operations(prepared.statements(), lookup, &mut operations, command);
+                adapter::operations(prepared.statements(), &lookup, &mut operations, command);
             }
         }
     }

@@ -83,6 +83,8 @@ pub(super) enum LineError {
 pub(super) struct Line {
     items: VecDeque<Item>,
     bytes: usize,
+    /// So many at the front wait for no decision.
+    decided: usize,
 }
 
 impl Line {
@@ -139,21 +141,17 @@ impl Line {
 
     /// The client's frame `seq` may go on, if no rule judges its kind.
     pub(super) fn pass_one(&mut self, seq: u64) -> Result<(), LineError> {
-        let mut ahead = false;
-        for item in &mut self.items {
-            if item.seq == Some(seq) && item.state == State::Waiting {
-                if item.rule.judged {
-                    return Err(LineError::Judged(seq));
-                }
-                if ahead {
-                    return Err(LineError::Overtakes(seq));
-                }
-                item.state = State::Passed;
-                return Ok(());
-            }
-            ahead |= item.state == State::Waiting;
+        let at = self.find(seq)?;
+        let overtakes = at != self.decided;
+        let item = &mut self.items[at];
+        if item.rule.judged {
+            return Err(LineError::Judged(seq));
         }
-        Err(LineError::Unknown(seq))
+        if overtakes {
+            return Err(LineError::Overtakes(seq));
+        }
+        item.state = State::Passed;
+        Ok(())
     }
 
     /// The target's frames up to `seq` may go on.
@@ -199,6 +197,7 @@ impl Line {
         }
         let mut whole: Option<Chunk> = None;
         let mut copied: Option<BytesMut> = None;
+        self.decided = self.decided.min(from);
         for item in self.items.drain(from..=to) {
             self.bytes -= item.chunk.len();
             if item.state == State::Dropped {
@@ -250,14 +249,22 @@ impl Line {
             }
             self.bytes -= item.chunk.len();
             self.items.pop_front();
+            self.decided = self.decided.saturating_sub(1);
         }
         out
     }
 
-    fn find(&self, seq: u64) -> Result<usize, LineError> {
+    /// Where an undecided frame stands. A client may send a hundred thousand at once, so
+    /// what is decided at the front is not looked at again for each.
+    fn find(&mut self, seq: u64) -> Result<usize, LineError> {
+        let front = self.items.range(self.decided..);
+        self.decided += front
+            .take_while(|item| item.state != State::Waiting)
+            .count();
         self.items
-            .iter()
+            .range(self.decided..)
             .position(|item| item.seq == Some(seq) && item.state == State::Waiting)
+            .map(|at| self.decided + at)
             .ok_or(LineError::Unknown(seq))
     }
 }

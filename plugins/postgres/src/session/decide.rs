@@ -5,13 +5,13 @@
 
 use std::rc::Rc;
 
-use holdpoint_plugin::{Action, Command, Submission};
+use holdpoint_plugin::{Action, Command, Frame, Submission};
 
 use super::known::Told;
 use super::names::Definition;
 use super::pending::{End, Item, Outlook};
 use super::plan::{First, Plan, plan};
-use super::typed::{Copying, Ending, Group, Proposed, Typed, Wait, protocol};
+use super::typed::{Ending, Group, Proposed, Typed, Wait, protocol};
 use super::undo;
 use crate::adapter;
 use crate::classify::{Act, Statement};
@@ -112,7 +112,7 @@ impl Typed {
             return;
         }
         let takes_data = !self.unit.is_empty() && self.pending.may_take_data();
-        if takes_data && self.copy != Copying::No {
+        if takes_data && self.copies() {
             let refusal = protocol("a new command inside the data of a COPY");
             self.fatal(&refusal, out);
             return;
@@ -159,14 +159,29 @@ impl Typed {
             self.in_transaction(),
         );
         let mut known = std::mem::take(&mut self.known);
-        let lookup = |space, name: &[u8]| self.find(&plan.items, space, name);
+        let lookup = |at, space, name: &[u8]| {
+            self.find(plan.items.get(..at).unwrap_or_default(), space, name)
+        };
         let mut tell = || extended::operations(&plan.events, &lookup, &mut command);
         let told = match extended::statements(&plan.events) {
             Some(statements) => known.tell(statements, tell),
             None => Told::only(tell()),
         };
         self.known = known;
-        self.submit_unit(&seqs, plan, ending, command, told, out);
+        let asks = plan.items.iter().any(Item::asks_for_data);
+        match ending {
+            // Whether the server reads a Sync, or ignores it amid the data, hangs on how
+            // the COPY goes. It says so without one.
+            Ending::Sync(seq) if asks => {
+                self.queue.push_front(Frame {
+                    seq,
+                    kind: Some(b'S'),
+                    body: Vec::new(),
+                });
+                self.submit_unit(&seqs, plan, Ending::Full, command, told, out);
+            }
+            _ => self.submit_unit(&seqs, plan, ending, command, told, out),
+        }
     }
 
     fn pass_unit(&mut self, seqs: &[u64], plan: Plan, ending: Ending, out: &mut Vec<Action>) {
@@ -276,7 +291,6 @@ impl Typed {
             exits: group.exits,
             query,
             untold: self.untold.take(),
-            swallowed: false,
             undo: None,
         }));
     }

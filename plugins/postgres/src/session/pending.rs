@@ -44,8 +44,6 @@ pub(crate) struct End {
     pub(crate) query: bool,
     /// The refusal, where the client is to hear it behind the group's other answers.
     pub(crate) untold: Option<Vec<u8>>,
-    /// Sent before the data of a COPY, so that the server may have skipped it.
-    pub(crate) swallowed: bool,
     /// The group gives a transaction up in the place of the client's COMMIT.
     pub(crate) undo: Option<Undo>,
 }
@@ -78,12 +76,11 @@ impl Item {
             }
             Self::Close(space, name) => each(Change::Remove(*space, name.clone())),
             Self::Run(Some(portal)) => match &portal.statement {
-                Some(run) => {
-                    let parts = run
-                        .part
-                        .map_or(0..run.analysis.statements.len(), |p| p..p + 1);
-                    parts.for_each(|part| changes(&run.analysis, part, &run.text, &mut each));
-                }
+                // What runs is the query inside of a PREPARE or DECLARE, which was
+                // carried out before and is not again.
+                Some(run) if run.part.is_some() => {}
+                Some(run) => (0..run.analysis.statements.len())
+                    .for_each(|part| changes(&run.analysis, part, &run.text, &mut each)),
                 None => each(Change::Forget),
             },
             Self::Run(None) => each(Change::Forget),
@@ -135,6 +132,23 @@ impl Item {
                 None => true,
             },
             Self::Run(None) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it is, or holds, a `COPY … FROM STDIN`, which asks for its data or fails,
+    /// and says either at once.
+    pub(crate) fn asks_for_data(&self) -> bool {
+        let asks = |statement: &Rc<Statement>| {
+            let elsewhere = |effect: &&str| matches!(*effect, "server_file" | "server_program");
+            statement.class == Class::CopyIn && !statement.effects.iter().any(elsewhere)
+        };
+        match self {
+            Self::Query { analysis, .. } => analysis.statements.iter().any(asks),
+            Self::Run(Some(portal)) => portal
+                .statement
+                .as_ref()
+                .is_some_and(|run| run.statements().iter().any(asks)),
             _ => false,
         }
     }
@@ -248,14 +262,16 @@ impl Pending {
         .filter(|before| !before.is_empty())
     }
 
-    /// The first end that follows, marked as possibly skipped by the server.
-    pub(crate) fn swallow(&mut self) {
-        for item in &mut self.items {
-            if let Item::End(end) = item {
-                end.swallowed = true;
-                return;
-            }
-        }
+    /// A COPY asks for data. Whether anything else was sent behind it, which the server
+    /// would have taken for that.
+    pub(crate) fn has_more_than_copy(&self) -> bool {
+        let mut items = self.items.iter();
+        let alone = match items.next() {
+            Some(Item::Run(_)) => true,
+            Some(Item::Query { .. }) => matches!(items.next(), Some(Item::End(_))),
+            _ => false,
+        };
+        !alone || items.next().is_some()
     }
 
     pub(crate) fn outlook(&self, space: Space, name: &[u8]) -> Outlook {

@@ -8,7 +8,8 @@ use crate::classify::{Act, Statement};
 use crate::extended::{self, Event, Message};
 use crate::frame::Space;
 
-/// How a unit begins, for a transaction that failed here.
+/// What a unit runs first, for a transaction that failed here; or `Other` where it
+/// prepares what a failed transaction does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum First {
     /// `ROLLBACK` or `ROLLBACK TO`.
@@ -34,7 +35,7 @@ pub(super) fn plan(
     for (_, message) in unit {
         let item = match message {
             Message::Parse { name, prepared } => {
-                plan.saw(Some(prepared.statements()));
+                plan.prepares(Some(prepared.statements()));
                 plan.prepared.push(Rc::clone(&prepared));
                 Item::Parse(name, prepared)
             }
@@ -49,7 +50,7 @@ pub(super) fn plan(
                     Some(Definition::Statement(prepared)) => Some(prepared),
                     _ => None,
                 };
-                plan.saw(found.as_deref().map(Prepared::statements));
+                plan.prepares(found.as_deref().map(Prepared::statements));
                 let parameters = extended::typed(values, found.as_deref());
                 let bound = Rc::new(Portal {
                     statement: found,
@@ -61,16 +62,18 @@ pub(super) fn plan(
                     portal: Rc::clone(&bound),
                     name: statement,
                     rows: None,
+                    at: plan.items.len(),
                 });
                 Item::Bind(portal, bound)
             }
             Message::Describe(space, name) => {
-                plan.saw(None);
-                Item::Describe(match find(&plan.items, space, &name) {
+                let found = match find(&plan.items, space, &name) {
                     Some(Definition::Statement(prepared)) => Some(prepared),
                     Some(Definition::Portal(portal)) => portal.statement.clone(),
                     None => None,
-                })
+                };
+                plan.prepares(found.as_deref().map(Prepared::statements));
+                Item::Describe(found)
             }
             Message::Close(space, name) => Item::Close(space, name),
             Message::Execute { portal, rows } => {
@@ -82,7 +85,7 @@ pub(super) fn plan(
                 let statement = found
                     .as_ref()
                     .and_then(|portal| portal.statement.as_deref());
-                plan.saw(statement.map(Prepared::statements));
+                plan.runs(statement);
                 plan.run(found, portal, rows)
             }
         };
@@ -92,17 +95,28 @@ pub(super) fn plan(
 }
 
 impl Plan {
-    fn saw(&mut self, statements: Option<&[Rc<Statement>]>) {
-        if self.first.is_none() {
-            let act = statements
-                .and_then(<[_]>::first)
-                .map(|statement| &statement.act);
-            self.first = Some(match act {
-                Some(Act::Rollback { .. } | Act::RollbackTo) => First::Exit,
-                Some(Act::Commit { .. }) => First::Commit,
-                _ => First::Other,
-            });
+    fn prepares(&mut self, statements: Option<&[Rc<Statement>]>) {
+        let ends = |act: &Act| {
+            matches!(
+                act,
+                Act::Rollback { .. } | Act::RollbackTo | Act::Commit { .. }
+            )
+        };
+        if !statements.is_some_and(|all| all.iter().all(|one| ends(&one.act))) {
+            self.first.get_or_insert(First::Other);
         }
+    }
+
+    fn runs(&mut self, prepared: Option<&Prepared>) {
+        let act = prepared
+            .filter(|prepared| prepared.part.is_none())
+            .and_then(|prepared| prepared.statements().first())
+            .map(|statement| &statement.act);
+        self.first.get_or_insert(match act {
+            Some(Act::Rollback { .. } | Act::RollbackTo) => First::Exit,
+            Some(Act::Commit { .. }) => First::Commit,
+            _ => First::Other,
+        });
     }
 
     /// A portal that was bound in this unit is judged where it runs, not twice.
@@ -120,6 +134,7 @@ impl Plan {
             portal,
             name,
             rows: Some(rows),
+            at: self.items.len(),
         });
         Item::Run(found)
     }

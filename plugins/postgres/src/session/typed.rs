@@ -28,6 +28,8 @@ use crate::reply;
 /// A pipeline longer than this is judged in parts, as if the client had sent a
 /// Flush: a real server runs what it has and does not wait for the end either.
 const MAX_UNIT_MESSAGES: usize = 1000;
+/// The same where it ends in no Execute, which no client that means it sends.
+const MAX_MESSAGES: usize = 4 * MAX_UNIT_MESSAGES;
 const MAX_UNIT_BYTES: usize = 1 << 20;
 
 pub(crate) struct Typed {
@@ -109,6 +111,8 @@ pub(super) enum Copying {
     No,
     Simple,
     Extended,
+    /// Of the extended protocol: the client has ended the data, and a Sync may follow.
+    Ended,
 }
 
 pub(super) enum Wait {
@@ -219,7 +223,7 @@ impl Typed {
                 self.may_undo = true;
                 self.take_back(&proposed);
                 self.group = proposed.before;
-                if self.copy != Copying::No {
+                if self.copies() {
                     // The server would have ended the COPY with an error; nothing here can.
                     self.fatal(&refusal, out);
                 } else {
@@ -275,6 +279,11 @@ impl Typed {
         }
     }
 
+    /// The target takes what is sent for the data of a COPY.
+    pub(super) fn copies(&self) -> bool {
+        matches!(self.copy, Copying::Simple | Copying::Extended)
+    }
+
     fn step(&mut self, frame: Frame, out: &mut Vec<Action>) -> Result<(), Malformed> {
         let kind = frame.kind.unwrap_or(0);
         if kind == b'X' {
@@ -309,9 +318,14 @@ impl Typed {
                 // The server fails it and skips, at a place that no answer tells.
                 return Err(Malformed("bytes where none belong"));
             }
-            b'S' | b'H' if self.copy != Copying::No && self.unit.is_empty() => {
-                // The server ignores both while it takes data.
-                out.push(Action::Pass(frame.seq));
+            // The server ignores both while it takes data, and would not where it has failed.
+            b'S' | b'H' if self.copies() => out.push(Action::Drop(frame.seq)),
+            b'S' if self.unit.is_empty()
+                && self.copy == Copying::No
+                && self.pending.iter().any(Item::asks_for_data) =>
+            {
+                self.queue.push_front(frame);
+                self.wait = Wait::Drain;
             }
             b'S' => self.ending = Some(Ending::Sync(frame.seq)),
             b'H' => self.ending = Some(Ending::Flush(frame.seq)),
@@ -329,16 +343,15 @@ impl Typed {
     }
 
     fn collect(&mut self, kind: u8, frame: &Frame) -> Result<(), Malformed> {
-        if self.copy != Copying::No {
+        if self.copies() {
             return Err(Malformed("a new command inside the data of a COPY"));
         }
         let classifier = &mut self.classifier;
         let message = Message::read(kind, &frame.body, |text| classifier.classify(text))?;
         self.unit.push((frame.seq, message));
         self.unit_bytes += frame.body.len();
-        if kind == b'E'
-            && (self.unit.len() >= MAX_UNIT_MESSAGES || self.unit_bytes >= MAX_UNIT_BYTES)
-        {
+        let long = self.unit.len() >= MAX_UNIT_MESSAGES || self.unit_bytes >= MAX_UNIT_BYTES;
+        if kind == b'E' && long || self.unit.len() >= MAX_MESSAGES {
             self.ending = Some(Ending::Full);
         }
         Ok(())
@@ -346,12 +359,17 @@ impl Typed {
 
     /// Data of a COPY, or what is left of it after the server gave up, which it ignores.
     fn data(&mut self, kind: u8, frame: Frame, out: &mut Vec<Action>) {
-        if self.copy != Copying::No {
+        if self.copies() {
             out.push(Action::Pass(frame.seq));
             if kind != b'd' {
-                self.copy = Copying::No;
+                self.copy = match self.copy {
+                    Copying::Extended => Copying::Ended,
+                    _ => Copying::No,
+                };
                 out.push(Action::Subscribe(frame::client_commands(false)));
             }
+        } else if self.copy == Copying::Ended {
+            out.push(Action::Drop(frame.seq));
         } else if !self.unit.is_empty() {
             // What it is data for may not be sent yet.
             self.queue.push_front(frame);
@@ -373,7 +391,7 @@ impl Typed {
             self.ending = Some(Ending::BeforeQuery);
             return Ok(());
         }
-        if self.copy != Copying::No {
+        if self.copies() {
             return Err(Malformed("a new command inside the data of a COPY"));
         }
         if self.failed_here && !self.pending.is_empty() || self.pending.may_take_data() {

@@ -21,9 +21,6 @@ pub(crate) struct Outcome {
     status: String,
     rows: Option<u64>,
     failed: bool,
-    /// ReadyForQuery that may come though it was not waited for: the server read
-    /// a Sync that was sent before a COPY failed.
-    extra_ready: u32,
     /// Simple Queries that the server has skipped, on its way to a Sync.
     pub(super) skipped: u32,
 }
@@ -136,7 +133,7 @@ impl Typed {
             b'G' => {
                 let reach = self.pending.reach(runs);
                 self.settle(expected(reach)?);
-                self.copy_in(out);
+                self.copy_in(out)?;
             }
             _ => {
                 return Err(fault(
@@ -193,6 +190,9 @@ impl Typed {
                     self.context.unrepeatable();
                     return;
                 };
+                if self.copy == Copying::Ended {
+                    self.copy = Copying::No;
+                }
                 let item = Item::Run(portal.clone());
                 let names = &mut self.names;
                 item.changes(|change| names.apply(change));
@@ -250,17 +250,23 @@ impl Typed {
         !statement.unknown_functions.is_empty() || !prepared.is_some_and(|one| tells(&one))
     }
 
-    fn copy_in(&mut self, out: &mut Vec<Action>) {
-        if let Some(Item::Run(_)) = self.pending.front_mut() {
-            self.copy = Copying::Extended;
-            self.pending.swallow();
-        } else {
-            self.copy = Copying::Simple;
+    fn copy_in(&mut self, out: &mut Vec<Action>) -> Result<(), Fault> {
+        if self.pending.has_more_than_copy() {
+            // The server ignores a Sync amid the data and fails at a command: which
+            // answer is for what would be a guess from here on.
+            return Err(fault(
+                "a COPY asks for data, and other messages were sent behind it",
+            ));
         }
+        self.copy = match self.pending.front_mut() {
+            Some(Item::Run(_)) => Copying::Extended,
+            _ => Copying::Simple,
+        };
         out.push(Action::Subscribe(frame::client_commands(true)));
         if matches!(self.wait, Wait::Drain) {
             self.wait = Wait::Nothing;
         }
+        Ok(())
     }
 
     /// The server skips the rest: of the text where a simple Query failed, and else
@@ -314,29 +320,9 @@ impl Typed {
             [status @ (b'I' | b'T' | b'E')] => *status,
             _ => return Err(fault("the target's transaction status makes no sense")),
         };
-        if !self.pending.groups() {
-            self.outcome.extra_ready = self
-                .outcome
-                .extra_ready
-                .checked_sub(1)
-                .ok_or_else(|| fault("the target answered what it was not asked"))?;
-            return Ok(Ready {
-                status,
-                shown: self.shown_status(),
-                untold: None,
-                silent: false,
-            });
-        }
         self.fields = None;
         let failed = self.outcome.failed;
         let mut end = self.end_group_answered()?;
-        if end.swallowed && self.pending.groups() {
-            let next = self.end_group_answered()?;
-            end.commands += next.commands;
-            end.denied |= next.denied;
-            end.untold = end.untold.or(next.untold);
-            self.outcome.extra_ready += u32::from(failed);
-        }
         let synced = end.undo.as_ref().is_some_and(|undo| undo.synced);
         end.commands += std::mem::take(&mut self.outcome.skipped);
         if end.commands > 0 {
@@ -366,8 +352,10 @@ impl Typed {
         }
         self.status = status;
         match status {
-            b'T' if end.exits && !failed => self.failed_here = false,
-            b'T' => self.failed_here |= end.denied,
+            b'T' => {
+                let left = end.exits && !failed;
+                self.failed_here = end.denied || self.failed_here && !left;
+            }
             // The server says itself that the transaction is over, or failed.
             _ => self.failed_here = false,
         }
@@ -452,11 +440,7 @@ impl Outcome {
 
     /// Nothing of what was answered is still to count.
     pub(super) fn is_clear(&self) -> bool {
-        self.status.is_empty()
-            && self.rows.is_none()
-            && !self.failed
-            && self.extra_ready == 0
-            && self.skipped == 0
+        self.status.is_empty() && self.rows.is_none() && !self.failed && self.skipped == 0
     }
 
     fn clear(&mut self) {
