@@ -68,7 +68,8 @@ impl fmt::Debug for Text {
 /// Printable characters stand for themselves, line feed and tab too; a
 /// backslash is doubled only where it would read as one of our escapes, which
 /// are `\xNN` for a byte that is not UTF-8 and `\u{N}` for a character that
-/// is invisible, moves text, or could be taken for another kind of space.
+/// is invisible, moves text (letters that are written from the right among them), or could be
+/// taken for another kind of space.
 pub fn escape(bytes: &[u8]) -> String {
     render(bytes, shows)
 }
@@ -172,21 +173,25 @@ fn shows(c: char) -> bool {
         ' '..='~' => true,
         // C0, DEL, C1 controls.
         '\0'..='\u{9f}' => false,
-        // Soft hyphen, combining grapheme joiner, Arabic letter mark, Hangul fillers,
+        // Soft hyphen, combining grapheme joiner, Hangul fillers,
         // Khmer inherent vowels, Mongolian separators and selectors.
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' => {
-            false
-        }
+        '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' => false,
         '\u{180b}'..='\u{180f}' | '\u{3164}' | '\u{ffa0}' => false,
+        // Letters and digits that are written from the right: a line with them is shown in
+        // another order than it is sent in, by terminals, browsers and chats alike, and a
+        // comment may seem to begin elsewhere. The ranges are those in which Unicode's
+        // DerivedBidiClass.txt has R, AL or AN, unassigned characters among them.
+        '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{feff}' => false,
+        '\u{10800}'..='\u{10fff}' | '\u{1e800}'..='\u{1efff}' => false,
         // Combining marks can be stacked over what stands beside them.
         '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{1ab0}'..='\u{1aff}' => false,
         '\u{1dc0}'..='\u{1dff}' | '\u{20d0}'..='\u{20ff}' | '\u{fe20}'..='\u{fe2f}' => false,
         // Spaces other than the ordinary one, line and paragraph separators,
         // zero-width and bidirectional controls, invisible operators.
         '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200f}' | '\u{2028}'..='\u{202f}' => false,
-        '\u{205f}'..='\u{206f}' | '\u{3000}' => false,
-        // Variation selectors, byte order mark, interlinear and object marks.
-        '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}' => false,
+        '\u{205f}'..='\u{206f}' | '\u{2800}' | '\u{3000}' => false,
+        // Variation selectors, interlinear and object marks.
+        '\u{fe00}'..='\u{fe0f}' | '\u{fff0}'..='\u{ffff}' => false,
         // Musical formatting, shorthand controls, tags, further selectors, private use.
         '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' => false,
         '\u{e000}'..='\u{f8ff}' | '\u{e0000}'..='\u{10ffff}' => false,
@@ -225,6 +230,36 @@ mod tests {
             "a\\u{202e}b\\u{200b}c\\u{1b}[2J\\u{d}"
         );
         assert_eq!(escape(b"\xff\\x41"), "\\xff\\\\x41");
+    }
+
+    #[test]
+    fn letters_from_the_right_do_not_turn_a_line_around() {
+        let text = "/*א*/ DELETE FROM t /*א*/ -- SELECT 1";
+        assert_eq!(
+            escape(text.as_bytes()),
+            "/*\\u{5d0}*/ DELETE FROM t /*\\u{5d0}*/ -- SELECT 1"
+        );
+        for c in [
+            'ب',
+            '\u{660}',
+            '\u{64b}',
+            '\u{5b0}',
+            '\u{7ca}',
+            '\u{fb1d}',
+            '\u{10840}',
+            '\u{1e900}',
+            '\u{2800}',
+        ] {
+            assert!(!shows(c), "{c:?}");
+            assert_eq!(
+                unescape(&escape(c.to_string().as_bytes())),
+                Some(c.to_string().into_bytes())
+            );
+        }
+        // Other scripts are written from the left and stay as they are.
+        for c in ['é', 'Ж', 'ω', 'अ', 'ไ', '漢', '한', '😀'] {
+            assert!(shows(c), "{c:?}");
+        }
     }
 
     #[test]

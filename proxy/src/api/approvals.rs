@@ -164,6 +164,23 @@ pub(super) async fn decide(
             api.0
                 .integrations
                 .verify(&headers, &raw, api.now().mono_ns)?;
+        if api.0.tokens.issuer(&reviewer.identity.issuer).as_ref() != Ok(&reviewer.identity.issuer)
+        {
+            return Err(Problem::new(
+                axum::http::StatusCode::FORBIDDEN,
+                "HP-NOT-ELIGIBLE",
+                "the issuer of this reviewer is none of this gateway's",
+            )
+            .hint("give the `iss` of the reviewer's own tokens, to the letter"));
+        }
+        if !api.0.tokens.admits(&reviewer) {
+            return Err(Problem::new(
+                axum::http::StatusCode::FORBIDDEN,
+                "HP-REVOKED",
+                "this reviewer was revoked",
+            )
+            .hint("ask an operator"));
+        }
         let id = approval_id(&id)?;
         if approval_id(&signed.approval_id)? != id {
             return Err(Problem::bad_request(

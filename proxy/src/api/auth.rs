@@ -24,6 +24,12 @@ pub trait Tokens: Send + Sync {
     /// Whether the identity behind an earlier token was revoked since.
     fn is_revoked(&self, principal: &Principal) -> bool;
 
+    /// Whether a reviewer whom an integration vouches for is not revoked.
+    fn admits(&self, reviewer: &Reviewer) -> bool;
+
+    /// The URL of an issuer, given as such or by its name. An error says which there are.
+    fn issuer(&self, named: &str) -> Result<String, String>;
+
     /// Lets an identity in no more. An error says that a restart would forget it.
     fn revoke(&self, identity: &Identity, by: Option<&Identity>) -> Result<(), String>;
 }
@@ -47,6 +53,14 @@ impl Tokens for Authenticator {
 
     fn is_revoked(&self, principal: &Principal) -> bool {
         Authenticator::is_revoked(self, principal)
+    }
+
+    fn admits(&self, reviewer: &Reviewer) -> bool {
+        Authenticator::admits(self, reviewer)
+    }
+
+    fn issuer(&self, named: &str) -> Result<String, String> {
+        Authenticator::issuer(self, named)
     }
 
     fn revoke(&self, identity: &Identity, by: Option<&Identity>) -> Result<(), String> {

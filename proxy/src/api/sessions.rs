@@ -214,8 +214,13 @@ pub(super) async fn revoke(
     let by = api.reviewer(&headers).await?;
     let asked: Revoke = serde_json::from_slice(&raw)
         .map_err(|error| Problem::bad_request(format!("the body names no identity: {error}")))?;
+    // Else it would be in force against nobody.
+    let issuer = (api.0.tokens.issuer(&asked.issuer)).map_err(|known| {
+        Problem::bad_request(format!("no issuer `{}` is configured", asked.issuer))
+            .hint(format!("one of {known}"))
+    })?;
     let identity = Identity {
-        issuer: asked.issuer,
+        issuer,
         subject: asked.subject,
     };
     // A task, so that a caller who hangs up does not leave it half done.

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
-use holdpoint_core::approval::Reviewer;
 use holdpoint_core::config::{Config, RedisConfig};
 use holdpoint_core::id::Digest;
 use holdpoint_core::principal::Identity;
@@ -50,7 +49,8 @@ pub(super) fn parts(
         approvals: approvals.clone(),
         ledger: Arc::new(recorder.clone()),
         clock: Arc::new(move || clock.now()),
-        admits: Arc::new(move |reviewer| may_review(&authenticator, reviewer)),
+        // Another node has checked the token; who is revoked here votes nowhere.
+        admits: Arc::new(move |reviewer| authenticator.admits(reviewer)),
         explain: Arc::new(|refused| Explained::from(&explain(refused))),
         neighbour: Arc::new(here),
         checkpoint: Arc::new(move || journal.checkpoint()),
@@ -65,14 +65,6 @@ fn explain(refusal: Refusal) -> Problem {
         Refusal::Vote(refused) => refused.into(),
         Refusal::Words(refused) => refused.into(),
     }
-}
-
-/// Another node has checked the token; who is revoked here votes nowhere.
-fn may_review(authenticator: &Authenticator, reviewer: &Reviewer) -> bool {
-    !authenticator.revoked().iter().any(|revocation| {
-        matches!(revocation, Revocation::Identity(identity)
-            if *identity == reviewer.identity || reviewer.also.contains(identity))
-    })
 }
 
 /// What others may have this node do.

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use holdpoint_core::Now;
 use holdpoint_core::approval::{
-    ClaimError, Clearance, Draft, MAX_REASON, State, Vote, VoteError, VoteOutcome,
+    ClaimError, Clearance, Draft, MAX_REASON, State, Verdict, Vote, VoteError, VoteOutcome,
 };
 use holdpoint_core::config::HoldConfig;
 use holdpoint_core::denial::{Denial, Kind};
@@ -309,8 +309,9 @@ impl Approvals {
         })
     }
 
-    /// Ends every live approval that `identity` stands behind, and every window. Gives
-    /// how many approvals.
+    /// Ends every live approval and every window that `identity` stands behind or has voted
+    /// for: what somebody approved who may act no more is to be asked again. Gives how
+    /// many approvals.
     pub async fn revoke_principal(&self, identity: &Identity) -> usize {
         let mut slots = Vec::new();
         for slot in self.live() {
@@ -321,8 +322,13 @@ impl Approvals {
                 .principal
                 .behind()
                 .any(|one| one == identity);
+            let approved = cell.approval.votes().iter().any(|cast| {
+                let reviewer = &cast.vote.reviewer;
+                cast.vote.verdict == Verdict::Approve
+                    && (reviewer.identity == *identity || reviewer.also.contains(identity))
+            });
             drop(cell);
-            if behind {
+            if behind || approved {
                 slots.push(slot);
             }
         }

@@ -400,6 +400,21 @@ async fn revocation_ends_what_the_identity_stands_behind() {
 }
 
 #[tokio::test]
+async fn what_a_revoked_reviewer_has_approved_is_asked_again() {
+    let desk = Desk::new();
+    let mut two = draft("agent", "DROP TABLE t", 1);
+    two.hold.steps[0].quorum = 2;
+    let mut mine = waiting(&desk, &two).await;
+    desk.approvals
+        .vote(vote(&two, "rob", Verdict::Approve), desk.hands.now())
+        .await
+        .unwrap();
+    assert_eq!(desk.approvals.revoke_principal(&identity("ron")).await, 0);
+    assert_eq!(desk.approvals.revoke_principal(&identity("rob")).await, 1);
+    assert_eq!(mine.settled().await, Settlement::Revoked);
+}
+
+#[tokio::test]
 async fn at_the_end_everything_is_orphaned_and_nothing_opens() {
     let desk = Desk::new();
     let one = draft("agent", "DROP TABLE t", 1);

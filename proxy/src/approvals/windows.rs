@@ -247,10 +247,10 @@ impl Approvals {
         used.is_ok().then_some(word)
     }
 
-    /// Ends those of a principal who may act no more.
+    /// Ends those of a principal, or by a reviewer, who may act no more.
     pub(super) async fn end_windows_of(&self, identity: &Identity) {
         self.end_windows("principal", |slot| {
-            slot.draft.principal.behind().any(|one| one == identity)
+            slot.draft.principal.behind().any(|one| one == identity) || slot.by.contains(identity)
         })
         .await;
     }

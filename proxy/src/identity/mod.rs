@@ -22,6 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use holdpoint_core::Now;
+use holdpoint_core::approval::Reviewer;
 use holdpoint_core::config::{Agent, IdentityConfig, Issuer};
 use holdpoint_core::principal::{Identity, Kind, Principal};
 use tokio::sync::watch;
@@ -291,6 +292,32 @@ impl Authenticator {
 
     pub fn is_revoked(&self, principal: &Principal) -> bool {
         self.0.revocations.matching(principal).is_some()
+    }
+
+    /// Whether a reviewer whom somebody else vouches for is not revoked here.
+    pub fn admits(&self, reviewer: &Reviewer) -> bool {
+        !self.revoked().iter().any(|revocation| {
+            matches!(revocation, Revocation::Identity(identity)
+                if *identity == reviewer.identity || reviewer.also.contains(identity))
+        })
+    }
+
+    /// The issuer of a name in the configuration, or of its own URL.
+    ///
+    /// # Errors
+    /// There is none; what there is.
+    pub fn issuer(&self, named: &str) -> Result<String, String> {
+        let mut issuers = self.0.issuers.values().map(|known| &known.config);
+        if let Some(issuer) = issuers.find(|one| one.name == named || one.issuer == named) {
+            return Ok(issuer.issuer.clone());
+        }
+        let known = self.0.issuers.values().map(|known| {
+            let Issuer { name, issuer, .. } = &known.config;
+            format!("`{name}` ({issuer})")
+        });
+        let mut known: Vec<_> = known.collect();
+        known.sort();
+        Err(known.join(", "))
     }
 
     pub fn revoked(&self) -> Vec<Revocation> {

@@ -20,6 +20,17 @@ impl Tokens for Names {
         principal.label == "revoked"
     }
 
+    fn admits(&self, reviewer: &holdpoint_core::approval::Reviewer) -> bool {
+        reviewer.identity.subject != "revoked"
+    }
+
+    fn issuer(&self, named: &str) -> Result<String, String> {
+        match named {
+            "nobodys" => Err("`https://issuer.example`".to_owned()),
+            known => Ok(known.to_owned()),
+        }
+    }
+
     fn revoke(&self, _: &Identity, _: Option<&Identity>) -> Result<(), String> {
         Ok(())
     }

@@ -346,6 +346,20 @@ async fn a_window_that_is_revoked_covers_nothing_more() {
 }
 
 #[tokio::test]
+async fn a_window_ends_with_the_reviewer_who_opened_it() {
+    let desk = Desk::new();
+    let draft = opened_window(&desk, "10m").await;
+    let by = desk.approvals.windows().await[0].approved_by[0]
+        .subject
+        .clone();
+    desk.approvals.revoke_principal(&identity("nobody")).await;
+    assert_eq!(desk.approvals.windows().await.len(), 1);
+    desk.approvals.revoke_principal(&identity(&by)).await;
+    assert!(desk.approvals.windows().await.is_empty());
+    assert_eq!(claims(&desk, &draft, 2).await, Err(ClaimError::Used));
+}
+
+#[tokio::test]
 async fn a_use_that_the_journal_does_not_take_is_none_and_ends_the_window() {
     let desk = Desk::new();
     let draft = opened_window(&desk, "10m").await;
