@@ -106,6 +106,10 @@ impl Plugins {
         self.0.get(name)
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &Plugin> {
+        self.0.values()
+    }
+
     pub fn len(&self) -> usize {
         self.0.len()
     }

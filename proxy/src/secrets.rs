@@ -212,7 +212,7 @@ impl Held {
         let mut held = Self::default();
         for (name, target) in &config.targets {
             if let Some(place) = &target.password {
-                let secret = named(place, || format!("targets.{name}.password"))?;
+                let secret = named(place, || format!("target.{name}.password"))?;
                 held.targets.insert(name.clone(), secret);
             }
         }

@@ -182,11 +182,14 @@ pub(crate) fn statements(events: &[Event]) -> Option<impl Iterator<Item = &Rc<St
     events.iter().all(known).then_some(all)
 }
 
+/// As [`adapter::Lookup`], for so many items of a unit.
+pub(crate) type LookupAt<'a> = dyn Fn(usize, Space, &[u8]) -> Option<Definition> + 'a;
+
 /// What a unit does, and what the names stand for that it uses. `lookup` finds what one
 /// stands for behind so many of the unit's items.
 pub(crate) fn operations(
     events: &[Event],
-    lookup: &dyn Fn(usize, Space, &[u8]) -> Option<Definition>,
+    lookup: &LookupAt<'_>,
     command: &mut Command,
 ) -> Vec<Operation> {
     let mut operations = Vec::new();

@@ -151,7 +151,14 @@ pub fn main() -> ExitCode {
             if broken_pipe(&error) {
                 return ExitCode::SUCCESS;
             }
-            eprintln!("error: {error:#}");
+            let text = format!("{error:#}");
+            // What shows a place in a file says so itself.
+            let word = if text.starts_with("error: ") {
+                ""
+            } else {
+                "error: "
+            };
+            eprintln!("{word}{text}");
             ExitCode::FAILURE
         }
     }
@@ -159,9 +166,11 @@ pub fn main() -> ExitCode {
 
 fn broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+        let io = cause.downcast_ref().map(std::io::Error::kind);
+        let json = cause
+            .downcast_ref()
+            .and_then(serde_json::Error::io_error_kind);
+        io.or(json) == Some(std::io::ErrorKind::BrokenPipe)
     })
 }
 

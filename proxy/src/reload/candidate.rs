@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use holdpoint_core::config::{Config, SecretRef, UpstreamTls};
-use holdpoint_core::policy::Policy;
+use holdpoint_core::policy::{Policy, Surroundings};
 use holdpoint_host::Plugin;
 
 use super::read_enforced_rules;
@@ -100,6 +100,7 @@ impl Candidate {
         let mut warnings = policy.warnings().to_vec();
         warnings.extend(odd(config));
         warnings.extend(ownerless(config, &policy));
+        warnings.extend(policy.unmet(&surroundings(config, &plugins)));
         Ok(Self {
             policy,
             plugins,
@@ -153,6 +154,21 @@ fn odd(config: &Config) -> Vec<String> {
         }
     }
     odd
+}
+
+fn surroundings<'a>(config: &'a Config, plugins: &'a Plugins) -> Surroundings<'a> {
+    let targets = config.targets.values();
+    let classes = plugins
+        .iter()
+        .flat_map(|plugin| plugin.descriptor().classes.iter());
+    Surroundings {
+        targets: config.targets.keys().map(String::as_str).collect(),
+        tags: (targets.flat_map(|target| &target.tags))
+            .map(String::as_str)
+            .collect(),
+        protocols: plugins.iter().map(Plugin::name).collect(),
+        classes: classes.map(String::as_str).collect(),
+    }
 }
 
 /// Rules that leave a decision to owners who are not there.

@@ -140,6 +140,7 @@ impl Reloader {
                         while changes.try_recv().is_ok() {}
                     }
                 }
+                // Also of a set that was refused: a file that it names is where the mistake is mended.
                 if let Some(config) = self.reload().await {
                     watched.follow(files(&config, path.clone()));
                 }
@@ -148,21 +149,29 @@ impl Reloader {
         Ok(())
     }
 
+    /// Gives the configuration that was read, in force or not.
     async fn reload(&self) -> Option<Config> {
         let path = self.path.clone();
         // Compiling a plugin takes seconds.
         let read = tokio::task::spawn_blocking(move || {
             let config = read_config(&path)?;
-            let candidate = Candidate::read(&config)?;
+            let candidate = Candidate::read(&config);
             anyhow::Ok((config, candidate))
         });
         let read = read.await.map_err(anyhow::Error::new).and_then(|read| read);
-        match read {
-            Ok((config, candidate)) => {
+        let (config, candidate) = match read {
+            Ok((config, candidate)) => (Some(config), candidate),
+            Err(error) => (None, Err(error)),
+        };
+        match candidate {
+            Ok(candidate) => {
                 for warning in candidate.warnings() {
                     tracing::warn!("{warning}");
                 }
-                for what in needs_restart(&self.config, &config) {
+                for what in config
+                    .iter()
+                    .flat_map(|new| needs_restart(&self.config, new))
+                {
                     tracing::warn!("{what} changed: that takes a restart");
                 }
                 // Recorded first, as everything that changes what may run.
@@ -176,11 +185,10 @@ impl Reloader {
                 };
                 if let Err(error) = self.record(entry).await {
                     tracing::error!(%error, "the change cannot be recorded, so it does not count");
-                    return None;
+                    return config;
                 }
                 self.in_force.take(&candidate);
                 tracing::info!("rules {version} in force");
-                Some(config)
             }
             Err(error) => {
                 tracing::error!("the old set stays in force: {error:#}");
@@ -194,9 +202,9 @@ impl Reloader {
                 if let Err(error) = self.record(entry).await {
                     tracing::error!(%error, "that a reload was refused is not recorded");
                 }
-                None
             }
         }
+        config
     }
 
     async fn record(&self, entry: Record) -> Result<(), crate::recorder::JournalError> {

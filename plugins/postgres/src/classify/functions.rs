@@ -313,13 +313,9 @@ mod tests {
             assert_eq!(statement.unknown_functions, [name], "{text}");
             assert!(!statement.housekeeping, "{text}");
         }
-        for text in ["SELECT u.timezone, u.name, (u.a).city, (u).lower FROM u"] {
-            let analysis = classify(text.as_bytes(), &Settings::default(), &Limits::default());
-            assert!(
-                analysis.statements[0].unknown_functions.is_empty(),
-                "{text}"
-            );
-        }
+        let columns = b"SELECT u.timezone, u.name, (u.a).city, (u).lower FROM u";
+        let analysis = classify(columns, &Settings::default(), &Limits::default());
+        assert!(analysis.statements[0].unknown_functions.is_empty());
     }
 
     /// One of each family that writes, signals, locks, waits, opens files or

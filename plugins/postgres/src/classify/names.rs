@@ -257,6 +257,25 @@ mod tests {
     }
 
     #[test]
+    fn each_part_has_its_own_escape_character() {
+        use crate::classify::{Limits, Settings, classify};
+        for text in [
+            "SELECT * FROM U&\"h\\0072\".U&\"salaries\" UESCAPE '!'",
+            "SELECT * FROM U&\"h!0072\" UESCAPE '!'.U&\"salaries\" UESCAPE '?'",
+            "SELECT * FROM U&\"hr\".U&\"salaries\" UESCAPE 'h'",
+            "COPY U&\"hr\".U&\"salaries\" UESCAPE 'h' TO STDOUT",
+            "DELETE FROM U&\"h\\0072\".U&\"sa!006caries\" UESCAPE '!'",
+        ] {
+            let analysis = classify(text.as_bytes(), &Settings::default(), &Limits::default());
+            let [object] = analysis.statements[0].objects.as_slice() else {
+                panic!("{text}: {:?}", analysis.statements);
+            };
+            let name = (object.schema.as_deref(), object.name.as_str());
+            assert_eq!(name, (Some("hr"), "salaries"), "{text}");
+        }
+    }
+
+    #[test]
     fn a_pattern_longer_than_a_name_is_cut_as_the_name_is() {
         let long = format!("salary_{}", "x".repeat(60));
         assert_eq!(cut_pattern(&long), long[..63]);

@@ -1,7 +1,7 @@
 //! What a text does according to PostgreSQL's own grammar (libpg_query).
 //!
 //! A second reading of the same question, which shares nothing with the plugin
-//! but `data/functions.txt`: another lexer, another grammar, another walk. The
+//! but the two lists in `data`: another lexer, another grammar, another walk. The
 //! tree is walked as JSON, every member of every node, so that no list of places
 //! can be incomplete here either.
 
@@ -347,7 +347,9 @@ impl Walk {
                 let last = last.map_or(&Value::Null, |last| &last["node"]);
                 self.said.star |= last["AStar"].is_object();
                 self.column(last["String"]["sval"].as_str());
+                self.dotted(strings(&body["fields"]).iter().skip(1));
             }
+            "AIndirection" => self.dotted(strings(&body["indirection"]).iter()),
             "AExpr" | "SortBy" | "SubLink" => {
                 for list in ["name", "use_op", "oper_name"] {
                     let parts = strings(&body[list]);
@@ -374,6 +376,13 @@ impl Walk {
         self.said
             .columns
             .extend(name.filter(|name| !name.is_empty()).map(str::to_owned));
+    }
+
+    /// `t.f` and `(x).f` may call `f`.
+    fn dotted<'n>(&mut self, names: impl Iterator<Item = &'n String>) {
+        let list = include_str!("../../data/dotted.txt");
+        let calls = names.filter(|name| list.lines().any(|line| line == **name));
+        self.said.unlisted.extend(calls.cloned());
     }
 
     fn function(&mut self, members: &Map<String, Value>) {

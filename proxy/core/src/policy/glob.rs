@@ -13,6 +13,11 @@ impl Glob {
         Self(pattern.to_owned())
     }
 
+    /// As it was written.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     pub(super) fn fits(&self, text: &str) -> bool {
         fits(self.0.as_bytes(), text.as_bytes())
     }

@@ -21,6 +21,7 @@ mod mask;
 mod matcher;
 mod merge;
 mod raw;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 mod who;
@@ -41,6 +42,7 @@ pub use cases::{Case, CaseFile, CaseResult, Classify, run_cases};
 pub use explain::{Explanation, FileExplained, OperationExplained, RuleExplained, Said};
 pub use judge::Judge;
 pub use mask::Protected;
+pub use surroundings::Surroundings;
 pub(crate) use who::{person, reviewers};
 
 /// One rule file, as read.
