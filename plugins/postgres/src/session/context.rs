@@ -1,8 +1,8 @@
 //! Session state that changes what a text means.
 //!
 //! Kept as a history of the statements that changed it, in order: which of them
-//! a rollback undid is not guessed. A digest thus never claims less than what
-//! happened; at worst an approved command has to be approved again. Settings of
+//! a rollback undid is not guessed. A history of which a part may have been undone is that of no
+//! other session, so at worst an approved command has to be approved again. Settings of
 //! one transaction go when it ends.
 
 /// Past this many the history is replaced by a mark that matches nothing else.
@@ -17,6 +17,8 @@ pub(crate) struct Context {
     /// How often something was changed.
     count: u64,
     overflow: bool,
+    /// Something was changed that a rollback would undo.
+    open: bool,
     /// No other session has it.
     mark: String,
     /// Grows with each change of what [`Context::entries`] gives.
@@ -45,6 +47,7 @@ impl Context {
             changes: Vec::new(),
             count: 0,
             overflow: false,
+            open: false,
             // The first eight bytes are the cancel key and stay secret.
             mark: entropy
                 .iter()
@@ -64,6 +67,7 @@ impl Context {
     pub(crate) fn changed(&mut self, name: &str, value: &str, local: bool) {
         self.count += 1;
         self.version += 1;
+        self.open |= !local;
         if let Some(last) = self.changes.last()
             && last.name == name
             && last.value == value
@@ -92,6 +96,18 @@ impl Context {
         }
     }
 
+    /// What was changed stays.
+    pub(crate) fn committed(&mut self) {
+        self.open = false;
+    }
+
+    /// What was changed since the last commit may be as it was before.
+    pub(crate) fn rolled_back(&mut self) {
+        if std::mem::take(&mut self.open) {
+            self.unrepeatable();
+        }
+    }
+
     /// Something changed that no text tells: no other session has this state.
     pub(crate) fn unrepeatable(&mut self) {
         self.count += 1;
@@ -113,6 +129,7 @@ impl Context {
         self.version += 1;
         self.changes.clear();
         self.overflow = false;
+        self.open = false;
     }
 
     pub(crate) fn entries(&self) -> Vec<(String, String)> {
@@ -152,6 +169,25 @@ mod tests {
             .map(|(_, value)| value)
             .collect();
         assert_eq!(values, ["shop", "app", "a", "b"]);
+    }
+
+    #[test]
+    fn a_history_that_was_rolled_back_is_no_others() {
+        let after = |ends: fn(&mut Context)| {
+            let mut context = context();
+            context.changed("datestyle", "DMY", false);
+            ends(&mut context);
+            context.rolled_back();
+            context.entries()
+        };
+        let kept = after(Context::committed);
+        assert_eq!(kept.len(), 3);
+        assert_ne!(after(|_| {}), kept);
+        let mut context = context();
+        context.changed("datestyle", "DMY", true);
+        context.rolled_back();
+        context.end_transaction();
+        assert_eq!(context.entries().len(), 2);
     }
 
     #[test]

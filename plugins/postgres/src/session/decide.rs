@@ -67,6 +67,13 @@ impl Typed {
         }
     }
 
+    /// Whether an earlier, unanswered group sets what gives text its meaning: if it fails, it
+    /// has not.
+    pub(super) fn settings_unsettled(&self) -> bool {
+        let sets = |act: &Act| matches!(act, Act::Set { .. } | Act::DiscardAll);
+        self.pending.groups() && self.pending.iter().flat_map(Item::acts).any(sets)
+    }
+
     /// Whether a unit uses a name that an earlier, unanswered group may change.
     fn unit_unsettled(&self) -> bool {
         if !self.pending.groups() {
@@ -123,7 +130,7 @@ impl Typed {
             }
             return;
         }
-        if self.unit_unsettled() {
+        if self.unit_unsettled() || self.settings_unsettled() {
             (self.wait, self.ending) = (Wait::Settle, Some(ending));
             return;
         }

@@ -404,7 +404,9 @@ impl Typed {
         let Frame { seq, kind, body } = frame;
         let mut text = frame::query(body)?;
         let analysis = self.classifier.classify(&text);
-        if self.pending.groups() && self.names_unsettled(&analysis.statements) {
+        if self.settings_unsettled()
+            || self.pending.groups() && self.names_unsettled(&analysis.statements)
+        {
             text.push(0);
             self.queue.push_front(Frame {
                 seq,

@@ -211,8 +211,16 @@ impl Typed {
         match &statement.act {
             Act::Begin => self.status = b'T',
             Act::Commit { chain } | Act::Rollback { chain } => {
+                if statement.act == (Act::Commit { chain: *chain }) && self.status != b'E' {
+                    self.context.committed();
+                } else {
+                    self.context.rolled_back();
+                }
+                // A chain keeps none of them either.
+                self.context.end_transaction();
                 self.status = if *chain { b'T' } else { b'I' };
             }
+            Act::RollbackTo => self.context.rolled_back(),
             Act::Set { name, value, local } => self.context.changed(name, value, *local),
             Act::DiscardAll => self.context.reset(),
             _ => {}
@@ -360,6 +368,11 @@ impl Typed {
             _ => self.failed_here = false,
         }
         if status == b'I' {
+            if failed {
+                self.context.rolled_back();
+            } else {
+                self.context.committed();
+            }
             self.names.end_transaction();
             self.context.end_transaction();
         }

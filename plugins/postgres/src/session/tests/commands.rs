@@ -259,6 +259,77 @@ fn several_statements_are_one_command_of_all_of_them() {
     );
 }
 
+/// Equal digests must stand for equal settings.
+#[test]
+fn a_setting_that_a_rollback_undid_is_not_that_of_one_who_keeps_it() {
+    let context = |steps: &[(&str, &[Message])]| {
+        let mut host = Host::logged_in();
+        for (text, answers) in steps {
+            host.play(client(&[q(text)]));
+            host.play(upstream(answers));
+        }
+        host.play(client(&[q("DELETE FROM t")]));
+        host.submitted.last().unwrap().context.clone()
+    };
+    let set = "SET datestyle = 'ISO, DMY'";
+    let (begun, set_in, over) = (
+        [tag("BEGIN"), z(b'T')],
+        [tag("SET"), z(b'T')],
+        [tag("ROLLBACK"), z(b'I')],
+    );
+    let kept = context(&[(set, &[tag("SET"), z(b'I')])]);
+    let committed = context(&[
+        ("BEGIN", &begun),
+        (set, &set_in),
+        ("COMMIT", &[tag("COMMIT"), z(b'I')]),
+    ]);
+    assert_eq!(kept, committed);
+    for undone in [
+        context(&[("BEGIN", &begun), (set, &set_in), ("ROLLBACK", &over)]),
+        context(&[
+            ("BEGIN", &begun),
+            (set, &set_in),
+            ("SELECT 1 / 0", &[error("22012"), z(b'E')]),
+            ("COMMIT", &over),
+        ]),
+        context(&[
+            ("BEGIN", &begun),
+            (set, &set_in),
+            ("ROLLBACK TO s", &[tag("ROLLBACK"), z(b'T')]),
+            ("COMMIT", &[tag("COMMIT"), z(b'I')]),
+        ]),
+        context(&[(
+            "SET datestyle = 'ISO, DMY'; SELECT 1 / 0",
+            &[tag("SET"), error("22012"), z(b'I')],
+        )]),
+        context(&[
+            ("BEGIN", &begun),
+            ("SET LOCAL datestyle = 'ISO, DMY'", &set_in),
+            ("COMMIT AND CHAIN", &[tag("COMMIT"), z(b'T')]),
+        ]),
+    ] {
+        assert_ne!(kept, undone);
+    }
+}
+
+/// What follows a setting that may fail waits for it.
+#[test]
+fn nothing_is_proposed_while_a_setting_is_unanswered() {
+    let mut host = Host::logged_in();
+    host.play(client(&[
+        q("SET datestyle = 'ISO, DMY'"),
+        q("DELETE FROM t"),
+    ]));
+    assert_eq!(host.submitted.len(), 1, "{}", host.log);
+    host.play(upstream(&[error("22023"), z(b'I')]));
+    assert_eq!(host.submitted.len(), 2, "{}", host.log);
+    let context = &host.submitted[1].context;
+    assert!(
+        context.iter().all(|(_, value)| !value.contains("DMY")),
+        "{context:?}"
+    );
+}
+
 #[test]
 fn the_data_of_a_copy_goes_by_and_is_part_of_no_other_command() {
     check(
