@@ -223,7 +223,8 @@ impl<'a> Presented<'a> {
         }
         let actors = self.actors(issuer)?;
         let agent = client_id.and_then(|id| agents.get(id));
-        let kind = if client_id == Some(sub) || agent.is_some() || !actors.is_empty() {
+        let kind = if self.is_a_clients_own(sub, client_id) || agent.is_some() || !actors.is_empty()
+        {
             Kind::Agent
         } else {
             Kind::Person
@@ -285,6 +286,21 @@ impl<'a> Presented<'a> {
     }
 
     /// A claim that is a string and not empty where it is present.
+    /// Whether nobody signed in for it (RFC 6749, section 4.4). Issuers say so in ways of their own:
+    /// Okta by `sub`, Auth0 by `sub` and `gty`, Keycloak by the name of the client's account,
+    /// Entra ID by `idtyp`.
+    fn is_a_clients_own(&self, sub: &str, client_id: Option<&str>) -> bool {
+        let said = |claim: &str| self.claims.get(claim).and_then(Value::as_str);
+        let account = said("preferred_username")
+            .and_then(|name| name.strip_prefix("service-account-"))
+            .zip(client_id);
+        client_id == Some(sub)
+            || sub.ends_with("@clients")
+            || said("gty") == Some("client-credentials")
+            || said("idtyp") == Some("app")
+            || account.is_some_and(|(account, client)| account.eq_ignore_ascii_case(client))
+    }
+
     fn text(&self, claim: &'static str) -> Result<Option<&str>, TokenError> {
         match self.claims.get(claim) {
             None => Ok(None),
