@@ -116,6 +116,34 @@ async fn a_broken_candidate_leaves_the_old_rules_in_force_and_says_so() {
     assert_eq!(psql.wait().stdout, "1\n");
 }
 
+/// A file that a refused configuration named is where the mistake is mended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_file_with_a_mistake_is_watched_for_its_mending() {
+    let Some(gateway) = gateway().await else {
+        return;
+    };
+    let before = in_force(&gateway);
+    gateway.rewrite("more.toml", "[[rule]]\nname = \"x\"\nalow = true\n");
+    let both = gateway.read("holdpoint.toml").replace(
+        "files = [\"rules.toml\"]",
+        "files = [\"rules.toml\", \"more.toml\"]",
+    );
+    gateway.rewrite("holdpoint.toml", &both);
+    eventually("the complaint", 15, || {
+        gateway.log().contains("alow").then_some(())
+    });
+    assert_eq!(in_force(&gateway), before);
+    // Mended, and with a word that nothing here has.
+    gateway.rewrite(
+        "more.toml",
+        "[[rule]]\nname = \"x\"\nmatch = { targets = [\"shpo\"] }\ndeny = \"no\"\n",
+    );
+    eventually("the new rules", 15, || {
+        (in_force(&gateway) > before).then_some(())
+    });
+    assert!(gateway.log().contains("target `shpo`"), "{}", gateway.log());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_certificate_serves_new_connections() {
     let Some(gateway) = gateway().await else {

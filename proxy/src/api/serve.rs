@@ -26,8 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Connections at once; further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 2_048;
 
-/// Of which one address may have so many, so that no single one has all of them. Callers behind
-/// one proxy are one address.
+/// Of which one peer may have so many, so that nobody has all of them. Callers behind one proxy
+/// are one peer, and so is a network of IPv6 that is given to one customer.
 const MAX_OF_ONE: usize = MAX_CONNECTIONS / 2;
 
 /// More than any route takes; each has its own limit below it.
@@ -106,6 +106,13 @@ struct Peer(Arc<Peers>, IpAddr);
 impl Peers {
     /// `None` for one connection too many.
     fn enter(this: &Arc<Self>, address: IpAddr) -> Option<Peer> {
+        let address = match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let network = u128::from(address) >> 64 << 64;
+                IpAddr::from(network.to_be_bytes())
+            }
+            address => address,
+        };
         let mut counts = this.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(address).or_default();
         if *count >= MAX_OF_ONE {
@@ -175,6 +182,10 @@ mod tests {
         assert!(Peers::enter(&peers, other).is_some());
         open.pop();
         assert!(Peers::enter(&peers, one).is_some());
+        let sixes = |end: u128| IpAddr::from((0x2001_0db8u128 << 96 | end).to_be_bytes());
+        open.extend((0..MAX_OF_ONE).map(|n| Peers::enter(&peers, sixes(n as u128)).unwrap()));
+        assert!(Peers::enter(&peers, sixes(1 << 63)).is_none());
+        assert!(Peers::enter(&peers, sixes(1 << 64)).is_some());
         drop(open);
         assert!(peers.0.lock().unwrap().is_empty());
     }

@@ -202,6 +202,18 @@ async fn an_integration_speaks_for_those_it_may_and_only_signed() {
         code(gateway.signed("chat", &id, "m2", &own).await),
         is(403, "HP-NOT-ELIGIBLE")
     );
+    // Neither a stranger, who would be behind nothing, nor one who was revoked.
+    let mut stranger = good.clone();
+    stranger["reviewer"]["issuer"] = json!("nobodys");
+    assert_eq!(
+        code(gateway.signed("chat", &id, "m5", &stranger).await),
+        is(403, "HP-NOT-ELIGIBLE")
+    );
+    let revoked = decision(&id, &digest, "revoked");
+    assert_eq!(
+        code(gateway.signed("chat", &id, "m6", &revoked).await),
+        is(403, "HP-REVOKED")
+    );
     let elsewhere = decision("hp-000000000000", &digest, "rita");
     assert_eq!(
         code(gateway.signed("chat", &id, "m3", &elsewhere).await),
@@ -238,6 +250,24 @@ async fn an_integration_speaks_for_those_it_may_and_only_signed() {
             if vote.channel == "integration:chat" && vote.reviewer.groups == ["dba"])
     });
     assert!(recorded);
+}
+
+#[tokio::test]
+async fn nobody_of_an_unknown_issuer_is_revoked() {
+    let gateway = Gateway::start().await;
+    let whom = json!({ "issuer": "nobodys", "subject": "agent" });
+    let (status, said) = gateway
+        .json("POST", "/v1/revoke", "review-rita", whom)
+        .await;
+    assert_eq!(
+        (status, &said["code"]),
+        (400, &json!("HP-REQUEST")),
+        "{said}"
+    );
+    assert!(
+        said.to_string().contains("https://issuer.example"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

@@ -234,3 +234,35 @@ fn two_keys_with_one_name_are_both_left_out() {
     assert_eq!(set.keys.len(), 1);
     assert_eq!(set.keys[0].kid.as_deref(), Some("l"));
 }
+
+/// Issuers have ways of their own to say that a client asked for itself.
+#[test]
+fn a_token_of_a_client_is_an_agents_whichever_issuer_it_is_of() {
+    let world = World::new();
+    let kind = |given: &[(&str, &str)]| {
+        let mut all = claims();
+        for (claim, value) in given {
+            all[*claim] = json!(value);
+        }
+        world.check(world.es.token(&all)).unwrap().kind
+    };
+    let person = [("sub", "rita"), ("client_id", "cli")];
+    assert_eq!(kind(&person), Kind::Person);
+    let service = |account| {
+        [
+            ("sub", "6c1f7c1e"),
+            ("client_id", "Bot"),
+            ("preferred_username", account),
+        ]
+    };
+    assert_eq!(kind(&service("service-account-bot")), Kind::Agent);
+    assert_eq!(kind(&service("service-account-other")), Kind::Person);
+    assert_eq!(kind(&[("sub", "bot"), ("client_id", "bot")]), Kind::Agent);
+    for (claim, value) in [
+        ("sub", "bot@clients"),
+        ("gty", "client-credentials"),
+        ("idtyp", "app"),
+    ] {
+        assert_eq!(kind(&[person[1], (claim, value)]), Kind::Agent, "{claim}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use holdpoint_core::principal::{Kind, Principal};
+use holdpoint_core::principal::Principal;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
@@ -682,36 +682,4 @@ fn a_signature_is_remembered_for_the_very_same_token_and_excuses_nothing_else() 
         matches!(elsewhere, Err(TokenError::Claim { .. })),
         "{elsewhere:?}"
     );
-}
-
-/// Issuers have ways of their own to say that a client asked for itself.
-#[test]
-fn a_token_of_a_client_is_an_agents_whichever_issuer_it_is_of() {
-    let world = World::new();
-    let kind = |given: &[(&str, &str)]| {
-        let mut all = claims();
-        for (claim, value) in given {
-            all[*claim] = json!(value);
-        }
-        world.check(world.es.token(&all)).unwrap().kind
-    };
-    let person = [("sub", "rita"), ("client_id", "cli")];
-    assert_eq!(kind(&person), Kind::Person);
-    let service = |account| {
-        [
-            ("sub", "6c1f7c1e"),
-            ("client_id", "Bot"),
-            ("preferred_username", account),
-        ]
-    };
-    assert_eq!(kind(&service("service-account-bot")), Kind::Agent);
-    assert_eq!(kind(&service("service-account-other")), Kind::Person);
-    assert_eq!(kind(&[("sub", "bot"), ("client_id", "bot")]), Kind::Agent);
-    for (claim, value) in [
-        ("sub", "bot@clients"),
-        ("gty", "client-credentials"),
-        ("idtyp", "app"),
-    ] {
-        assert_eq!(kind(&[person[1], (claim, value)]), Kind::Agent, "{claim}");
-    }
 }

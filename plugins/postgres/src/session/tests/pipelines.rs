@@ -365,6 +365,48 @@ fn what_the_server_would_fail_at_a_place_that_nobody_can_tell_ends_the_session()
     assert!(host.closed && host.log.contains("fault"), "{}", host.log);
 }
 
+/// A server ignores a Sync amid the data, and would not where the COPY has failed.
+#[test]
+fn a_sync_behind_a_copy_waits_until_the_copy_has_answered() {
+    let copy = || run("COPY t FROM STDIN");
+    let asked = || upstream(&[m(b'1', b""), m(b'2', b""), m(b'n', b""), m(b'G', b"\0\0\0")]);
+    let sent = |host: &Host| host.log.matches("-> S").count();
+    let mut host = Host::logged_in();
+    host.play(client(&copy()));
+    assert_eq!(sent(&host), 0, "{}", host.log);
+    host.play(asked());
+    host.play(client(&[m(b'd', b"1\n"), sync(), m(b'c', b"")]));
+    assert_eq!(sent(&host), 0, "{}", host.log);
+    host.play(client(&[sync()]));
+    assert_eq!(sent(&host), 1, "{}", host.log);
+    host.play(upstream(&[tag("COPY 1"), z(b'I')]));
+    assert!(
+        host.log.contains("completed 1 \"COPY 1\" rows 1"),
+        "{}",
+        host.log
+    );
+    assert!(!host.closed, "{}", host.log);
+
+    // It failed before it asked, or amid the data: the server skips to the Sync.
+    for before in [vec![], vec![asked()]] {
+        let asks = !before.is_empty();
+        let mut host = Host::logged_in();
+        host.play(client(&copy()));
+        before.into_iter().for_each(|step| host.play(step));
+        host.play(upstream(&[error("22P02")]));
+        if asks {
+            let ignored = [m(b'd', b"x\n"), m(b'c', b""), q("SELECT 42")];
+            host.play(client(&ignored));
+            host.play(client(&[sync()]));
+        }
+        assert_eq!(sent(&host), 1, "{}", host.log);
+        assert!(!host.log.contains("SELECT 42"), "{}", host.log);
+        host.play(upstream(&[z(b'I')]));
+        host.play(client(&[q("SELECT 43")]));
+        assert!(host.log.contains("-> Q SELECT 43"), "{}", host.log);
+    }
+}
+
 #[test]
 fn nothing_is_sent_behind_a_copy_that_may_ask_for_data() {
     let copies = [
