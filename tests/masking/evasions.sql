@@ -276,3 +276,10 @@ SELECT * FROM pg_prepared_statements
 SELECT * FROM pg_cursors
 SELECT * FROM pg_catalog.pg_largeobject
 SELECT pg_get_expr(adbin, adrelid), c.ssn || '' FROM pg_attrdef, customers c
+SELECT ssn, id FROM customers ORDER BY id IS DISTINCT FROM id, 1
+SELECT ssn, id FROM customers ORDER BY id IS NOT DISTINCT FROM id, 1
+SELECT * FROM customers ORDER BY id IS DISTINCT FROM id, 2
+SELECT ssn, array_agg(id) FROM customers GROUP BY id IS DISTINCT FROM id, 1
+SELECT ssn, array_agg(id) FROM customers GROUP BY DISTINCT 1
+SELECT ssn, array_agg(id) FROM customers GROUP BY ALL 1
+SELECT (('SELECT ssn::tsvector FROM customers'::text).ts_stat).word FROM customers

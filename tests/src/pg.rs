@@ -321,7 +321,9 @@ mod tests {
 
     #[test]
     fn a_database_of_its_own_answers_and_goes_away_with_the_last_user() {
-        let Some(server) = crate::need!(PgServer::shared(), "postgresql") else {
+        // Not the shared one, which other tests may be using.
+        let server = PgServer::start("scram-sha-256").map(Arc::new);
+        let Some(server) = crate::need!(server, "postgresql") else {
             return;
         };
         let one = server.database();
