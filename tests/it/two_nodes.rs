@@ -5,9 +5,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use holdpoint_tests::gateway::own_issuer;
 use holdpoint_tests::wire::{query, read_all};
 use holdpoint_tests::{
-    Database, Gateway, PgServer, RedisServer, Settings, TestDir, eventually, gateway, need,
+    Database, Gateway, PgServer, RedisServer, Reviewer, Settings, TestDir, eventually, gateway,
+    need,
 };
 use hyper::Method;
 use serde_json::{Value, json};
@@ -241,11 +243,16 @@ async fn what_ends_somebodys_access_at_one_node_ends_it_at_all() {
         return;
     };
     let database = server.database();
-    let (a, b) = (
-        node("a", &database, &redis).await,
-        node("b", &database, &redis).await,
-    );
-    let rita = b.reviewer("rita");
+    // All know the same people.
+    let a = node("a", &database, &redis).await;
+    let same = || Settings {
+        known: Some(own_issuer(&a.issuer)),
+        ..Settings::default()
+    };
+    let b = node_with("b", &database, &redis, same()).await;
+    let token = a.issuer.reviewer("rita", &["reviewers"]);
+    b.keep_secret(&token);
+    let rita = Reviewer::new(b.admin, token);
     let sessions = async || {
         let (status, listed) = rita.call(Method::GET, "/v1/sessions", None).await;
         assert_eq!(status, 200, "{listed}");
@@ -315,7 +322,7 @@ async fn what_ends_somebodys_access_at_one_node_ends_it_at_all() {
         assert_eq!(record[0]["by"]["subject"], "rita");
     }
     // A node that was not there learns of it when it comes.
-    let c = node("c", &database, &redis).await;
+    let c = node_with("c", &database, &redis, same()).await;
     eventually("node c to know", 10, || {
         let list = fs::read_to_string(c.dir.join(".holdpoint/revoked.json"));
         list.is_ok_and(|text| text.contains("ada")).then_some(())

@@ -106,20 +106,28 @@ impl RedisServer {
     /// One that watches who listens at `master`, with further lines of its configuration.
     pub fn sentinel_with(master: u16, more: &str) -> Self {
         let dir = TestDir::new("sentinel");
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let config = format!(
-            "bind 127.0.0.1\nport {}\n{more}\nsentinel monitor holdpoint 127.0.0.1 {master} 1\n",
-            address.port(),
-        );
-        let config = dir.write("sentinel.conf", config).display().to_string();
-        let settings = vec![config, "--sentinel".to_owned()];
-        let keeper = launch(&dir, address, &settings, "+monitor master").unwrap();
-        Self {
-            address,
-            settings,
-            keeper,
-            dir,
+        // A port that was free a moment ago may be taken by now.
+        for _ in 0..5 {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+            let config = format!(
+                "bind 127.0.0.1\nport {}\n{more}\nsentinel monitor holdpoint 127.0.0.1 {master} 1\n",
+                address.port(),
+            );
+            let config = dir.write("sentinel.conf", config).display().to_string();
+            let settings = vec![config, "--sentinel".to_owned()];
+            if let Some(keeper) = launch(&dir, address, &settings, "+monitor master") {
+                return Self {
+                    address,
+                    settings,
+                    keeper,
+                    dir,
+                };
+            }
         }
+        panic!(
+            "the Sentinel did not start: {}",
+            fs::read_to_string(dir.join("server.log")).unwrap_or_default()
+        );
     }
 
     pub fn url(&self) -> String {
