@@ -37,6 +37,7 @@ mod postgres;
 mod reload;
 mod replay;
 mod revocation;
+mod sequences;
 mod sessions;
 mod step_up;
 mod stopping;

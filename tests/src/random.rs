@@ -32,6 +32,11 @@ impl Seeded {
         Self(seed | 1)
     }
 
+    /// Another row of numbers, which this one sets.
+    pub fn fork(&mut self) -> Self {
+        Self(self.below(u64::MAX) | 1)
+    }
+
     /// Below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         // xorshift64*
