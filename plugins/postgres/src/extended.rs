@@ -14,7 +14,7 @@
 //! difference to what it does. So the canonical form is the list of runs: values
 //! and text are in the digest by themselves, the rest is here.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
 use holdpoint_plugin::{Command, Operation, Parameter, Span};
@@ -61,6 +61,7 @@ impl Message {
                     types: parse.types,
                     part: None,
                     fields: RefCell::default(),
+                    under: OnceCell::new(),
                 };
                 Self::Parse {
                     name: parse.name.to_vec(),

@@ -261,60 +261,76 @@ const RESERVED: [&str; 100] = [
 ];
 
 fn reserved(node: &SyntaxNode) -> bool {
-    node.text().len() <= 18.into() && is_word(node, &RESERVED)
+    is_word(node, &RESERVED)
 }
 
+/// Longest of all words that are looked for.
+const LONGEST: usize = 18;
+
+/// Whether a node is one of the words, which are sorted.
 fn is_word(node: &SyntaxNode, words: &[&str]) -> bool {
-    let text = node.text().to_string();
-    words.iter().any(|word| text.eq_ignore_ascii_case(word))
+    let (mut word, mut end) = ([0; LONGEST], 0);
+    let fits = node.text().try_for_each_chunk(|chunk| {
+        let room = word.get_mut(end..end + chunk.len()).ok_or(())?;
+        room.copy_from_slice(chunk.as_bytes());
+        end += chunk.len();
+        Ok::<(), ()>(())
+    });
+    word.make_ascii_lowercase();
+    let word = word.get(..end).unwrap_or_default();
+    fits.is_ok()
+        && words
+            .binary_search_by(|one| one.as_bytes().cmp(word))
+            .is_ok()
 }
 
 /// Keywords that are no label unless `AS` stands before them, or that the
 /// grammar takes for the start of something else.
+const NEEDS_AS: [&str; 40] = [
+    "array",
+    "as",
+    "at",
+    "char",
+    "character",
+    "create",
+    "day",
+    "except",
+    "fetch",
+    "filter",
+    "for",
+    "from",
+    "grant",
+    "group",
+    "having",
+    "hour",
+    "intersect",
+    "into",
+    "isnull",
+    "limit",
+    "minute",
+    "month",
+    "notnull",
+    "offset",
+    "on",
+    "order",
+    "over",
+    "overlaps",
+    "precision",
+    "returning",
+    "second",
+    "to",
+    "union",
+    "varying",
+    "where",
+    "window",
+    "with",
+    "within",
+    "without",
+    "year",
+];
+
 fn needs_as(node: &SyntaxNode) -> bool {
-    const WORDS: [&str; 40] = [
-        "array",
-        "as",
-        "at",
-        "char",
-        "character",
-        "create",
-        "day",
-        "except",
-        "fetch",
-        "filter",
-        "for",
-        "from",
-        "grant",
-        "group",
-        "having",
-        "hour",
-        "intersect",
-        "into",
-        "isnull",
-        "limit",
-        "minute",
-        "month",
-        "notnull",
-        "offset",
-        "on",
-        "order",
-        "over",
-        "overlaps",
-        "precision",
-        "returning",
-        "second",
-        "to",
-        "union",
-        "varying",
-        "where",
-        "window",
-        "with",
-        "within",
-        "without",
-        "year",
-    ];
-    is_word(node, &WORDS)
+    is_word(node, &NEEDS_AS)
 }
 
 /// The values of `SET`: words, plain strings and numbers.
@@ -406,5 +422,21 @@ fn is_what(node: &SyntaxNode) -> bool {
         .any(|part| matches!(part.kind(), K::IS_KW | K::IS_NOT));
     is && node
         .last_child()
-        .is_none_or(|what| !is_word(&what, &["null", "true", "false", "unknown", "document"]))
+        .is_none_or(|what| !is_word(&what, &["document", "false", "null", "true", "unknown"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_sorted_and_none_is_too_long() {
+        assert!(RESERVED.is_sorted() && NEEDS_AS.is_sorted());
+        let longest = RESERVED
+            .iter()
+            .chain(&NEEDS_AS)
+            .map(|word| word.len())
+            .max();
+        assert!(longest <= Some(LONGEST));
+    }
 }

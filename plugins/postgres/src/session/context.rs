@@ -5,6 +5,12 @@
 //! other session, so at worst an approved command has to be approved again. Settings of
 //! one transaction go when it ends.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// What was changed, in order: names and values.
+pub(crate) type Settings = Rc<[(String, String)]>;
+
 /// Past this many the history is replaced by a mark that matches nothing else.
 const MAX_ENTRIES: usize = 64;
 const MAX_VALUE: usize = 512;
@@ -23,6 +29,8 @@ pub(crate) struct Context {
     mark: String,
     /// Grows with each change of what [`Context::entries`] gives.
     version: u64,
+    /// [`Context::settings`] of a version.
+    told: RefCell<Option<(u64, Settings)>>,
 }
 
 #[derive(Debug)]
@@ -56,6 +64,7 @@ impl Context {
                 .map(|b| format!("{b:02x}"))
                 .collect(),
             version: 0,
+            told: RefCell::default(),
         }
     }
 
@@ -132,18 +141,30 @@ impl Context {
         self.open = false;
     }
 
-    pub(crate) fn entries(&self) -> Vec<(String, String)> {
-        let mut entries = Vec::with_capacity(self.base.len() + self.changes.len() + 2);
-        entries.extend_from_slice(&self.base);
-        entries.extend(
-            self.changes
-                .iter()
-                .map(|e| (e.name.clone(), e.value.clone())),
-        );
-        if self.overflow {
-            let mark = format!("{} changes in session {}", self.count, self.mark);
-            entries.push(("settings".to_owned(), mark));
+    /// What is not as it was when the session began.
+    pub(crate) fn settings(&self) -> Settings {
+        let mut told = self.told.borrow_mut();
+        if let Some((version, settings)) = &*told
+            && *version == self.version
+        {
+            return Rc::clone(settings);
         }
+        let changes = self.changes.iter();
+        let changes = changes.map(|e| (e.name.clone(), e.value.clone()));
+        let mark = self.overflow.then(|| {
+            let mark = format!("{} changes in session {}", self.count, self.mark);
+            ("settings".to_owned(), mark)
+        });
+        let settings: Settings = changes.chain(mark).collect();
+        *told = Some((self.version, Rc::clone(&settings)));
+        settings
+    }
+
+    pub(crate) fn entries(&self) -> Vec<(String, String)> {
+        let settings = self.settings();
+        let mut entries = Vec::with_capacity(self.base.len() + settings.len() + 2);
+        entries.extend_from_slice(&self.base);
+        entries.extend_from_slice(&settings);
         entries
     }
 }

@@ -3,12 +3,15 @@
 //! Names are looked up as they will be when it runs, with the answers that are still to
 //! come. What runs nothing is passed, what does is proposed as a command.
 
+use std::cell::OnceCell;
+use std::fmt::Write as _;
 use std::rc::Rc;
 
 use holdpoint_plugin::{Action, Command, Frame, Submission};
 
+use super::context::Settings;
 use super::known::Told;
-use super::names::Definition;
+use super::names::{Definition, Prepared};
 use super::pending::{End, Item, Outlook};
 use super::plan::{First, Plan, plan};
 use super::typed::{Ending, Group, Proposed, Typed, Wait, protocol};
@@ -70,8 +73,7 @@ impl Typed {
     /// Whether an earlier, unanswered group sets what gives text its meaning: if it fails, it
     /// has not.
     pub(super) fn settings_unsettled(&self) -> bool {
-        let sets = |act: &Act| matches!(act, Act::Set { .. } | Act::DiscardAll);
-        self.pending.groups() && self.pending.iter().flat_map(Item::acts).any(sets)
+        self.pending.groups() && self.pending.iter().flat_map(Item::acts).any(is_set)
     }
 
     /// Whether a unit uses a name that an earlier, unanswered group may change.
@@ -175,6 +177,7 @@ impl Typed {
             None => Told::only(tell()),
         };
         self.known = known;
+        self.tell_reading(&plan, &mut command);
         let asks = plan.items.iter().any(Item::asks_for_data);
         match ending {
             // Whether the server reads a Sync, or ignores it amid the data, hangs on how
@@ -329,6 +332,65 @@ impl Typed {
         inside
     }
 
+    /// Adds to a command what was set when the server read it, where that is not what is set
+    /// now: it reads literals when it prepares, and values when it binds.
+    pub(super) fn tell_reading(&self, plan: &Plan, command: &mut Command) {
+        for event in &plan.events {
+            let prepared = event.portal.statement.as_deref();
+            self.tell_under(prepared.map(|prepared| &prepared.under), command);
+            self.tell_under(Some(&event.portal.under), command);
+            let before = plan.items.get(..event.at).unwrap_or_default();
+            let statements = prepared.map(Prepared::statements).unwrap_or_default();
+            self.tell_named(statements, before, command);
+        }
+        let sets = plan.items.iter().flat_map(Item::acts).any(is_set);
+        if sets && plan.events.len() > 1 {
+            // The texts are in the digest, and the order in which they run; not when they are read.
+            command.context.push(("read at".to_owned(), reading(plan)));
+        }
+    }
+
+    /// The same of what the statements name.
+    pub(super) fn tell_named(
+        &self,
+        statements: &[Rc<Statement>],
+        before: &[Item],
+        command: &mut Command,
+    ) {
+        for statement in statements {
+            let found = match &statement.act {
+                Act::Execute { name } => self.find(before, Space::Statement, name.as_bytes()),
+                Act::Fetch { name } => self.find(before, Space::Portal, name.as_bytes()),
+                _ => None,
+            };
+            match found {
+                Some(Definition::Statement(prepared)) => {
+                    self.tell_under(Some(&prepared.under), command);
+                }
+                Some(Definition::Portal(portal)) => self.tell_under(Some(&portal.under), command),
+                None => {}
+            }
+        }
+    }
+
+    fn tell_under(&self, under: Option<&OnceCell<Settings>>, command: &mut Command) {
+        let Some(under) = under else {
+            return;
+        };
+        let changing = self.pending.iter().flat_map(Item::acts).any(is_set);
+        let then = match under.get() {
+            Some(then) if !changing && *then == self.context.settings() => return,
+            Some(then) => format!("{then:?}"),
+            None if !changing => return,
+            // Before or behind what the group sets.
+            None => self.context.unanswered(),
+        };
+        let entry = ("read under".to_owned(), then);
+        if !command.context.contains(&entry) {
+            command.context.push(entry);
+        }
+    }
+
     /// The context, and what unanswered commands will have added to it.
     pub(super) fn context_now(&self) -> Vec<(String, String)> {
         let mut entries = self.context.entries();
@@ -345,4 +407,36 @@ impl Typed {
         }
         entries
     }
+}
+
+/// Whether it sets what gives text its meaning.
+fn is_set(act: &Act) -> bool {
+    matches!(act, Act::Set { .. } | Act::DiscardAll)
+}
+
+/// For each run of a unit, where among the unit's messages it is prepared, bound and run; `-`
+/// where it was before.
+fn reading(plan: &Plan) -> String {
+    let mut places = String::new();
+    for event in &plan.events {
+        let parsed = plan
+            .items
+            .iter()
+            .position(|item| match (item, &event.portal.statement) {
+                (Item::Parse(_, made), Some(run)) => Rc::ptr_eq(made, run),
+                _ => false,
+            });
+        let bound = plan.items.iter().position(
+            |item| matches!(item, Item::Bind(_, made) if Rc::ptr_eq(made, &event.portal)),
+        );
+        let place = |at: Option<usize>| at.map_or_else(|| "-".to_owned(), |at| at.to_string());
+        let _ = write!(
+            places,
+            "{}, {}, {}; ",
+            place(parsed),
+            place(bound),
+            event.at
+        );
+    }
+    places
 }

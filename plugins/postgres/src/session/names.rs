@@ -8,12 +8,13 @@
 //! Limit: a function that runs `PREPARE` or opens a cursor in its own body
 //! changes names out of sight. It was judged as the function it is.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use holdpoint_plugin::Parameter;
 
+use super::context::Settings;
 use crate::classify::{Act, Analysis, Field, Statement};
 use crate::frame::Space;
 
@@ -32,6 +33,8 @@ pub(crate) struct Prepared {
     pub(crate) part: Option<usize>,
     /// Its rows, as the target last described them.
     pub(crate) fields: RefCell<Option<Rc<[Field]>>>,
+    /// What was set when the server read it, literals included.
+    pub(crate) under: OnceCell<Settings>,
 }
 
 impl Prepared {
@@ -62,6 +65,8 @@ pub(crate) struct Portal {
     pub(crate) results: Vec<u8>,
     /// Outlives the transaction.
     pub(crate) hold: bool,
+    /// What was set when the server read the values.
+    pub(crate) under: OnceCell<Settings>,
 }
 
 #[derive(Debug, Clone)]
@@ -116,6 +121,7 @@ pub(crate) fn changes(
             analysis: Rc::clone(analysis),
             part: Some(part),
             fields: RefCell::default(),
+            under: OnceCell::new(),
         })
     };
     match &statement.act {
@@ -189,9 +195,11 @@ impl Names {
         }
     }
 
-    pub(crate) fn apply(&mut self, change: Change) {
+    /// A change that the server has confirmed, and what was set when it did.
+    pub(crate) fn apply(&mut self, change: Change, under: &Settings) {
         match change {
             Change::Define(name, Definition::Statement(prepared)) => {
+                prepared.under.get_or_init(|| Rc::clone(under));
                 if self.statements.len() < MAX_NAMES {
                     self.statements.insert(name, prepared);
                 } else {
@@ -200,6 +208,7 @@ impl Names {
                 }
             }
             Change::Define(name, Definition::Portal(portal)) => {
+                portal.under.get_or_init(|| Rc::clone(under));
                 if self.portals.len() < MAX_NAMES {
                     self.portals.insert(name, portal);
                 } else {

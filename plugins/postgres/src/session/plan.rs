@@ -1,5 +1,6 @@
 //! What a unit of the extended protocol means before it is decided.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 
 use super::names::{Definition, Portal, Prepared};
@@ -57,6 +58,7 @@ pub(super) fn plan(
                     parameters,
                     results,
                     hold: false,
+                    under: OnceCell::new(),
                 });
                 plan.events.push(Event {
                     portal: Rc::clone(&bound),

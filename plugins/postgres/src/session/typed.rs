@@ -445,6 +445,7 @@ impl Typed {
             adapter::all_operations(&analysis.statements, &lookup, &mut command)
         });
         self.known = known;
+        self.tell_named(&analysis.statements, &[], &mut command);
         let kept = if adapter::keeps_text(&analysis) {
             Rc::from(text.as_slice())
         } else {

@@ -154,8 +154,8 @@ impl Typed {
     fn settle(&mut self, count: usize) {
         for _ in 0..count {
             if let Some(item) = self.pending.pop() {
-                let names = &mut self.names;
-                item.changes(|change| names.apply(change));
+                let (names, under) = (&mut self.names, self.context.settings());
+                item.changes(|change| names.apply(change, &under));
             }
         }
     }
@@ -175,8 +175,9 @@ impl Typed {
             }) => {
                 let (analysis, text, part) = (analysis.clone(), text.clone(), *done);
                 *done += 1;
-                let names = &mut self.names;
-                super::names::changes(&analysis, part, &text, |change| names.apply(change));
+                let (names, under) = (&mut self.names, self.context.settings());
+                let apply = |change| names.apply(change, &under);
+                super::names::changes(&analysis, part, &text, apply);
                 if let Some(statement) = analysis.statements.get(part) {
                     self.ran(statement, Some(&text));
                 }
@@ -186,7 +187,7 @@ impl Typed {
                     return;
                 };
                 let Some(prepared) = portal.as_ref().and_then(|p| p.statement.clone()) else {
-                    self.names.apply(Change::Forget);
+                    self.names.apply(Change::Forget, &self.context.settings());
                     self.context.unrepeatable();
                     return;
                 };
@@ -194,8 +195,8 @@ impl Typed {
                     self.copy = Copying::No;
                 }
                 let item = Item::Run(portal.clone());
-                let names = &mut self.names;
-                item.changes(|change| names.apply(change));
+                let (names, under) = (&mut self.names, self.context.settings());
+                item.changes(|change| names.apply(change, &under));
                 let values = portal.is_some_and(|portal| !portal.parameters.is_empty());
                 for statement in prepared.statements() {
                     self.ran(statement, (!values).then_some(&prepared.text));
@@ -306,12 +307,15 @@ impl Typed {
             match self.pending.pop() {
                 Some(Item::End(end)) => self.outcome.skipped += end.commands,
                 // Made, not made, or replaced: nobody can tell.
-                Some(Item::Bind(name, _)) => self.names.apply(Change::Remove(Space::Portal, name)),
+                Some(Item::Bind(name, _)) => self.names.apply(
+                    Change::Remove(Space::Portal, name),
+                    &self.context.settings(),
+                ),
                 Some(item @ (Item::Query { .. } | Item::Run(_))) => {
-                    let names = &mut self.names;
+                    let (names, under) = (&mut self.names, self.context.settings());
                     item.changes(|change| {
                         if matches!(change, Change::Forget) {
-                            names.apply(change);
+                            names.apply(change, &under);
                         }
                     });
                 }
@@ -394,12 +398,12 @@ impl Typed {
                     return Err(fault("the target answered less than it was asked"));
                 }
                 item @ (Item::Bind(..) | Item::Close(..)) if !self.outcome.failed => {
-                    let names = &mut self.names;
-                    item.changes(|change| names.apply(change));
+                    let (names, under) = (&mut self.names, self.context.settings());
+                    item.changes(|change| names.apply(change, &under));
                 }
                 // More statements than tags: the text was not what it seemed.
                 Item::Query { analysis, done, .. } if done != analysis.statements.len() => {
-                    self.names.apply(Change::Forget);
+                    self.names.apply(Change::Forget, &self.context.settings());
                 }
                 _ => {}
             }

@@ -312,6 +312,62 @@ fn a_setting_that_a_rollback_undid_is_not_that_of_one_who_keeps_it() {
     }
 }
 
+/// A server reads literals when it prepares, and values when it binds.
+#[test]
+fn what_was_read_under_other_settings_is_not_what_is_read_now() {
+    const WRITE: &str = "INSERT INTO t VALUES ('01/02/2026')";
+    let last = |steps: &[(&[Message], &[Message])]| {
+        let mut host = Host::logged_in();
+        for (messages, answers) in steps {
+            host.play(client(messages));
+            host.play(upstream(answers));
+        }
+        let command = host.submitted.pop().unwrap();
+        (command.text, command.canonical, command.context)
+    };
+    let set: (&[Message], &[Message]) =
+        (&[q("SET datestyle = 'ISO, DMY'")], &[tag("SET"), z(b'I')]);
+    let parsed: (&[Message], &[Message]) = (&[parse("s", WRITE), sync()], &[m(b'1', b""), z(b'I')]);
+    let run: (&[Message], &[Message]) = (&[bind("", "s"), execute(""), sync()], &[]);
+    let whole: (&[Message], &[Message]) = (
+        &[parse("s", WRITE), bind("", "s"), execute(""), sync()],
+        &[],
+    );
+    let now = last(&[set, parsed, run]);
+    assert_eq!(now, last(&[set, whole]), "kept or parsed anew");
+    let before = last(&[parsed, set, run]);
+    assert_ne!(now, before);
+    assert_eq!(before, last(&[parsed, set, run]), "in every session");
+    // The same by name.
+    let execute_s: (&[Message], &[Message]) = (&[q("EXECUTE s")], &[]);
+    assert_ne!(
+        last(&[set, parsed, execute_s]),
+        last(&[parsed, set, execute_s])
+    );
+    // Values.
+    let begin: (&[Message], &[Message]) = (&[q("BEGIN")], &[tag("BEGIN"), z(b'T')]);
+    let set_in: (&[Message], &[Message]) = (set.0, &[tag("SET"), z(b'T')]);
+    let parsed_in: (&[Message], &[Message]) = (parsed.0, &[m(b'1', b""), z(b'T')]);
+    let bound: (&[Message], &[Message]) = (&[bind("p", "s"), sync()], &[m(b'2', b""), z(b'T')]);
+    let run_bound: (&[Message], &[Message]) = (&[execute("p"), sync()], &[]);
+    assert_ne!(
+        last(&[begin, set_in, parsed_in, bound, run_bound]),
+        last(&[begin, parsed_in, bound, set_in, run_bound])
+    );
+    // Within one command.
+    let set_parsed = parse("z", "SET datestyle = 'ISO, DMY'");
+    let unit = |first: &[Message], then: &[Message]| {
+        let set = [bind("", "z"), execute("")];
+        let run = [bind("", "s"), execute(""), sync()];
+        let all = [first, std::slice::from_ref(&set_parsed), &set, then, &run].concat();
+        last(&[(&all, &[])])
+    };
+    let write = [parse("s", WRITE)];
+    let (early, late) = (unit(&write, &[]), unit(&[], &write));
+    assert_eq!(early.0, late.0);
+    assert_ne!(early, late);
+}
+
 /// What follows a setting that may fail waits for it.
 #[test]
 fn nothing_is_proposed_while_a_setting_is_unanswered() {
