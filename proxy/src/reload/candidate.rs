@@ -168,6 +168,7 @@ fn surroundings<'a>(config: &'a Config, plugins: &'a Plugins) -> Surroundings<'a
             .collect(),
         protocols: plugins.iter().map(Plugin::name).collect(),
         classes: classes.map(String::as_str).collect(),
+        max_hold: config.hold.max_hold,
     }
 }
 

@@ -8,6 +8,8 @@
 mod effective;
 mod model;
 mod raw;
+#[cfg(test)]
+pub(crate) mod reference_tests;
 mod resolve;
 #[cfg(test)]
 mod tests;

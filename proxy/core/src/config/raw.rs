@@ -86,10 +86,13 @@ pub(super) struct Identity {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum OnTokenExpiry {
+    /// What runs is answered, what is held stays held; anything new is refused.
     RefuseNewCommands,
+    /// The session ends, and with it what is held.
     Close,
 }
 
+/// An OIDC issuer. Its keys are found by its discovery document.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Issuer {
@@ -179,6 +182,7 @@ pub(super) struct Jwks {
     pub(super) max_stale: Option<Span>,
 }
 
+/// An OAuth client that is an agent. An agent never decides on held commands.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Agent {
@@ -201,17 +205,22 @@ pub(super) struct DevIssuer {
     /// How long its tokens are good; `1h` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) token_ttl: Option<Span>,
+    /// Who may sign in there, by name. There are no passwords: anybody on the machine may be any of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) users: BTreeMap<String, DevUser>,
 }
 
+/// Somebody whom the development issuer knows.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DevUser {
+    /// The `groups` of their tokens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) groups: Vec<String>,
+    /// Scopes that their tokens may have: `holdpoint.connect`, and `holdpoint.review` for whoever decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) scopes: Vec<String>,
+    /// Whether it is an agent and no person.
     #[serde(default)]
     pub(super) agent: bool,
     /// Other users of this issuer that answer for it.
@@ -219,6 +228,7 @@ pub(super) struct DevUser {
     pub(super) owners: Vec<String>,
 }
 
+/// Something that agents reach through a listener.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Target {
@@ -234,6 +244,7 @@ pub(super) struct Target {
     pub(super) danger_allow_cleartext: bool,
     /// The account to log in as.
     pub(super) user: String,
+    /// Its password, which no client ever sees.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) password: Option<Secret>,
     /// Labels that rules may match, such as `prod`.
@@ -242,10 +253,10 @@ pub(super) struct Target {
     /// Who decides where a rule's reviewers are `owner`: `group:NAME`, `person:ISSUER|SUBJECT`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) owners: Vec<String>,
-    /// Passed to the plugin.
+    /// Passed to the plugin, whose page says what there is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) settings: BTreeMap<String, String>,
-    /// `10s` unless set.
+    /// How long the target may take to accept a connection; `10s` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) connect_timeout: Option<Span>,
 }
@@ -255,9 +266,11 @@ pub(super) struct Target {
 pub(super) enum UpstreamTls {
     /// In clear: loopback only.
     Off,
+    /// Against a bundle of yours.
     Verify(Verify),
 }
 
+/// TLS, verified.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Verify {
@@ -266,6 +279,7 @@ pub(super) struct Verify {
     pub(super) ca: Option<PathBuf>,
 }
 
+/// A port for clients. Each port leads to one target.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Listener {
@@ -273,6 +287,7 @@ pub(super) struct Listener {
     pub(super) listen: String,
     /// A target's name.
     pub(super) target: String,
+    /// What the port shows to clients.
     pub(super) tls: Certificate,
 }
 
@@ -280,10 +295,13 @@ pub(super) struct Listener {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Certificate {
+    /// The certificate, and behind it the ones between it and a root.
     pub(super) cert: PathBuf,
+    /// Its private key.
     pub(super) key: PathBuf,
 }
 
+/// A protocol plugin: a WebAssembly component, in a sandbox of its own for each session.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Plugin {
@@ -296,11 +314,12 @@ pub(super) struct Plugin {
     /// CPU time of one call; `250ms` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cpu_budget: Option<Span>,
-    /// Of one session; `128MiB` unless set.
+    /// Memory of one session; `128MiB` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) memory: Option<Size>,
 }
 
+/// What may run.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Policy {
@@ -313,12 +332,13 @@ pub(super) struct Policy {
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Hold {
+    /// How long the connection itself waits.
     #[serde(default)]
     pub(super) inline_wait: InlineWait,
-    /// No decision may take longer; `30m` unless set.
+    /// No decision may take longer, whatever a rule's `expires_in` says; `30m` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) max_hold: Option<Span>,
-    /// Inside an open transaction; `60s` unless set.
+    /// The same inside an open transaction, whose locks others wait for; `60s` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) max_hold_in_transaction: Option<Span>,
     /// How often a waiting client gets a notice; `15s` unless set.
@@ -330,10 +350,10 @@ pub(super) struct Hold {
     /// A denied command is refused without asking again for this long; `5m` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) deny_cooldown: Option<Span>,
-    /// 10000 unless set.
+    /// Most commands that are held at once; 10000 unless set. One more is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) max_pending: Option<usize>,
-    /// 16 unless set.
+    /// The same of one principal; 16 unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) max_pending_per_principal: Option<usize>,
 }
@@ -342,10 +362,10 @@ pub(super) struct Hold {
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct InlineWait {
-    /// `45s` unless set.
+    /// An agent's; `45s` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) agent: Option<Span>,
-    /// `5m` unless set.
+    /// A person's; `5m` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) person: Option<Span>,
 }
@@ -399,6 +419,7 @@ pub(super) struct Webauthn {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OnCall {
+    /// Asked with GET.
     pub(super) url: String,
     /// Sent as a bearer token.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -411,11 +432,15 @@ pub(super) struct OnCall {
     pub(super) cache: Option<Span>,
 }
 
+/// A receiver of signed messages.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Webhook {
+    /// For logs and metrics.
     pub(super) name: String,
+    /// Where messages are sent with POST; `https:`, or loopback.
     pub(super) url: String,
+    /// What messages are signed with, `whsec_…`.
     pub(super) secret: Secret,
     /// PEM bundle; the system's roots otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -425,9 +450,11 @@ pub(super) struct Webhook {
     pub(super) events: Option<Vec<Event>>,
 }
 
+/// A system that decides in the name of people.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Integration {
+    /// What its votes are signed with.
     pub(super) secret: Secret,
     /// Who it may speak for: `group:NAME`, `person:ISSUER|SUBJECT`.
     pub(super) reviewers: Vec<String>,
@@ -444,10 +471,11 @@ pub(super) struct Admin {
     pub(super) tls: Option<Certificate>,
 }
 
+/// The record of everything.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Journal {
-    /// `journal` unless set.
+    /// Its folder; `journal` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) dir: Option<PathBuf>,
     /// What must be on stable storage before a session goes on; `commands` unless set.
@@ -472,19 +500,20 @@ pub(super) enum Sync {
     Relaxed,
 }
 
+/// What one gateway takes on.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Limits {
-    /// 10000 unless set.
+    /// Most connections at once, those that are still logging in included; 10000 unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) max_sessions: Option<usize>,
-    /// 256 unless set.
+    /// Most sessions of one principal; 256 unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) max_sessions_per_principal: Option<usize>,
-    /// Of login; `30s` unless set.
+    /// How long a login may take; `30s` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) handshake: Option<Span>,
-    /// Of one command; `16MiB` unless set.
+    /// Longest command; `16MiB` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) max_command: Option<Size>,
     /// Read from a client while a command of its is undecided; `256KiB` unless set.
@@ -499,6 +528,7 @@ pub(super) struct Limits {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Store {
+    /// Where approvals are shared.
     pub(super) redis: Redis,
 }
 
@@ -518,8 +548,10 @@ pub(super) struct Redis {
     /// `urls` are nodes of a Redis Cluster.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) cluster: bool,
+    /// Name to log in with; that of Redis's default user unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) username: Option<String>,
+    /// Its password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) password: Option<Secret>,
     /// What Sentinels ask for, where that is not nothing.

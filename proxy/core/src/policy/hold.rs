@@ -11,7 +11,7 @@ use super::{Ask, raw, who};
 use crate::decision::{Escalation, Hold, Outcome, Reviewers, Step, Window};
 use crate::source::{At, Span};
 
-const DEFAULT_EXPIRY: Duration = Duration::from_secs(30 * 60);
+pub(super) const DEFAULT_EXPIRY: Duration = Duration::from_secs(30 * 60);
 
 /// More agreements than anyone would wait for.
 const MAX_STEPS: usize = 8;

@@ -14,8 +14,10 @@ use crate::source::Span;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
+    /// How much all rules of the file count.
     #[serde(default)]
     pub(super) mode: Mode,
+    /// In the order in which they are tried.
     #[serde(default)]
     pub(super) rule: Vec<Rule>,
     /// Columns whose values the gateway takes out of the rows that it shows.
@@ -44,12 +46,14 @@ pub(super) struct Mask {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Mode {
+    /// It decides.
     #[default]
     Enforce,
     /// Evaluated and recorded; decides nothing.
     Monitor,
 }
 
+/// One rule: `allow`, `deny` or `hold`, and what for.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rule {
@@ -60,17 +64,21 @@ pub(super) struct Rule {
     pub(super) matches: Match,
     /// A CEL expression over `command`, `principal`, `target`, `facts` and `now`.
     pub(super) when: Option<String>,
+    /// How much this rule counts; `monitor` of the file counts for all of it.
     #[serde(default)]
     pub(super) mode: Mode,
+    /// `true`: it runs at once.
     pub(super) allow: Option<bool>,
     /// A message for the agent: what it may do instead.
     pub(super) deny: Option<Deny>,
+    /// It waits on the connection for somebody to decide.
     pub(super) hold: Option<Hold>,
     /// Lets `allow` release what the parser could not prove.
     #[serde(default)]
     pub(super) danger_allow_unknown: bool,
 }
 
+/// What a rule is for. Each key that is given has to fit; of a list, one entry.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Match {
@@ -82,7 +90,9 @@ pub(super) struct Match {
     pub(super) groups: Option<Vec<String>>,
     /// `ISSUER|SUBJECT`.
     pub(super) principals: Option<Vec<String>>,
+    /// Who asks is an agent, or a person.
     pub(super) kinds: Option<Vec<Kind>>,
+    /// The target speaks one of these, such as `postgres`.
     pub(super) protocols: Option<Vec<String>>,
     /// The operation's class is one of these.
     pub(super) classes: Option<Vec<String>>,
@@ -167,6 +177,7 @@ pub(super) struct Step {
 pub(super) struct Escalate {
     /// From the step's beginning.
     pub(super) after: Span,
+    /// Who joins those who may decide already.
     pub(super) reviewers: Vec<String>,
 }
 

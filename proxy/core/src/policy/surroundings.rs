@@ -1,13 +1,17 @@
-//! Words of rules that nothing around them can ever meet.
+//! Words of rules that nothing around them can ever meet, and times that are never given.
 //!
 //! A key that is misspelt is a mistake; a word may belong to another gateway that shares the file. But
 //! a rule with a word that nothing here has does nothing, and one that was to deny
 //! or to mask protects nothing, so it is said.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::Policy;
 use super::glob::Glob;
+use super::hold::DEFAULT_EXPIRY;
+use crate::decision::Outcome;
+use crate::source::Span;
 
 /// How a command touches an object.
 const ACCESS: [&str; 5] = ["read", "write", "lock", "define", "execute"];
@@ -22,10 +26,13 @@ pub struct Surroundings<'a> {
     pub protocols: BTreeSet<&'a str>,
     /// All that the plugins tell apart.
     pub classes: BTreeSet<&'a str>,
+    /// No decision may take longer.
+    pub max_hold: Duration,
 }
 
 impl Policy {
-    /// A sentence for each word by which a rule or mask can match nothing in `here`.
+    /// A sentence for each word by which a rule or mask can match nothing in `here`, and for each
+    /// time that it gives to decide and that nobody gets.
     pub fn unmet(&self, here: &Surroundings<'_>) -> Vec<String> {
         let mut unmet = Vec::new();
         let mut say = |id: &str, kind: &str, word: &str, known: &BTreeSet<&str>| {
@@ -65,7 +72,27 @@ impl Policy {
                 }
             }
         }
+        unmet.extend(self.cut_short(here.max_hold));
         unmet
+    }
+
+    fn cut_short(&self, max_hold: Duration) -> impl Iterator<Item = String> {
+        let outcomes = self.files.iter().flat_map(|file| {
+            let rules = file.rules.iter().map(|rule| (&rule.id, &rule.outcome));
+            let masks = file.masks.iter().map(|mask| (&mask.id, &mask.otherwise));
+            rules.chain(masks)
+        });
+        outcomes.filter_map(move |(id, outcome)| match outcome {
+            // What was not asked for is not missed.
+            Outcome::Hold(hold) if hold.expires_in > max_hold && hold.expires_in != DEFAULT_EXPIRY => {
+                Some(format!(
+                    "`{id}` gives {} to decide, of which {} are left: `max_hold` of `[hold]` allows no more",
+                    Span(hold.expires_in),
+                    Span(max_hold)
+                ))
+            }
+            _ => None,
+        })
     }
 }
 
@@ -91,6 +118,7 @@ mod tests {
             tags: BTreeSet::from(["prod"]),
             protocols: BTreeSet::from(["postgres"]),
             classes: BTreeSet::from(["read", "write"]),
+            max_hold: Duration::from_secs(1800),
         };
         let rules = |with: &str| {
             let text = format!("[[rule]]\nname = \"x\"\nmatch = {{ {with} }}\ndeny = \"no\"\n");
@@ -120,6 +148,28 @@ mod tests {
         let met = "targets = [\"s*\"], tags = [\"prod\"], protocols = [\"postgres\"], \
                    classes = [\"read\"], access = [\"lock\"]";
         assert_eq!(rules(met), [""; 0]);
+        let hold = |expires_in: &str| {
+            let text = format!(
+                "[[rule]]\nname = \"x\"\nhold = {{ reviewers = [\"group:a\"], expires_in = \"{expires_in}\" }}\n\
+                 [[mask]]\nname = \"y\"\ncolumns = [\"ssn\"]\nhold = {{ reviewers = [\"group:a\"], expires_in = \"{expires_in}\" }}\n"
+            );
+            let file = RuleFile {
+                name: "p".to_owned(),
+                text,
+            };
+            Policy::compile(&[file], &Default::default())
+                .unwrap()
+                .unmet(&here)
+        };
+        let cut = hold("31m");
+        assert!(
+            cut.len() == 2
+                && cut[0].contains("`p:x`")
+                && cut[1].contains("`p:y`")
+                && cut[1].contains("31m"),
+            "{cut:?}"
+        );
+        assert_eq!(hold("30m"), [""; 0]);
         let mask = RuleFile {
             name: "m".to_owned(),
             text: "[[mask]]\nname = \"y\"\ntargets = [\"shpo\"]\ncolumns = [\"ssn\"]\n".to_owned(),

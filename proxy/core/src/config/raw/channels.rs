@@ -43,6 +43,7 @@ pub(in crate::config) struct Teams {
     pub(in crate::config) ca: Option<PathBuf>,
 }
 
+/// Mail to reviewers.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Email {
@@ -54,10 +55,12 @@ pub(in crate::config) struct Email {
     /// Name to log in with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::config) user: Option<String>,
+    /// Its password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::config) password: Option<Secret>,
     /// The sender, such as `holdpoint@acme.example`.
     pub(in crate::config) from: String,
+    /// Who gets them.
     pub(in crate::config) to: Vec<String>,
     /// PEM bundle; the system's roots otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,12 +78,13 @@ pub(in crate::config) enum MailTls {
     Off,
 }
 
+/// A PagerDuty service.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct PagerDuty {
     /// The integration key of an "Events API v2" integration.
     pub(in crate::config) routing_key: Secret,
-    /// `warning` unless set.
+    /// Of the alert; `warning` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::config) severity: Option<Severity>,
     /// `https://events.pagerduty.com` unless set.

@@ -94,7 +94,14 @@ fn owners_stand_in_for_owner_and_without_them_it_is_refused() {
 
 /// The examples, with the comment in their first line that says what they are.
 #[test]
-fn the_examples_of_the_guide_are_good() {
+fn the_examples_of_the_guides_are_good() {
+    assert_eq!(examples("rules.md"), (2, 0));
+    let (rules, configs) = examples("approvals.md");
+    assert!(rules >= 7 && configs == 2, "{rules} {configs}");
+}
+
+/// How many rule files and configurations a page has.
+fn examples(page: &str) -> (usize, usize) {
     const BASE: &str = r#"
 [[identity.issuer]]
 name = "okta"
@@ -108,7 +115,9 @@ tls = { cert = "c", key = "k" }
 files = ["p.toml"]
 "#;
     const TARGET: &str = "[target.billing]\nprotocol = \"postgres\"\naddress = \"db.example:5432\"\nuser = \"app\"\n";
-    let guide = crate::config::tests_support::repository().join("docs/approvals.md");
+    let guide = crate::config::tests_support::repository()
+        .join("docs")
+        .join(page);
     #[allow(clippy::disallowed_methods, reason = "a file of the repository")]
     let guide = std::fs::read_to_string(guide).unwrap();
     let (mut rules, mut configs) = (0, 0);
@@ -136,7 +145,7 @@ files = ["p.toml"]
             configs += 1;
         }
     }
-    assert!(rules >= 7 && configs == 2, "{rules} {configs}");
+    (rules, configs)
 }
 
 #[test]

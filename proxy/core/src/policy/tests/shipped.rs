@@ -55,6 +55,11 @@ fn the_schema_of_rule_files_is_fresh() {
     crate::config::tests_support::fresh("policy.schema.json", &schema());
 }
 
+#[test]
+fn the_page_of_rules_is_fresh() {
+    crate::config::reference_tests::fresh_page("rules.md", &schema());
+}
+
 fn any_operation() -> impl Strategy<Value = String> {
     let words = prop::sample::subsequence(
         vec![
