@@ -147,6 +147,20 @@ pub fn shipped(name: &str) -> Result<Plugin, PluginsError> {
     )
 }
 
+/// The plugin of a target, outside of any gateway: with the configuration's settings of it.
+///
+/// # Errors
+/// It is missing or cannot be used.
+pub fn configured(name: &str, config: &Config) -> Result<Plugin, PluginsError> {
+    let cache = user_cache();
+    load(
+        name,
+        config.plugins.get(name),
+        cache.as_deref(),
+        data(config),
+    )
+}
+
 fn load(
     name: &str,
     wanted: Option<&config::Plugin>,

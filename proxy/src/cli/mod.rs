@@ -34,13 +34,28 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use holdpoint_core::config::Config;
 
+/// What holds for all subcommands.
+const HELP: &str = "\
+Environment (an option wins over its variable):
+  HOLDPOINT_CONFIG                  -c: the configuration of the gateway's own commands
+  HOLDPOINT_SERVER, HOLDPOINT_CA    --server and --ca: where reviewers' and agents' commands go
+  HOLDPOINT_TOKEN_FILE              a file with the token for them, in place of `holdpoint login`
+  HOLDPOINT_TOKEN                   the token itself; others on the machine may see it
+  HOLDPOINT_CLIENT_ID, HOLDPOINT_CLIENT_SECRET_FILE
+                                    an agent's client, for which `holdpoint token` asks the issuer
+  HOLDPOINT_HOME                    where logins are kept
+  HOLDPOINT_LOG                     what is logged, such as `info` or `holdpoint=debug`
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a login is needed, 4 still pending, 5 denied, 6 expired.";
+
 /// Puts a person's approval between AI agents and infrastructure.
 #[derive(Parser)]
 #[command(
     name = "holdpoint",
     version,
     propagate_version = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    after_help = HELP
 )]
 struct Cli {
     #[command(subcommand)]

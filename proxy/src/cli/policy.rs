@@ -3,20 +3,22 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use holdpoint_core::command::Command;
 use holdpoint_core::decision::{Hold, Outcome as Decided, Reviewers};
 use holdpoint_core::policy::{Ask, CaseFile, Explanation, Policy, Said, run_cases};
+use holdpoint_core::principal::Kind;
 use holdpoint_core::source::Span;
 use holdpoint_host::Plugin;
 
-use super::Outcome;
 use super::classify::ordinary_agent;
 use super::replay::ReplayArgs;
 use super::style::Style;
-use crate::plugins::shipped;
+use super::{ConfigArgs, Outcome};
+use crate::plugins::{configured, shipped};
 use crate::reload::{read_rules, read_text};
 
 #[derive(Subcommand)]
@@ -45,20 +47,27 @@ pub(crate) struct TestArgs {
 pub(crate) struct ExplainArgs {
     /// The command's text, such as a SQL statement
     text: String,
-    /// Rule files
-    #[arg(long, value_name = "FILE", required = true)]
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Rule file, in place of a configuration; may be given again
+    #[arg(long, value_name = "FILE")]
     policy: Vec<PathBuf>,
-    /// The protocol plugin
+    /// The protocol plugin, with --policy
     #[arg(long, default_value = "postgres")]
     plugin: String,
-    /// A group of the agent; may be given several times
+    /// A group of whoever asks; may be given again [default: holdpoint-agents]
     #[arg(long)]
     group: Vec<String>,
-    #[arg(long, default_value = "target")]
-    target: String,
-    /// A tag of the target; may be given several times
+    /// A person asks, not an agent
+    #[arg(long)]
+    person: bool,
+    /// The target [default: the only one of the configuration]
+    #[arg(long, value_name = "NAME")]
+    target: Option<String>,
+    /// A tag of the target, beside those of the configuration; may be given again
     #[arg(long)]
     tag: Vec<String>,
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -166,27 +175,97 @@ fn beside_the_rules() -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// What a command is judged by.
+struct Judged {
+    rules: Policy,
+    plugin: Plugin,
+    target: String,
+    tags: Vec<String>,
+    /// Of the target, for the plugin.
+    settings: BTreeMap<String, String>,
+    /// No decision may take longer; absent where no configuration says.
+    max_hold: Option<Duration>,
+}
+
 impl ExplainArgs {
+    /// The rules of `--policy` alone, for a target of any name.
+    fn of_files(&self) -> anyhow::Result<Judged> {
+        Ok(Judged {
+            rules: read_rules(&self.policy, &BTreeMap::new())?,
+            plugin: shipped(&self.plugin)?,
+            target: self.target.clone().unwrap_or_else(|| "target".to_owned()),
+            tags: self.tag.clone(),
+            settings: BTreeMap::new(),
+            max_hold: None,
+        })
+    }
+
+    /// What a gateway with the configuration would judge by.
+    fn of_config(&self) -> anyhow::Result<Judged> {
+        let config = self
+            .config
+            .load()
+            .context("no rules: give a configuration with -c, or rule files with --policy")?;
+        let names = || {
+            let names: Vec<_> = config.targets.keys().map(String::as_str).collect();
+            names.join(", ")
+        };
+        let found = match &self.target {
+            Some(name) => config.targets.get_key_value(name),
+            None if config.targets.len() == 1 => config.targets.first_key_value(),
+            None => bail!("which target? give one with --target: {}", names()),
+        };
+        let Some((name, target)) = found else {
+            bail!("there is no such target; there is {}", names());
+        };
+        Ok(Judged {
+            rules: read_rules(&config.policies, &config.issuer_names())?,
+            plugin: configured(&target.protocol, &config)?,
+            target: name.clone(),
+            tags: target.tags.iter().chain(&self.tag).cloned().collect(),
+            settings: target.settings.clone(),
+            max_hold: Some(config.hold.max_hold),
+        })
+    }
+
     fn run(self) -> Outcome {
-        let rules = read_rules(&self.policy, &BTreeMap::new())?;
-        let plugin = shipped(&self.plugin)?;
+        let judged = if self.policy.is_empty() {
+            self.of_config()?
+        } else {
+            self.of_files()?
+        };
+        let Judged {
+            rules,
+            plugin,
+            target,
+            tags,
+            settings,
+            max_hold,
+        } = &judged;
         let field = if plugin.name() == "postgres" {
             "sql"
         } else {
             "command"
         };
         let mut fields = vec![(field.to_owned(), self.text.into_bytes())];
-        fields.extend(rules.protected(&self.target).fields());
+        fields.extend(rules.protected(target).fields());
+        let settings = settings.iter();
+        fields.extend(
+            settings.map(|(name, value)| (format!("settings.{name}"), value.clone().into_bytes())),
+        );
         let command = plugin.classify(&fields)?;
         let mut principal = ordinary_agent();
+        if self.person {
+            principal.kind = Kind::Person;
+        }
         if !self.group.is_empty() {
             principal.groups = self.group;
         }
         let explanation = rules.explain(&Ask {
             command: &command,
             principal: &principal,
-            target: &self.target,
-            tags: &self.tag,
+            target,
+            tags,
             owners: None,
             protocol: plugin.name(),
             classes: &plugin.descriptor().classes,
@@ -195,13 +274,13 @@ impl ExplainArgs {
         if self.json {
             println!("{}", serde_json::to_string_pretty(&explanation)?);
         } else {
-            print(&explanation, &command, Style::stdout());
+            print(&explanation, &command, *max_hold, Style::stdout());
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn print(explanation: &Explanation, command: &Command, style: Style) {
+fn print(explanation: &Explanation, command: &Command, max_hold: Option<Duration>, style: Style) {
     if let Some(reject) = &command.reject {
         println!(
             "{}: the gateway refuses it whatever the rules say: {reject}",
@@ -245,14 +324,14 @@ fn print(explanation: &Explanation, command: &Command, style: Style) {
         explanation.decision.rule
     );
     if let Decided::Hold(hold) = &explanation.decision.outcome {
-        for line in terms(hold) {
+        for line in terms(hold, max_hold) {
             println!("  {line}");
         }
     }
 }
 
 /// Who decides, in which order, and what else a hold says.
-fn terms(hold: &Hold) -> Vec<String> {
+fn terms(hold: &Hold, max_hold: Option<Duration>) -> Vec<String> {
     let list = |sets: &[Reviewers]| {
         let sets: Vec<String> = sets.iter().map(reviewers).collect();
         sets.join(", ")
@@ -270,7 +349,15 @@ fn terms(hold: &Hold) -> Vec<String> {
             lines.push(format!("  after {after} also {}", list(&more.reviewers)));
         }
     }
-    lines.push(format!("expires after {}", Span(hold.expires_in)));
+    let cut = max_hold.filter(|max| *max < hold.expires_in);
+    lines.push(match cut {
+        None => format!("expires after {}", Span(hold.expires_in)),
+        Some(max) => format!(
+            "expires after {}: `max_hold` of `[hold]` cuts the rules' {}",
+            Span(max),
+            Span(hold.expires_in)
+        ),
+    });
     if hold.justify {
         lines.push("the requester has to say why first".to_owned());
     }

@@ -9,6 +9,7 @@
 //! Limits: a client secret goes in the request's body; its tokens are not kept.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -30,6 +31,9 @@ use crate::secrets;
 const MIN_LEFT: u64 = 10;
 
 const LOGIN_NEEDED: u8 = 3;
+
+/// Where no issuer and no configuration is named, one that lies here says which.
+const HERE: &str = "holdpoint.toml";
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct TokenArgs {
@@ -145,7 +149,10 @@ impl TokenArgs {
         if let Some(issuer) = &self.place.issuer {
             return Ok(Some(issuer.clone()));
         }
-        self.place.config.as_deref().map(issuer_in).transpose()
+        let here = Path::new(HERE);
+        let config = self.place.config.as_deref();
+        let config = config.or_else(|| here.exists().then_some(here));
+        config.map(issuer_in).transpose()
     }
 
     /// What an earlier login left.
