@@ -26,6 +26,9 @@ const MAX_WAIT: u64 = 55;
 /// Long polls at once; each costs a connection.
 pub(super) const MAX_POLLS: usize = 1_024;
 
+/// Of which one client may have so many.
+pub(super) const MAX_POLLS_OF_ONE: usize = MAX_POLLS / 4;
+
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Filter {
@@ -318,6 +321,14 @@ pub(super) async fn wait(
     let missing = || Problem::not_found("approval");
     let id = approval_id(&id)?;
     let view = api.0.board.get(&id).ok_or_else(missing)?;
+    let too_many = || {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "HP-LIMIT",
+            "too many callers wait",
+        )
+    };
+    let mut _own_turn = None;
     if let Caller::Client(principal) = caller {
         let asked = &view.principal;
         let own = asked.issuer == principal.identity.issuer
@@ -325,14 +336,10 @@ pub(super) async fn wait(
         if !own {
             return Err(missing());
         }
+        let turn = api.0.polls_of.enter(principal.identity);
+        _own_turn = Some(turn.ok_or_else(too_many)?);
     }
-    let Ok(_turn) = api.0.polls.try_acquire() else {
-        return Err(Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "HP-LIMIT",
-            "too many callers wait",
-        ));
-    };
+    let _turn = api.0.polls.try_acquire().map_err(|_| too_many())?;
     let limit = Duration::from_secs(patience.timeout.unwrap_or(30).min(MAX_WAIT));
     let decided = api.0.board.decided(&id).ok_or_else(missing)?;
     // After the time, the state as it is.

@@ -37,6 +37,8 @@ const REMEMBER: Duration = Duration::from_secs(600);
 const MAX_REMEMBERED: usize = 10_000;
 
 const MAX_ID: usize = 128;
+/// Characters of a name that an integration gives; the rest is left out.
+const MAX_LABEL: usize = 200;
 
 /// The integrations of the configuration, with their secrets.
 #[derive(Default)]
@@ -213,6 +215,7 @@ impl Known {
             return None;
         }
         let label = asserted.label.as_deref().unwrap_or(&asserted.subject);
+        let label: String = label.chars().take(MAX_LABEL).collect();
         Some(Reviewer {
             identity: Identity {
                 issuer: asserted.issuer.clone(),

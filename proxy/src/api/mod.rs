@@ -8,6 +8,7 @@
 mod about;
 mod approvals;
 mod auth;
+mod crowd;
 mod events;
 mod integration;
 mod notifications;
@@ -28,6 +29,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use holdpoint_core::Now;
+use holdpoint_core::principal::Identity;
 use tokio::sync::Semaphore;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
@@ -49,6 +51,8 @@ pub use rules::{
 pub use serve::{ServeError, serve};
 pub use sessions::{Killed, Revoke, Revoked, RevokedThere, SessionView, Sessions, SessionsListed};
 pub(crate) use sessions::{everywhere, kill_here, revoke_here};
+
+use crowd::Crowd;
 
 use crate::approvals::{Approvals, Board, Clock, Others};
 use crate::links::Links;
@@ -105,6 +109,7 @@ struct Shared {
     counters: Arc<dyn Fn() -> Vec<(String, u64)> + Send + Sync>,
     clock: Clock,
     polls: Semaphore,
+    polls_of: Arc<Crowd<Identity>>,
     events: Arc<events::Events>,
     streams: Arc<Semaphore>,
 }
@@ -147,6 +152,7 @@ pub fn router(parts: ApiParts) -> Router {
         counters: parts.counters,
         clock: parts.clock,
         polls: Semaphore::new(approvals::MAX_POLLS),
+        polls_of: Crowd::new(approvals::MAX_POLLS_OF_ONE),
     }));
     router
         .fallback(async || Problem::not_found("page"))

@@ -1,9 +1,8 @@
 //! Serves the admin listener, over TLS unless it is loopback only.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -19,6 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+
+use super::crowd::Crowd;
 
 /// For the TLS handshake, and again for each request's head and for its body.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -58,7 +59,7 @@ pub async fn serve(
     }
     let router = router.layer(from_fn(whole_body));
     let tls = tls.map(TlsAcceptor::from);
-    let peers = Arc::new(Peers::default());
+    let peers = Crowd::new(MAX_OF_ONE);
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     tokio::pin!(stop);
     loop {
@@ -68,7 +69,7 @@ pub async fn serve(
         let (stream, peer) = tokio::select! {
             () = &mut stop => return Ok(()),
             accepted = listener.accept() => match accepted {
-                Ok((stream, from)) => match Peers::enter(&peers, from.ip()) {
+                Ok((stream, from)) => match peers.enter(peer(from.ip())) {
                     Some(peer) => (stream, peer),
                     None => continue,
                 },
@@ -96,42 +97,14 @@ pub async fn serve(
     }
 }
 
-/// Who is connected how often.
-#[derive(Default)]
-struct Peers(Mutex<HashMap<IpAddr, usize>>);
-
-/// One connection of an address.
-struct Peer(Arc<Peers>, IpAddr);
-
-impl Peers {
-    /// `None` for one connection too many.
-    fn enter(this: &Arc<Self>, address: IpAddr) -> Option<Peer> {
-        let address = match address.to_canonical() {
-            IpAddr::V6(address) => {
-                let network = u128::from(address) >> 64 << 64;
-                IpAddr::from(network.to_be_bytes())
-            }
-            address => address,
-        };
-        let mut counts = this.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        if *count >= MAX_OF_ONE {
-            return None;
+/// What counts as one peer.
+fn peer(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = u128::from(address) >> 64 << 64;
+            IpAddr::from(network.to_be_bytes())
         }
-        *count += 1;
-        Some(Peer(Arc::clone(this), address))
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let mut counts = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.1);
-            }
-        }
+        address => address,
     }
 }
 
@@ -169,25 +142,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_address_cannot_have_every_connection() {
-        let peers = Arc::new(Peers::default());
-        let (one, other) = (
-            IpAddr::from([192, 0, 2, 1]),
-            IpAddr::from(Ipv4Addr::LOCALHOST),
-        );
-        let mut open: Vec<Peer> = (0..MAX_OF_ONE)
-            .map(|_| Peers::enter(&peers, one).unwrap())
-            .collect();
-        assert!(Peers::enter(&peers, one).is_none());
-        assert!(Peers::enter(&peers, other).is_some());
-        open.pop();
-        assert!(Peers::enter(&peers, one).is_some());
-        let sixes = |end: u128| IpAddr::from((0x2001_0db8u128 << 96 | end).to_be_bytes());
-        open.extend((0..MAX_OF_ONE).map(|n| Peers::enter(&peers, sixes(n as u128)).unwrap()));
-        assert!(Peers::enter(&peers, sixes(1 << 63)).is_none());
-        assert!(Peers::enter(&peers, sixes(1 << 64)).is_some());
-        drop(open);
-        assert!(peers.0.lock().unwrap().is_empty());
+    fn a_network_of_ipv6_is_one_peer() {
+        let six = |end: u128| peer(IpAddr::from((0x2001_0db8u128 << 96 | end).to_be_bytes()));
+        assert_eq!(six(1), six(1 << 63));
+        assert_ne!(six(1), six(1 << 64));
+        let four = |last: u8| peer(IpAddr::from([192, 0, 2, last]));
+        assert_ne!(four(1), four(2));
+        let mapped = Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped();
+        assert_eq!(peer(IpAddr::V6(mapped)), four(1));
     }
 
     /// A body of which nothing comes.

@@ -96,6 +96,17 @@ impl Approvals {
                 .hint("wait until those are decided, or cancel them"),
             ));
         }
+        // Each asked people, who had looked for nothing.
+        let withdrawn = table.withdrawn_of(&draft.principal.identity, now.mono_ns);
+        if withdrawn >= 2 * config.max_pending_per_principal {
+            return Err(Crowded::Refused(
+                unavailable(
+                    "HP-LIMIT",
+                    &format!("{withdrawn} of your commands were held and given up within a minute"),
+                )
+                .hint("wait a minute; ask for what you want to wait for"),
+            ));
+        }
         let mut draft = draft.clone();
         draft.hold.expires_in = draft.hold.expires_in.min(config.max_hold);
         let approval = Approval::open(draft, now).with_grant_ttl(config.grant_ttl);
@@ -345,6 +356,11 @@ impl Approvals {
                     reason: reason.clone(),
                 };
                 table.denied(slot.digest, denied);
+                table.settled(slot);
+            }
+            State::Withdrawn => {
+                let mut table = self.table();
+                table.withdrew(slot.requester(), now.mono_ns);
                 table.settled(slot);
             }
             _ => self.table().settled(slot),

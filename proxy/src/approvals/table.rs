@@ -16,6 +16,12 @@ const KEEP_SETTLED: usize = 1_000;
 /// to make, so a flood of commands cannot push them out.
 const MAX_DENIALS: usize = 10_000;
 
+/// Over which withdrawals are counted, in nanoseconds.
+const MINUTE: u64 = 60_000_000_000;
+
+/// Principals of whom withdrawals are kept; past it those of older minutes go.
+const MAX_WITHDRAWERS: usize = 1_000;
+
 #[derive(Default)]
 pub(super) struct Table {
     slots: HashMap<ApprovalId, Arc<Slot>>,
@@ -27,6 +33,8 @@ pub(super) struct Table {
     /// When [`super::Approvals::sweep`] has to look at which.
     due: BTreeSet<(u64, ApprovalId)>,
     denials: HashMap<Digest, Denied>,
+    /// When a principal's minute began, and how many of theirs were withdrawn in it.
+    withdrawn: HashMap<Identity, (u64, usize)>,
     pub(super) closed: bool,
 }
 
@@ -89,6 +97,30 @@ impl Table {
             if *count == 0 {
                 self.per_principal.remove(slot.requester());
             }
+        }
+    }
+
+    /// The client gave up what reviewers have been asked already.
+    pub(super) fn withdrew(&mut self, principal: &Identity, mono_ns: u64) {
+        if self.withdrawn.len() >= MAX_WITHDRAWERS {
+            self.withdrawn
+                .retain(|_, (since, _)| mono_ns.saturating_sub(*since) < MINUTE);
+        }
+        let (since, count) = self
+            .withdrawn
+            .entry(principal.clone())
+            .or_insert((mono_ns, 0));
+        if mono_ns.saturating_sub(*since) >= MINUTE {
+            (*since, *count) = (mono_ns, 0);
+        }
+        *count += 1;
+    }
+
+    /// How many of a principal's were withdrawn in the minute that is going on.
+    pub(super) fn withdrawn_of(&self, principal: &Identity, mono_ns: u64) -> usize {
+        match self.withdrawn.get(principal) {
+            Some((since, count)) if mono_ns.saturating_sub(*since) < MINUTE => *count,
+            _ => 0,
         }
     }
 

@@ -239,6 +239,27 @@ async fn many_identical_commands_at_once_are_one_approval() {
     assert_eq!(holds, 1);
 }
 
+/// Whoever asks and gives up, over and over, keeps reviewers busy with nothing.
+#[tokio::test]
+async fn what_is_given_up_over_and_over_is_not_asked_again() {
+    let desk = Desk::new();
+    for n in 1..=6 {
+        drop(waiting(&desk, &draft("agent", "DROP TABLE t", n)).await);
+        settle_down().await;
+    }
+    let ask = async |who: &str, n: u128| {
+        let one = draft(who, "DROP TABLE t", n);
+        let (opened, waiter) = desk.approvals.open(one, desk.hands.now()).await;
+        drop(waiter);
+        settle_down().await;
+        refused(&opened).to_owned()
+    };
+    assert_eq!(ask("agent", 7).await, "HP-LIMIT");
+    assert_eq!(ask("other", 8).await, "waiting");
+    desk.hands.pass(Duration::from_secs(60));
+    assert_eq!(ask("agent", 9).await, "waiting");
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_withdraws_unless_it_may_come_back() {
     let desk = Desk::new();
