@@ -166,7 +166,12 @@ pub(super) async fn start(
         clock: Arc::new(move || clock.now()),
     });
     let router = match console {
-        Ok(console) => router.merge(console),
+        Ok(console) => {
+            if let Some(url) = self::public_url(config) {
+                tracing::info!("web console at {url}/console");
+            }
+            router.merge(console)
+        }
         Err(why) => {
             tracing::warn!(%why, "no web console");
             router

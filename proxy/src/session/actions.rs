@@ -26,8 +26,8 @@ struct Batch {
     completions: Vec<Completion>,
     submission: Option<Box<Submission>>,
     close: bool,
-    /// The plugin wrote to the client.
-    spoke: bool,
+    /// What the plugin wrote to the client last.
+    said: Option<Bytes>,
 }
 
 impl Session {
@@ -51,7 +51,7 @@ impl Session {
             Action::Pass(seq) => self.pass(seq),
             Action::Drop(seq) => self.drop_frame(seq),
             Action::ToClient(bytes) => {
-                batch.spoke = true;
+                batch.said = Some(bytes.clone());
                 self.author_client(bytes);
                 Ok(())
             }
@@ -92,10 +92,10 @@ impl Session {
         if let Some(submission) = batch.submission {
             self.judge(*submission)?;
         }
-        match batch.close {
-            false => Ok(()),
-            true if batch.spoke => Err(End::Refused),
-            true => Err(End::Goodbye),
+        match (batch.close, batch.said) {
+            (false, _) => Ok(()),
+            (true, Some(said)) => Err(End::Refused(said)),
+            (true, None) => Err(End::Goodbye),
         }
     }
 

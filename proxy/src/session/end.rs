@@ -2,7 +2,9 @@
 
 use std::io;
 
+use bytes::Bytes;
 use holdpoint_core::denial::{Denial, Kind};
+use holdpoint_core::display::escape_line;
 use holdpoint_core::gate::{GateError, Withdrawal};
 use holdpoint_core::plugin::PluginError;
 
@@ -20,8 +22,9 @@ pub(super) enum End {
     ClientBroke(io::Error),
     #[error("the protocol came to its end")]
     Goodbye,
-    #[error("the plugin refused the session")]
-    Refused,
+    /// With what it told the client.
+    #[error("the plugin refused the session: {}", told(.0))]
+    Refused(Bytes),
     #[error("the client broke the protocol: {0}")]
     Protocol(String),
     #[error("more than {0} bytes are waiting to become one command")]
@@ -58,6 +61,18 @@ pub(super) enum End {
     Random(getrandom::Error),
 }
 
+/// The words of a message in a protocol of which only the plugin knows the form.
+fn told(bytes: &[u8]) -> String {
+    const MOST: usize = 512;
+    let bytes = bytes.get(..MOST).unwrap_or(bytes);
+    let words: Vec<_> = bytes
+        .split(|byte| byte.is_ascii_control())
+        .filter(|word| word.len() > 1)
+        .map(escape_line)
+        .collect();
+    words.join(" ")
+}
+
 impl From<LineError> for End {
     fn from(error: LineError) -> Self {
         Self::Misbehaved(error.to_string())
@@ -81,7 +96,7 @@ impl End {
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::ClientLeft | Self::ClientBroke(_) | Self::Goodbye => "client",
-            Self::Refused | Self::Protocol(_) | Self::TooLarge(_) | Self::Slow => "refused",
+            Self::Refused(_) | Self::Protocol(_) | Self::TooLarge(_) | Self::Slow => "refused",
             Self::Expired => "expired",
             Self::Revoked | Self::Killed => "revoked",
             Self::Shutdown => "shutdown",
@@ -124,7 +139,9 @@ impl End {
         let refused = |code: &str, message: &str| Denial::new(Kind::Unauthenticated, code, message);
         let malformed = |code: &str, message: String| Denial::new(Kind::Malformed, code, message);
         Some(match self {
-            Self::ClientLeft | Self::ClientBroke(_) | Self::Goodbye | Self::Refused => return None,
+            Self::ClientLeft | Self::ClientBroke(_) | Self::Goodbye | Self::Refused(_) => {
+                return None;
+            }
             Self::Protocol(what) => malformed("HP-PROTOCOL", format!("protocol violation: {what}")),
             Self::TooLarge(limit) => malformed(
                 "HP-TOO-LARGE",

@@ -103,6 +103,13 @@ impl Session {
             | End::Random(_) => {
                 tracing::error!(reason, %cause, commands, "session over");
             }
+            // What an operator has to mend, not the client.
+            End::Upstream(_) | End::UpstreamSlow | End::UpstreamProtocol(_) => {
+                tracing::warn!(reason, %cause, commands, "session over");
+            }
+            End::Refused(_) if self.upstream.is_some() && !self.ready => {
+                tracing::warn!(reason, %cause, commands, "login at the target failed");
+            }
             _ => tracing::info!(reason, %cause, commands, "session over"),
         }
     }
