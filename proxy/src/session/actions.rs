@@ -48,7 +48,11 @@ impl Session {
             return Err(End::misbehaved("it asked for more after `close`"));
         }
         match action {
-            Action::Pass(seq) => self.pass(seq),
+            Action::Pass(seq) => {
+                // A Close behind it is the client's own.
+                batch.said = None;
+                self.pass(seq)
+            }
             Action::Drop(seq) => self.drop_frame(seq),
             Action::ToClient(bytes) => {
                 batch.said = Some(bytes.clone());

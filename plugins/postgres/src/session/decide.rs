@@ -178,6 +178,9 @@ impl Typed {
         };
         self.known = known;
         self.tell_reading(&plan, &mut command);
+        if command.reject.is_none() {
+            command.reject = self.undescribed(&plan);
+        }
         let asks = plan.items.iter().any(Item::asks_for_data);
         match ending {
             // Whether the server reads a Sync, or ignores it amid the data, hangs on how

@@ -12,6 +12,7 @@ use holdpoint_plugin::{Action, Fault, MaskedField, RowEdit, RowPlan};
 
 use super::names::Prepared;
 use super::pending::Item;
+use super::plan::Plan;
 use super::typed::Typed;
 use crate::classify::{Exposure, Field, Statement};
 use crate::frame::{Malformed, Reader};
@@ -101,9 +102,36 @@ impl Typed {
         Ok(())
     }
 
+    /// Why a unit may not run: it shows a protected column and nothing will have told where.
+    pub(super) fn undescribed(&self, plan: &Plan) -> Option<String> {
+        let masks = |prepared: &Prepared| match prepared.statements() {
+            [only] => matches!(only.exposure, Exposure::Fields(_)),
+            _ => false,
+        };
+        let told = |prepared: &Rc<Prepared>, before: &[Item]| {
+            let mut items = self.pending.iter().chain(before);
+            prepared.fields.borrow().is_some()
+                || items.any(
+                    |item| matches!(item, Item::Describe(Some(of)) if Rc::ptr_eq(of, prepared)),
+                )
+        };
+        let mut runs = plan.events.iter().filter(|event| event.rows.is_some());
+        let untold = runs.any(|event| {
+            let before = plan.items.get(..event.at).unwrap_or_default();
+            let prepared = event.portal.statement.as_ref();
+            prepared.is_some_and(|prepared| masks(prepared) && !told(prepared, before))
+        });
+        untold.then(|| {
+            "a protected column in a result that was not described: describe the statement or \
+             the portal before it runs, or send it as a simple query"
+                .to_owned()
+        })
+    }
+
     /// Tells the host what becomes of the rows that may come next, where that changed.
     pub(crate) fn guard_rows(&mut self, out: &mut Vec<Action>) {
-        if !self.classifier.protects() {
+        // Nothing may be asked for behind a Close.
+        if self.closed || !self.classifier.protects() {
             return;
         }
         let next = self.next_rows();

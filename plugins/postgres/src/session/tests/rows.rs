@@ -159,3 +159,48 @@ fn every_operation_carries_the_mark_of_the_list() {
     let wanted = ["masked", "none", "used"].map(|word| (word.to_owned(), "m".to_owned()));
     assert_eq!(said, wanted);
 }
+
+/// Where a protected column stands, only the target can say.
+#[test]
+fn what_is_never_described_does_not_run() {
+    let run = [bind("", "s"), execute(""), sync()];
+    let masked = [parse("s", "SELECT ssn FROM customers")];
+    let answered = [m(b'1', b""), m(b't', b"\0\0"), description(&["ssn"])];
+    for (unit, runs) in [
+        ([&masked[..], &run].concat(), false),
+        (
+            [&masked[..], &run[..2], &[describe("P")], &run[2..]].concat(),
+            false,
+        ),
+        ([&masked[..], &[describe("Ss")], &run].concat(), true),
+        (
+            [&masked[..], &run[..1], &[describe("P")], &run[1..]].concat(),
+            true,
+        ),
+        (
+            [&[parse("s", "SELECT id FROM customers")][..], &run].concat(),
+            true,
+        ),
+    ] {
+        let mut host = protecting();
+        host.play(client(&unit));
+        let reject = &host.submitted.last().unwrap().reject;
+        assert_eq!(reject.is_none(), runs, "{reject:?} {}", host.log);
+    }
+    // Described before.
+    let mut host = protecting();
+    host.play(client(&[&masked[..], &[describe("Ss"), sync()]].concat()));
+    host.play(upstream(&answered));
+    host.play(upstream(&[z(b'I')]));
+    host.play(client(&run));
+    assert_eq!(host.submitted.last().unwrap().reject, None, "{}", host.log);
+}
+
+#[test]
+fn nothing_is_said_of_rows_behind_a_close() {
+    let mut host = protecting();
+    host.play(client(&[parse("", "SELECT 1"), flush()]));
+    host.play(upstream(&[m(b'1', b"")]));
+    host.play(client(&[q("DROP TABLE customers")]));
+    assert!(host.log.ends_with("close\n"), "{}", host.log);
+}
