@@ -283,3 +283,16 @@ SELECT ssn, array_agg(id) FROM customers GROUP BY id IS DISTINCT FROM id, 1
 SELECT ssn, array_agg(id) FROM customers GROUP BY DISTINCT 1
 SELECT ssn, array_agg(id) FROM customers GROUP BY ALL 1
 SELECT (('SELECT ssn::tsvector FROM customers'::text).ts_stat).word FROM customers
+-- Signs and labels around what is sorted by; functions behind a dot; catalogs with values.
+SELECT id, ssn FROM customers ORDER BY - -2
+SELECT id, ssn FROM customers ORDER BY -(-2)
+SELECT id, ssn FROM customers GROUP BY 1, - -2
+SELECT id, ssn FROM customers ORDER BY + - - 2
+SELECT id, ssn FROM customers, (SELECT 1 AS "limit") q ORDER BY q.limit, 2
+SELECT id, ssn, 1 AS limit FROM customers GROUP BY 1, 2
+SELECT (c.hstore)->'ssn' FROM customers c
+SELECT c.st_asgeojson FROM customers c
+SELECT (NULL::int4).pg_stat_get_activity FROM orders
+SELECT b.pg_stat_get_backend_activity FROM generate_series(1, 10) b
+SELECT a.attmissingval::text FROM pg_catalog.pg_attribute a
+SELECT query FROM public.pg_stat_statements

@@ -103,7 +103,10 @@ pub(crate) fn unknown(facts: Vec<(String, String)>) -> Operation {
 
 /// Puts the number of operations into each, once all of them are there.
 pub(crate) fn count_statements(operations: &mut [Operation]) {
-    let count = operations.len().to_string();
+    let whole = operations
+        .iter()
+        .filter(|one| one.facts.iter().all(|(name, _)| name != WITHIN));
+    let count = whole.count().to_string();
     for operation in operations {
         operation
             .facts
@@ -146,7 +149,7 @@ fn append(
             Act::Execute { name } => (Space::Statement, name),
             Act::Fetch { name } => (Space::Portal, name),
             _ => {
-                operations.push(operation(statement));
+                push(statement, operations);
                 continue;
             }
         };
@@ -195,7 +198,7 @@ fn used(
     // `PREPARE s …; EXECUTE s` in one text.
     let found = match defined(before, name, space) {
         Defined::Here(at) if is_whole(name) => {
-            operations.push(operation(at));
+            push(at, operations);
             return;
         }
         Defined::Here(_) | Defined::Gone => None,
@@ -233,7 +236,8 @@ fn used(
     match prepared.part {
         // What was prepared is the statement itself, not one that names another.
         Some(_) => {
-            operations.extend(prepared.statements().iter().map(|inner| operation(inner)));
+            let inner = prepared.statements().iter();
+            inner.for_each(|inner| push(inner, operations));
         }
         None => append(
             prepared.statements(),
@@ -306,6 +310,24 @@ fn defined<'a>(before: &'a [Rc<Statement>], name: &str, space: Space) -> Defined
         }
     }
     Defined::Elsewhere
+}
+
+/// The fact of what a statement does beside its class, which it says.
+const WITHIN: &str = "within";
+
+/// Appends what a statement does: its class, and behind it what is less bad. A rule for
+/// the one is no rule for the other.
+fn push(statement: &Statement, operations: &mut Vec<Operation>) {
+    let whole = operation(statement);
+    let also = statement.also.iter().map(|class| {
+        let mut part = whole.clone();
+        class.word().clone_into(&mut part.class);
+        part.facts.push((WITHIN.to_owned(), whole.class.clone()));
+        part
+    });
+    let also: Vec<_> = also.collect();
+    operations.push(whole);
+    operations.extend(also);
 }
 
 fn operation(statement: &Statement) -> Operation {

@@ -245,6 +245,35 @@ pub fn fuzz_upstream(data: &[u8]) {
     let _ = rows(&error.message);
 }
 
+/// The same error without what may quote rows: detail, context, and a query of the server's own.
+/// `None` where it has none of them.
+pub(crate) fn without_values(body: &[u8]) -> Option<Vec<u8>> {
+    const QUOTING: [u8; 3] = [b'D', b'W', b'q'];
+    let mut reader = Reader::new(body);
+    let (mut kept, mut left_out) = (Vec::with_capacity(body.len()), false);
+    while let Ok(field) = reader.byte() {
+        if field == 0 {
+            break;
+        }
+        let Ok(value) = reader.string() else { break };
+        if QUOTING.contains(&field) {
+            left_out = true;
+            continue;
+        }
+        kept.push(field);
+        kept.extend_from_slice(value);
+        kept.push(0);
+    }
+    left_out.then(|| {
+        let mut out = Vec::new();
+        message(&mut out, b'E', |body| {
+            body.extend_from_slice(&kept);
+            body.push(0);
+        });
+        out
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,8 +6,12 @@
 //! code or other sessions' statements (`pg_authid`, `pg_proc`, `pg_stat_activity`)
 //! are no set-up and are judged like any table.
 
+use super::functions::holds;
 use super::lexer::{Kind, Token};
-use super::{Class, Statement};
+use super::{Class, Statement, names};
+
+/// Columns of [`CATALOGS`], sorted.
+const COLUMNS: &str = include_str!("../../data/columns.txt");
 
 const CATALOGS: [&str; 20] = [
     "pg_am",
@@ -107,6 +111,34 @@ fn plain_types(text: &str, tokens: &[Token]) -> bool {
     })
 }
 
+/// `t.f` and `(x).f` call a function `f` where there is no such column, so only columns of the
+/// catalogs may stand behind a dot.
+fn plain_fields(text: &str, tokens: &[Token]) -> bool {
+    let named = |token: &Token| match token.kind {
+        Kind::Word | Kind::QuotedName => names::fold(token.text(text), '\\'),
+        _ => None,
+    };
+    let mut dots = tokens
+        .iter()
+        .enumerate()
+        .filter(|(_, token)| token.kind == Kind::Dot);
+    dots.all(|(at, _)| {
+        let before = at.checked_sub(1).and_then(|at| tokens.get(at));
+        let (after, next) = (tokens.get(at + 1), tokens.get(at + 2));
+        before.and_then(named).is_some()
+            && after.is_some_and(|after| match named(after) {
+                None => after.text(text) == "*",
+                // A function that is called, or a schema.
+                Some(_)
+                    if next.is_some_and(|next| matches!(next.kind, Kind::LParen | Kind::Dot)) =>
+                {
+                    true
+                }
+                Some(name) => holds(COLUMNS, &name) || CATALOGS.contains(&name.as_str()),
+            })
+    })
+}
+
 /// Whether a statement that was judged a read is no more than such a look.
 /// `tokens` are those of its judged text.
 pub(crate) fn looks_up(statement: &Statement, text: &str, tokens: &[Token]) -> bool {
@@ -127,6 +159,7 @@ pub(crate) fn looks_up(statement: &Statement, text: &str, tokens: &[Token]) -> b
                 && CATALOGS.contains(&object.name.as_str())
         })
         && plain_types(text, tokens)
+        && plain_fields(text, tokens)
 }
 
 #[cfg(test)]
@@ -176,6 +209,13 @@ mod tests {
             "SELECT '1'::public.text",
             "SELECT CAST(1 AS evil)",
             "SELECT evil '1'",
+            "SELECT (777).refund",
+            "SELECT (777).\"refund\"",
+            "SELECT b.refund FROM generate_series(1, 10) b",
+            "SELECT (c.oid).pg_get_viewdef FROM pg_class c",
+            "SELECT (relname).relname FROM pg_class",
+            "SELECT c.evil FROM pg_class c",
+            "SELECT c.U&\"relname\" FROM pg_class c",
         ] {
             assert!(!set_up(text), "{text}");
         }

@@ -20,11 +20,12 @@ const KNOWN: &str = include_str!("../../data/functions.txt");
 /// Sorted as well: functions that are not known, and that one argument is enough for.
 const DOTTED: &str = include_str!("../../data/dotted.txt");
 
-fn listed(name: &str) -> bool {
+pub(super) fn listed(name: &str) -> bool {
     holds(KNOWN, name)
 }
 
-fn holds(list: &str, name: &str) -> bool {
+/// Whether a sorted list of lines has the name.
+pub(super) fn holds(list: &str, name: &str) -> bool {
     let (mut low, mut high) = (0, list.len());
     while low < high {
         let middle = low + (high - low) / 2;
@@ -131,13 +132,39 @@ pub(crate) fn called(node: &SyntaxNode) -> Option<Called> {
     }
 }
 
+/// What stands behind a dot and may be a function.
+pub(crate) struct Dotted {
+    pub(crate) name: String,
+    /// Of what it would be a column; absent where a value stands before the dot.
+    pub(crate) range: Option<String>,
+    /// It is on the list of those that are not harmless.
+    pub(crate) harmful: bool,
+}
+
 /// The function that a `FIELD_EXPR` may call: `(x).f` is `f(x)` where `x` has no such
 /// field, and so is `s.f` where `s` is the value of a function or cast in `FROM`.
-pub(crate) fn dotted(node: &SyntaxNode) -> Option<Called> {
-    let field = name(&node.last_child()?)?;
-    holds(DOTTED, field.last()).then(|| Called {
-        name: field.last().to_owned(),
-        known: false,
+pub(crate) fn dotted(node: &SyntaxNode) -> Option<Dotted> {
+    let within = node
+        .parent()
+        .filter(|up| up.first_child().as_ref() == Some(node));
+    let (base, field) = (node.first_child()?, node.last_child()?);
+    let names = is_path(&base);
+    // `s.f(x)` names a function, `s.t` of `s.t.c` a relation, and `t.*` is neither.
+    let more = within.is_some_and(|up| {
+        up.kind() == SyntaxKind::CALL_EXPR || names && up.kind() == SyntaxKind::FIELD_EXPR
+    });
+    if more || base == field {
+        return None;
+    }
+    let found = name(&field)?.last().to_owned();
+    let harmful = holds(DOTTED, &found);
+    (harmful || listed(&found)).then(|| Dotted {
+        range: names
+            .then(|| name(&base))
+            .flatten()
+            .map(|base| base.last().to_owned()),
+        name: found,
+        harmful,
     })
 }
 
@@ -239,12 +266,17 @@ fn is_path(node: &SyntaxNode) -> bool {
 
 fn judge(name: &Name, sample: bool) -> Called {
     let last = name.last();
-    let built_in = match name.parts.as_slice() {
+    // A third part can only be the current database.
+    let parts = name
+        .parts
+        .get(name.parts.len().saturating_sub(2)..)
+        .unwrap_or_default();
+    let built_in = match parts {
         [_] => true,
         [schema, _] => schema == "pg_catalog",
         _ => false,
     };
-    let qualified = name.parts.join(".");
+    let qualified = parts.join(".");
     let known = if built_in {
         listed(last)
             || (name.bare && name.parts.len() == 1 && SYNTAX.contains(&last))
@@ -260,7 +292,10 @@ fn judge(name: &Name, sample: bool) -> Called {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use super::*;
+    use crate::classify::{Limits, Settings, classify};
 
     #[test]
     fn every_listed_function_is_found_and_nothing_else() {
@@ -283,7 +318,6 @@ mod tests {
 
     #[test]
     fn a_function_behind_a_dot_is_a_call() {
-        use crate::classify::{Limits, Settings, classify};
         for (text, name) in [
             ("SELECT ('s'::regclass).nextval", "nextval"),
             ("SELECT (1::int8).\"pg_advisory_lock\"", "pg_advisory_lock"),
@@ -313,9 +347,53 @@ mod tests {
             assert_eq!(statement.unknown_functions, [name], "{text}");
             assert!(!statement.housekeeping, "{text}");
         }
-        let columns = b"SELECT u.timezone, u.name, (u.a).city, (u).lower FROM u";
-        let analysis = classify(columns, &Settings::default(), &Limits::default());
-        assert!(analysis.statements[0].unknown_functions.is_empty());
+        let statement = |text: &str| {
+            let analysis = classify(text.as_bytes(), &Settings::default(), &Limits::default());
+            Rc::clone(&analysis.statements[0])
+        };
+        let columns =
+            statement("SELECT u.timezone, u.name, (u.a).city, q.lower FROM u, (SELECT 1) q");
+        assert!(columns.unknown_functions.is_empty() && columns.functions.is_empty());
+        // Harmless ones count as called where no row stands before the dot.
+        for (text, name) in [
+            ("SELECT (u).lower FROM u", "lower"),
+            (
+                "SELECT (NULL::int4).pg_stat_get_activity",
+                "pg_stat_get_activity",
+            ),
+            ("SELECT ('a.b'::text).current_setting", "current_setting"),
+            (
+                "SELECT s.current_setting FROM CAST('a.b' AS text) s",
+                "current_setting",
+            ),
+            ("SELECT lower.upper FROM lower('a')", "upper"),
+            (
+                "SELECT b.abs FROM generate_series(1, 2) b, (SELECT 1) c",
+                "abs",
+            ),
+        ] {
+            let found = statement(text);
+            assert!(
+                found.functions.iter().any(|one| one == name),
+                "{text}: {:?}",
+                found.functions
+            );
+        }
+    }
+
+    /// To the server a third part is the database that it is in.
+    #[test]
+    fn a_database_before_a_function_is_not_its_schema() {
+        let called = |text: &str| {
+            let analysis = classify(text.as_bytes(), &Settings::default(), &Limits::default());
+            analysis.statements[0].functions.clone()
+        };
+        assert_eq!(called("SELECT shop.admin.nuke()"), ["admin.nuke"]);
+        assert_eq!(
+            called("SELECT shop.pg_catalog.query_to_xml('', true, false, '')"),
+            ["query_to_xml"]
+        );
+        assert_eq!(called("CALL shop.admin.nuke()"), ["admin.nuke"]);
     }
 
     /// One of each family that writes, signals, locks, waits, opens files or

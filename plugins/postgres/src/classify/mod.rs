@@ -209,6 +209,9 @@ pub(crate) enum Act {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Statement {
     pub(crate) class: Class,
+    /// What else it does, less bad than its class: an `INSERT` that calls a function of
+    /// which nothing is known is still a `write`.
+    pub(crate) also: Vec<Class>,
     pub(crate) effects: Vec<&'static str>,
     pub(crate) objects: Vec<Object>,
     pub(crate) functions: Vec<String>,
@@ -230,6 +233,7 @@ impl Statement {
     fn unknown(reason: &str) -> Self {
         Self {
             class: Class::Unknown,
+            also: Vec::new(),
             effects: Vec::new(),
             objects: Vec::new(),
             functions: Vec::new(),

@@ -10,7 +10,7 @@ use rowan::WalkEvent;
 use squawk_syntax::ast::AstNode;
 use squawk_syntax::{SourceFile, SyntaxKind as K, SyntaxNode};
 
-use super::functions::{Called, called, dotted, operator, procedure, treated};
+use super::functions::{Called, Dotted, called, dotted, operator, procedure, treated};
 use super::names::{name, string};
 use super::objects::{Scopes, object};
 use super::protect::{Exposure, Ranges};
@@ -338,6 +338,13 @@ fn setting(root: &SyntaxNode, base: &mut Base) -> Option<()> {
             base.reject = Some(settings::refused(&name));
         }
     }
+    // `SET ROLE` by another name.
+    if ["role", "session_authorization"]
+        .iter()
+        .any(|one| name.eq_ignore_ascii_case(one))
+    {
+        base.effects.insert("privilege");
+    }
     if settings::gives_meaning(&name) {
         base.act = set(&name, root);
     }
@@ -401,7 +408,8 @@ fn copy(root: &SyntaxNode, base: &mut Base) -> Option<()> {
 /// What the walk over all nodes found.
 #[derive(Default)]
 struct Findings {
-    class: Option<Class>,
+    /// All that it does, whatever it is called.
+    classes: BTreeSet<Class>,
     effects: BTreeSet<&'static str>,
     objects: Vec<Object>,
     functions: BTreeSet<String>,
@@ -416,6 +424,12 @@ struct Findings {
     /// The server's grammar refuses it.
     refused: bool,
     ranges: Ranges,
+    /// What stands behind a dot, and whether it runs now.
+    dotted: Vec<(Dotted, bool)>,
+    /// Names of rows: of relations, and of queries in brackets.
+    rows: BTreeSet<String>,
+    /// Names of what functions in `FROM` give, which may be plain values.
+    values: BTreeSet<String>,
 }
 
 impl Findings {
@@ -438,7 +452,33 @@ impl Findings {
                 found.objects.push(object);
             }
         }
+        found.behind_dots();
+        // A row that is named alone is all of its columns.
+        found.star |= found.columns.iter().any(|name| found.rows.contains(name));
+        found.ranges.items = items(root);
         found
+    }
+
+    /// A column of a row is nothing; behind anything else stands a call.
+    fn behind_dots(&mut self) {
+        for (dotted, deferred) in std::mem::take(&mut self.dotted) {
+            let Dotted {
+                name,
+                range,
+                harmful,
+            } = dotted;
+            let column = range
+                .is_some_and(|range| self.rows.contains(&range) && !self.values.contains(&range));
+            if harmful || !column {
+                self.call(
+                    Some(Called {
+                        name,
+                        known: !harmful,
+                    }),
+                    deferred,
+                );
+            }
+        }
     }
 
     fn node(&mut self, node: &SyntaxNode, root: &SyntaxNode) {
@@ -454,6 +494,23 @@ impl Findings {
                 }
             }
             K::INTO_CLAUSE => self.worse(Class::Ddl),
+            K::GRANT | K::REVOKE if node != root => {
+                self.worse(Class::Dcl);
+                self.effects.insert("privilege");
+            }
+            K::OWNER_TO
+            | K::ENABLE_RLS
+            | K::DISABLE_RLS
+            | K::FORCE_RLS
+            | K::NO_FORCE_RLS
+            | K::SECURITY_DEFINER_FUNC_OPTION
+            | K::SECURITY_INVOKER_FUNC_OPTION => {
+                self.effects.insert("privilege");
+            }
+            K::CTE_NAME => self
+                .rows
+                .extend(name(node).map(|name| name.last().to_owned())),
+            K::FUNCTION_FROM_ITEM | K::ROWS_FROM_ITEM => self.value(node),
             K::LOCKING_CLAUSE => {
                 self.worse(Class::Write);
                 self.effects.insert("row_lock");
@@ -486,23 +543,29 @@ impl Findings {
                 .columns
                 .extend(name(node).map(|name| name.last().to_owned())),
             // `FROM treat` is a relation, which the tree takes for an expression.
-            K::EXPR_FROM_ITEM
-                if node
+            K::EXPR_FROM_ITEM => {
+                self.value(node);
+                self.opaque |= node
                     .first_child()
-                    .is_some_and(|item| matches!(item.kind(), K::NAME_REF | K::FIELD_EXPR)) =>
-            {
-                self.opaque = true;
+                    .is_some_and(|item| matches!(item.kind(), K::NAME_REF | K::FIELD_EXPR));
             }
             K::TARGET | K::FIELD_EXPR => {
-                if node.kind() == K::FIELD_EXPR {
-                    self.call(dotted(node), deferred(node, root));
+                if let Some(dotted) = (node.kind() == K::FIELD_EXPR)
+                    .then(|| dotted(node))
+                    .flatten()
+                {
+                    self.dotted.push((dotted, deferred(node, root)));
                 }
                 self.star |= node
                     .children_with_tokens()
                     .any(|child| child.kind() == K::STAR);
             }
-            // `TABLE t` is `SELECT * FROM t`.
+            // `TABLE t` is `SELECT * FROM t`, and a COPY without columns has all of them.
             K::TABLE => self.star = true,
+            K::COPY_TABLE => self.star |= node.children().count() == 1,
+            K::CASCADE if node.parent().as_ref() == Some(root) => {
+                self.effects.insert("cascade");
+            }
             K::RELATION_NAME_REF | K::TABLE_NAME_REF | K::TABLE_ALIAS => self.range(node),
             K::FROM_ALIAS => {
                 self.ranges.renamed |= node.children().any(|child| child.kind() != K::TABLE_ALIAS);
@@ -515,13 +578,34 @@ impl Findings {
     /// A name that a relation has in this statement.
     fn range(&mut self, node: &SyntaxNode) {
         match name(node) {
-            Some(name) => self.ranges.names.push(name.last().to_owned()),
+            Some(name) => {
+                if !of_value(node) {
+                    self.rows.insert(name.last().to_owned());
+                }
+                self.ranges.names.push(name.last().to_owned());
+            }
             None => self.ranges.renamed = true,
         }
     }
 
+    /// What `FROM f()` or `FROM f() AS a` is called.
+    fn value(&mut self, node: &SyntaxNode) {
+        let named = node.descendants().filter(|part| {
+            part.kind() == K::TABLE_ALIAS
+                || part.kind() == K::CALL_EXPR && part.parent().as_ref() == Some(node)
+        });
+        for part in named {
+            let target = match part.kind() {
+                K::CALL_EXPR => part.first_child(),
+                _ => Some(part),
+            };
+            let found = target.and_then(|target| name(&target));
+            self.values.extend(found.map(|name| name.last().to_owned()));
+        }
+    }
+
     fn worse(&mut self, class: Class) {
-        self.class = self.class.max(Some(class));
+        self.classes.insert(class);
     }
 
     fn call(&mut self, called: Option<Called>, deferred: bool) {
@@ -549,6 +633,31 @@ impl Findings {
     }
 }
 
+/// Whether an alias is that of a function in `FROM`.
+fn of_value(node: &SyntaxNode) -> bool {
+    let item = node
+        .ancestors()
+        .skip(1)
+        .find(|up| up.kind() != K::FROM_ALIAS);
+    item.is_some_and(|item| {
+        matches!(
+            item.kind(),
+            K::FUNCTION_FROM_ITEM | K::ROWS_FROM_ITEM | K::EXPR_FROM_ITEM
+        )
+    })
+}
+
+/// How many items the statement's own select list has.
+fn items(root: &SyntaxNode) -> usize {
+    let child = |node: &SyntaxNode, kind| node.children().find(|child| child.kind() == kind);
+    let list = child(root, K::SELECT_CLAUSE).and_then(|clause| child(&clause, K::TARGET_LIST));
+    list.map_or(0, |list| {
+        list.children()
+            .filter(|one| one.kind() == K::TARGET)
+            .count()
+    })
+}
+
 /// Code that a definition stores and does not run.
 fn deferred(node: &SyntaxNode, root: &SyntaxNode) -> bool {
     match root.kind() {
@@ -573,7 +682,7 @@ fn deferred(node: &SyntaxNode, root: &SyntaxNode) -> bool {
 
 impl Base {
     fn finish(self, root: &SyntaxNode, found: Findings) -> Statement {
-        let mut class = self.class;
+        let mut classes = BTreeSet::from([self.class]);
         let mut objects = found.objects;
         if self.planned {
             // Planning takes no row, but it may fold calls into constants.
@@ -581,7 +690,7 @@ impl Base {
                 object.access = "read";
             }
         } else {
-            class = class.max(found.class.unwrap_or(class));
+            classes.extend(found.classes);
             if found.effects.contains("row_lock") {
                 let locks: Vec<Object> = objects
                     .iter()
@@ -595,11 +704,18 @@ impl Base {
             }
         }
         if found.runs_unknown {
-            class = class.max(Class::FunctionEffect);
+            classes.insert(Class::FunctionEffect);
         }
         if found.opaque || found.refused {
-            class = Class::Unknown;
+            classes.insert(Class::Unknown);
         }
+        let class = classes.pop_last().unwrap_or(Class::Unknown);
+        // What every write reads as well is no read of its own.
+        let reads =
+            class == Class::FunctionEffect && objects.iter().any(|one| one.access == "read");
+        let also = classes
+            .into_iter()
+            .filter(|also| *also > Class::Read || *also == Class::Read && reads);
         let mut effects = self.effects;
         effects.extend(found.effects);
         if self.planned {
@@ -622,6 +738,7 @@ impl Base {
         }
         Statement {
             class,
+            also: also.collect(),
             effects: effects.into_iter().collect(),
             objects,
             functions: found.functions.into_iter().collect(),
@@ -659,5 +776,126 @@ fn kind_words(kind: K) -> String {
         K::SAVEPOINT_CREATE => "savepoint".to_owned(),
         K::SET_SESSION_AUTH => "set session authorization".to_owned(),
         kind => format!("{kind:?}").to_ascii_lowercase().replace('_', " "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::classify::{Limits, Settings, classify};
+
+    fn statement(text: &str) -> Rc<Statement> {
+        let analysis = classify(text.as_bytes(), &Settings::default(), &Limits::default());
+        Rc::clone(&analysis.statements[0])
+    }
+
+    #[test]
+    fn what_changes_who_may_do_what_says_so() {
+        for text in [
+            "SET ROLE x",
+            "SET role TO x",
+            "SET \"role\" TO x",
+            "SET U&\"rol\\0065\" TO x",
+            "RESET role",
+            "SET session_authorization TO 'x'",
+            "CREATE SCHEMA z GRANT ALL ON s.t TO x",
+            "ALTER TABLE t OWNER TO x",
+            "ALTER TABLE t DISABLE ROW LEVEL SECURITY",
+            "ALTER TABLE t NO FORCE ROW LEVEL SECURITY",
+            "ALTER FUNCTION f() SECURITY DEFINER",
+        ] {
+            let found = statement(text);
+            assert!(
+                found.effects.contains(&"privilege"),
+                "{text}: {:?}",
+                found.effects
+            );
+            assert!(!found.housekeeping, "{text}");
+        }
+        assert_eq!(
+            statement("CREATE SCHEMA z GRANT ALL ON s.t TO x").class,
+            Class::Dcl
+        );
+        assert!(
+            statement("SET application_name = 'role'")
+                .effects
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn what_is_done_beside_the_worst_is_told() {
+        use Class::{CopyIn, Dcl, Ddl, FunctionEffect, Read, Write};
+        for (text, class, also) in [
+            ("DELETE FROM t WHERE f(1) = 1", FunctionEffect, &[Write][..]),
+            (
+                "WITH d AS (INSERT INTO t VALUES (1) RETURNING a) SELECT f(a) FROM d",
+                FunctionEffect,
+                &[Write],
+            ),
+            (
+                "ALTER TABLE t ALTER a TYPE int USING f(0)",
+                FunctionEffect,
+                &[Ddl],
+            ),
+            ("COPY t FROM STDIN WHERE f(a)", FunctionEffect, &[CopyIn]),
+            (
+                "CREATE TABLE z AS WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d",
+                Ddl,
+                &[Write],
+            ),
+            (
+                "WITH d AS (DELETE FROM t RETURNING *) SELECT * INTO z FROM d",
+                Ddl,
+                &[Write],
+            ),
+            ("CREATE SCHEMA z GRANT ALL ON s.t TO x", Dcl, &[Ddl]),
+            ("EXPLAIN ANALYZE DELETE FROM t", Write, &[]),
+            ("SELECT f(a) FROM t", FunctionEffect, &[Read]),
+            ("SELECT f(1)", FunctionEffect, &[]),
+            ("SELECT a FROM t", Read, &[]),
+            ("EXPLAIN DELETE FROM t", Read, &[]),
+        ] {
+            let found = statement(text);
+            assert_eq!(
+                (found.class, found.also.as_slice()),
+                (class, also),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn all_columns_are_a_star_however_they_are_named() {
+        let star = |text: &str| statement(text).facts.contains(&("star", "true".to_owned()));
+        for text in [
+            "SELECT * FROM t",
+            "TABLE t",
+            "COPY t TO STDOUT",
+            "SELECT t FROM t",
+            "SELECT c FROM t c",
+        ] {
+            assert!(star(text), "{text}");
+        }
+        for text in [
+            "SELECT a FROM t",
+            "COPY t (a) TO STDOUT",
+            "SELECT c.a FROM t c",
+        ] {
+            assert!(!star(text), "{text}");
+        }
+        assert!(
+            statement("DROP SCHEMA s CASCADE")
+                .effects
+                .contains(&"cascade")
+        );
+        assert!(statement("TRUNCATE t CASCADE").effects.contains(&"cascade"));
+        assert!(
+            statement("CREATE TABLE t (a int REFERENCES u ON DELETE CASCADE)")
+                .effects
+                .is_empty()
+        );
     }
 }

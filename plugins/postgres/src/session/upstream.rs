@@ -94,6 +94,14 @@ impl Typed {
                         out.push(Action::ToClient(before));
                     }
                     self.answer(kind, &frame.body, out)?;
+                    if kind == b'E'
+                        && self.classifier.protects()
+                        && let Some(kept) = reply::without_values(&frame.body)
+                    {
+                        out.extend(release.take().map(Action::Pass));
+                        out.extend([Action::Drop(frame.seq), Action::ToClient(kept)]);
+                        continue;
+                    }
                 }
                 None => return Err(fault("the target sent a frame without a kind")),
             }

@@ -81,7 +81,13 @@ impl ObjectGlob {
         } else {
             self.name.fits_cut(&object.name)
         };
-        (schema && name) || (!loosen && self.fits_joined(object))
+        (schema && name) || (!loosen && (self.fits_joined(object) || self.is_within(object)))
+    }
+
+    /// What is done to a schema is done to what is in it.
+    fn is_within(&self, object: &Object) -> bool {
+        let schema = self.schema.as_ref();
+        object.kind == "schema" && schema.is_some_and(|schema| schema.fits_cut(&object.name))
     }
 
     /// Names may have dots of their own; where those are does not help to evade a rule.
@@ -187,6 +193,18 @@ mod tests {
                 "{pattern} {name}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_done_to_a_schema_is_done_to_what_is_in_it() {
+        let schema = Object {
+            kind: "schema".to_owned(),
+            ..object(None, "hr")
+        };
+        assert!(ObjectGlob::new("hr.salaries").fits(&schema, false));
+        assert!(!ObjectGlob::new("hr.salaries").fits(&schema, true));
+        assert!(!ObjectGlob::new("crm.salaries").fits(&schema, false));
+        assert!(!ObjectGlob::new("salaries").fits(&schema, false));
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Matcher {
         if self
             .text
             .as_ref()
-            .is_some_and(|text| !text.is_match(&ask.command.text))
+            .is_some_and(|text| !self.finds(text, ask))
         {
             return no("`text` is not found");
         }
@@ -110,6 +110,18 @@ impl Matcher {
                 Err(why) => Fit::Unknown(why),
             },
         }
+    }
+
+    /// To tighten, what a name in the command stands for counts as its text does.
+    fn finds(&self, text: &Regex, ask: &Ask<'_>) -> bool {
+        let named = |(name, value): &(String, String)| {
+            let stands_for = ["statement ", "cursor "]
+                .iter()
+                .any(|kind| name.starts_with(kind));
+            stands_for && text.is_match(value.as_bytes())
+        };
+        text.is_match(&ask.command.text)
+            || self.sense != Sense::Loosen && ask.command.context.iter().any(named)
     }
 
     fn misfit_of_place(&self, ask: &Ask<'_>) -> Option<Fit> {

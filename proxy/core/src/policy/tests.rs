@@ -105,10 +105,13 @@ fn principal() -> Principal {
 }
 
 fn decide(policy: &Policy, operations: &[&str]) -> Decision {
-    let command = command(operations);
+    judged(policy, &command(operations))
+}
+
+fn judged(policy: &Policy, command: &Command) -> Decision {
     let principal = principal();
     policy.decide(&Ask {
-        command: &command,
+        command,
         principal: &principal,
         target: "shop",
         tags: &["prod".to_owned()],
@@ -273,6 +276,26 @@ fn effects_and_functions_are_all_listed_to_allow_and_one_is_enough_to_deny() {
     let none = rule("x", "match = { effects = [] }\nallow = true");
     check(&[&none], &[""], "allow by a:x");
     check(&[&none], &["effect=row_lock"], "deny by no-rule");
+}
+
+/// `EXECUTE s` shows nothing of what it runs.
+#[test]
+fn a_text_is_also_looked_for_in_what_names_stand_for() {
+    let deny = rule("x", "match = { text = \"token\" }\ndeny = \"no\"");
+    let policy = compile(&[&(deny + &rule("y", "allow = true"))]).unwrap();
+    let named = |policy: &Policy, name: &str| {
+        let mut command = command(&["class=read"]);
+        command.text = bytes::Bytes::from_static(b"EXECUTE s");
+        let shown = "SELECT token FROM secrets".to_owned();
+        command.context.push((name.to_owned(), shown));
+        said(&judged(policy, &command))
+    };
+    assert_eq!(named(&policy, "statement s"), "deny by a:x");
+    assert_eq!(named(&policy, "cursor c"), "deny by a:x");
+    assert_eq!(named(&policy, "search_path"), "allow by a:y");
+    // What it stands for is no reason to allow.
+    let policy = compile(&[&rule("x", "match = { text = \"token\" }\nallow = true")]).unwrap();
+    assert!(named(&policy, "statement s").starts_with("deny"));
 }
 
 #[test]

@@ -48,6 +48,8 @@ pub(crate) struct Ranges {
     pub(crate) names: Vec<String>,
     /// An alias renames columns, or a name could not be read.
     pub(crate) renamed: bool,
+    /// Items of the statement's own select list.
+    pub(crate) items: usize,
 }
 
 /// The columns that are protected in this session.
@@ -121,7 +123,7 @@ impl Protected {
         if statement.functions.iter().any(telling) || statement.objects.iter().any(tells) {
             return Exposure::Used;
         }
-        let touched: Vec<Rc<str>> = self
+        let mut touched: Vec<Rc<str>> = self
             .patterns
             .iter()
             .filter(|pattern| {
@@ -132,6 +134,14 @@ impl Protected {
             })
             .map(|pattern| Rc::clone(&pattern.column))
             .collect();
+        // A default that was added to a table with rows is one of their values.
+        if statement
+            .objects
+            .iter()
+            .any(|object| object.name == "pg_attribute")
+        {
+            touched.push(Rc::from("attmissingval"));
+        }
         if touched.is_empty() {
             return Exposure::None;
         }
@@ -234,10 +244,9 @@ fn is_catalog(object: &Object) -> bool {
 /// Statistics and the like hold values of columns, whatever table is asked for.
 fn tells(object: &Object) -> bool {
     let schema = object.schema.as_deref();
-    let system = schema.map_or_else(
-        || object.name.starts_with("pg_"),
-        |schema| schema.starts_with("pg_") && !schema.starts_with("pg_temp"),
-    );
+    // Extensions put theirs into any schema.
+    let system = object.name.starts_with("pg_")
+        || schema.is_some_and(|schema| schema.starts_with("pg_") && !schema.starts_with("pg_temp"));
     matches!(object.kind, "table" | "view") && system && !is_catalog(object)
 }
 

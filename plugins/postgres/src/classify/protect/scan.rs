@@ -7,9 +7,9 @@ use std::rc::Rc;
 use super::outputs::{Outputs, Slot};
 use super::{Exposure, Kind, Ranges, Token, glob, ident};
 
-/// The server's functions that take a row: `t.f` calls them where `t` has no
-/// column `f`.
-const ROW_FUNCTIONS: [&str; 30] = [
+/// Functions that take a row, of the server and of extensions: `t.f` calls them where `t`
+/// has no column `f`.
+const ROW_FUNCTIONS: [&str; 36] = [
     "any_out",
     "any_value",
     "anycompatible_out",
@@ -19,6 +19,8 @@ const ROW_FUNCTIONS: [&str; 30] = [
     "array_agg",
     "concat",
     "hash_record",
+    "hash_record_extended",
+    "hstore",
     "json_agg",
     "json_agg_strict",
     "json_build_array",
@@ -36,6 +38,10 @@ const ROW_FUNCTIONS: [&str; 30] = [
     "record_out",
     "record_send",
     "row_to_json",
+    "st_asflatgeobuf",
+    "st_asgeobuf",
+    "st_asgeojson",
+    "st_asmvt",
     "to_json",
     "to_jsonb",
     "pg_column_size",
@@ -79,7 +85,8 @@ pub(super) fn read(text: &str, tokens: &[Token], columns: &[Rc<str>], ranges: &R
         },
         None => Vec::new(),
     };
-    if query.carries(&slots) {
+    // The tree, which leaves out what repeats, never has more.
+    if !slots.is_empty() && ranges.items > slots.len() || query.carries(&slots) {
         return Exposure::Used;
     }
     if slots.iter().all(|slot| *slot == Slot::Other) {
@@ -106,6 +113,14 @@ impl Query<'_> {
 
     fn before(&self, at: usize) -> Option<usize> {
         at.checked_sub(1)
+    }
+
+    /// A name that could as well be a keyword: behind a dot or `AS` each word is one.
+    fn is_label(&self, at: usize) -> bool {
+        self.before(at).is_some_and(|before| {
+            self.kind(before) == Some(Kind::Dot)
+                || (self.is(before, "as") && !self.is_label(before))
+        })
     }
 
     fn has_word(&self, words: &[&str]) -> bool {
@@ -142,7 +157,7 @@ impl Query<'_> {
                 Kind::LParen | Kind::LBracket => depth += 1,
                 Kind::RParen | Kind::RBracket => depth = depth.checked_sub(1)?,
                 // `a IS DISTINCT FROM b` is no end of the list.
-                Kind::Word if depth == 0 && self.is(at, "from") => {
+                Kind::Word if depth == 0 && self.is(at, "from") && !self.is_label(at) => {
                     return (!self.is(at - 1, "distinct")).then_some(start..at);
                 }
                 _ => {}
@@ -315,6 +330,23 @@ impl Query<'_> {
         })
     }
 
+    /// Whether nothing but signs and brackets stand between what is sorted by and its begin:
+    /// to the server `- -2` is a 2.
+    fn begins(&self, at: usize) -> bool {
+        let signs = |token: &Token| {
+            let mut text = token.text(self.text).bytes();
+            token.kind == Kind::LParen
+                || token.kind == Kind::Op && text.all(|sign| matches!(sign, b'-' | b'+'))
+        };
+        let before = self.tokens.get(..at).unwrap_or_default();
+        let Some(before) = before.iter().rposition(|token| !signs(token)) else {
+            return true;
+        };
+        before + 1 < at && self.kind(before + 1) == Some(Kind::LParen)
+            || self.kind(before) == Some(Kind::Comma)
+            || self.one_of(before, &["by", "all", "distinct"])
+    }
+
     /// `ORDER BY 1`: the number is an item of the select list.
     fn sorts_by_place(&self) -> bool {
         const ENDS: [&str; 8] = [
@@ -331,6 +363,7 @@ impl Query<'_> {
                 Some(Kind::Word)
                     if depth == 0
                         && self.one_of(at, &ENDS)
+                        && !self.is_label(at)
                         && !self
                             .before(at)
                             .is_some_and(|before| self.is(before, "distinct")) =>
@@ -339,11 +372,7 @@ impl Query<'_> {
                 }
                 // Also `0x1`, which newer servers read.
                 Some(Kind::Int | Kind::Decimal | Kind::Number) if sorts => {
-                    let open = self.before(at).is_none_or(|before| {
-                        self.one_of(before, &["by", "all", "distinct"])
-                            || matches!(self.kind(before), Some(Kind::Comma | Kind::LParen))
-                    });
-                    if open {
+                    if self.begins(at) {
                         return true;
                     }
                 }

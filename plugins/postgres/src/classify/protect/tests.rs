@@ -97,6 +97,26 @@ fn a_protected_column_is_masked_where_it_is_shown_as_it_is() {
             &["ssn"],
             &[0],
         ),
+        (
+            "SELECT *, ssn AS x, 1 AS from, 2 FROM customers",
+            &["id", "ssn", "name", "x", "from", "z"],
+            &[1, 3],
+        ),
+        (
+            "SELECT *, ssn AS x, q.from, 2 FROM customers, (SELECT 1 AS \"from\") q",
+            &["id", "ssn", "x", "from", "z"],
+            &[1, 2],
+        ),
+        (
+            "SELECT *, ssn AS x, 1 AS as FROM customers",
+            &["id", "ssn", "x", "as"],
+            &[1, 2],
+        ),
+        (
+            "SELECT id, ssn FROM customers ORDER BY id - 2",
+            &["id", "ssn"],
+            &[1],
+        ),
         ("SELECT c.fullname FROM customers c", &["fullname:0"], &[0]),
         ("SELECT c.name FROM customers c", &["name"], &[]),
         (
@@ -205,4 +225,26 @@ fn a_pattern_longer_than_a_name_protects_what_the_server_made_of_it() {
     let table = format!("{long}.ssn");
     let text = format!("SELECT max(ssn) FROM {cut}");
     assert_eq!(exposures(&table, &text)[0], Exposure::Used);
+}
+
+/// The catalog of columns is read by drivers, but for what was once a column's value.
+#[test]
+fn a_default_that_was_added_is_a_value() {
+    assert_eq!(exposure("SELECT attname FROM pg_attribute"), Exposure::None);
+    assert_eq!(
+        exposure("SELECT a.attmissingval FROM pg_attribute a WHERE attmissingval IS NULL"),
+        Exposure::Used
+    );
+    let Exposure::Fields(outputs) = exposure("SELECT * FROM pg_attribute") else {
+        panic!("not masked");
+    };
+    let field = |name: &str| Field {
+        name: name.into(),
+        table: 1249,
+        type_number: 2277,
+    };
+    assert_eq!(
+        outputs.masked(&[field("attname"), field("attmissingval")]),
+        Some(vec![1])
+    );
 }

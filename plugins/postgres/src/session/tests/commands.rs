@@ -312,6 +312,26 @@ fn a_setting_that_a_rollback_undid_is_not_that_of_one_who_keeps_it() {
     }
 }
 
+/// A rule about functions is no rule about writes.
+#[test]
+fn what_calls_an_unknown_function_is_told_with_what_else_it_does() {
+    let mut host = Host::logged_in();
+    host.play(client(&[q("DELETE FROM t WHERE f(1) = 1; SELECT 1")]));
+    assert!(
+        host.log.contains("function_effect+write+read"),
+        "{}",
+        host.log
+    );
+    let command = host.submitted.last().unwrap();
+    let fact = |at: usize, name: &str| {
+        let mut facts = command.operations[at].facts.iter();
+        let found = facts.find(|(fact, _)| fact == name);
+        found.map(|(_, value)| value.clone())
+    };
+    assert_eq!(fact(1, "within").as_deref(), Some("function_effect"));
+    assert_eq!(fact(0, "statement_count").as_deref(), Some("2"));
+}
+
 /// A server reads literals when it prepares, and values when it binds.
 #[test]
 fn what_was_read_under_other_settings_is_not_what_is_read_now() {

@@ -204,3 +204,20 @@ fn nothing_is_said_of_rows_behind_a_close() {
     host.play(client(&[q("DROP TABLE customers")]));
     assert!(host.log.ends_with("close\n"), "{}", host.log);
 }
+
+/// The detail of an error shows the row that failed.
+#[test]
+fn an_error_tells_nothing_of_rows() {
+    let failed = b"SERROR\0VERROR\0C23514\0Mbad\0DFailing row contains (canary).\0Wwhile\0qUPDATE canary\0st\0\0";
+    let mut host = protecting();
+    host.play(client(&[q("DELETE FROM wards")]));
+    host.play(upstream(&[m(b'E', failed), z(b'I')]));
+    assert!(host.log.contains("<= E 23514 bad\n"), "{}", host.log);
+    assert!(!host.log.contains("<- E"), "{}", host.log);
+    assert!(host.log.ends_with("<- Z I\n"), "{}", host.log);
+    // Where nothing is protected, all of it is the target's own.
+    let mut host = Host::logged_in();
+    host.play(client(&[q("DELETE FROM wards")]));
+    host.play(upstream(&[m(b'E', failed), z(b'I')]));
+    assert!(host.log.contains("<- E 23514 bad\n"), "{}", host.log);
+}
