@@ -294,9 +294,13 @@ impl Authenticator {
         self.0.revocations.matching(principal).is_some()
     }
 
-    /// Whether a reviewer whom somebody else vouches for is not revoked here.
+    /// Whether a reviewer whom somebody else vouches for is neither revoked here nor an agent, as
+    /// far as a subject tells: issuers name a client that has no user by its id.
     pub fn admits(&self, reviewer: &Reviewer) -> bool {
-        !self.revoked().iter().any(|revocation| {
+        let subject = reviewer.identity.subject.as_str();
+        let client = subject.strip_suffix("@clients").unwrap_or(subject);
+        let agent = reviewer.agent || self.0.agents.contains_key(client);
+        !agent && !self.revoked().iter().any(|revocation| {
             matches!(revocation, Revocation::Identity(identity)
                 if *identity == reviewer.identity || reviewer.also.contains(identity))
         })

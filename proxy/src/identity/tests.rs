@@ -359,3 +359,25 @@ async fn warming_reports_each_issuer_by_name() {
         ("main", &Ok(1))
     );
 }
+
+/// An integration gives no token that would tell.
+#[test]
+fn nobody_vouches_for_an_agent_or_for_one_who_is_revoked() {
+    let authenticator = Authenticator::new(&identity(vec![testing::issuer(testing::ISSUER)])).unwrap();
+    let reviewer = |subject: &str| Reviewer {
+        identity: Identity {
+            issuer: testing::ISSUER.to_owned(),
+            subject: subject.to_owned(),
+        },
+        label: subject.to_owned(),
+        groups: Vec::new(),
+        on_call: Vec::new(),
+        agent: false,
+        also: Vec::new(),
+        auth_time: None,
+    };
+    assert!(authenticator.admits(&reviewer("rita")));
+    assert!(!authenticator.admits(&reviewer("ci")));
+    assert!(!authenticator.admits(&reviewer("ci@clients")));
+    assert!(!authenticator.admits(&Reviewer { agent: true, ..reviewer("rita") }));
+}

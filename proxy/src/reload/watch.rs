@@ -225,6 +225,8 @@ impl Reloader {
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let show = |config: &Config, part: &str| -> String {
         match part {
+            "`node`" => config.node.clone(),
+            "`state`" => format!("{:?}", config.state),
             "listeners" => format!("{:?}", config.listeners),
             "identities" => format!("{:?}{:?}", config.identity, config.dev_issuer),
             "hold limits" => format!("{:?}", config.hold),
@@ -236,6 +238,8 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         }
     };
     let parts = [
+        "`node`",
+        "`state`",
         "listeners",
         "identities",
         "hold limits",

@@ -239,7 +239,9 @@ impl Typed {
     fn take_back(&mut self, proposed: &Proposed) {
         let taken = self.pending.retract(proposed.items);
         if !taken && proposed.ending == Ending::Query {
-            self.outcome.skipped = self.outcome.skipped.saturating_sub(1);
+            // Its end would have been that of the group's other commands as well.
+            let ended = proposed.before.commands + 1;
+            self.outcome.skipped = self.outcome.skipped.saturating_sub(ended);
         }
     }
 

@@ -523,3 +523,22 @@ proptest! {
         prop_assert_eq!(host.log, whole);
     }
 }
+
+/// The target has failed the group when the Query in it is refused, and skips to the Sync.
+#[test]
+fn a_query_that_is_refused_in_a_group_that_failed_counts_nothing_twice() {
+    let mut host = Host::logged_in();
+    host.play(client(&[
+        parse("s", "SELECT 1"),
+        bind("", "s"),
+        describe("Px"),
+    ]));
+    host.play(client(&[q("DELETE FROM t /* HOLD */")]));
+    assert_eq!(host.submitted.len(), 2, "{}", host.log);
+    host.play(upstream(&[m(b'1', b""), m(b'2', b""), error("34000")]));
+    host.verdict(Verdict::Refused(refusal()));
+    host.play(client(&[sync()]));
+    host.play(upstream(&[z(b'I')]));
+    assert_eq!(host.forwarded, 0, "{}", host.log);
+    assert_eq!(host.log.matches("<- Z").count(), 1, "{}", host.log);
+}
