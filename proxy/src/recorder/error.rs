@@ -40,7 +40,7 @@ pub enum JournalError {
     )]
     Changed { size: u64 },
     #[error(
-        "record {seq} in `{file}` at byte {offset} is damaged ({why}), and not by a torn write at the journal's end. Run `holdpoint verify`; --accept-loss sets aside everything from there on"
+        "record {seq} in `{file}` at byte {offset} is damaged ({why}), and not by a torn write at the journal's end. Put the file back, or start with --accept-loss to keep a copy of it, record the loss and go on without everything from there on"
     )]
     Damaged {
         file: String,

@@ -2,9 +2,11 @@
 //!
 //! Only bytes that no checkpoint covers, at the very end, may be cut: a crash
 //! leaves them. Anything else that is wrong stops the start, because it
-//! is either damage or somebody's work, and going on would bury it.
+//! is either damage or somebody's work, and going on would bury it. Where the
+//! loss is accepted, what is cut was copied before.
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 
 use holdpoint_core::record::checkpoint::{Checkpoint, Verifier};
 use holdpoint_core::record::frame;
@@ -49,20 +51,16 @@ pub(super) fn recover(dir: &Path, key: &Verifier, loss: Loss) -> Result<Recovere
         }
     };
     let mut walk = walk(dir, last.as_ref())?;
-    if let Some(damage) = walk.damage.take() {
-        let JournalError::Damaged { why, offset, .. } = &damage else {
-            return Err(damage);
-        };
-        if loss == Loss::Refuse {
-            return Err(damage);
-        }
-        gaps.push((
-            0,
-            format!("accepted: damaged records at byte {offset}: {why}"),
-        ));
-        set_aside(dir, walk.segment)?;
-    }
     let have = walk.tracker.next_seq();
+    if last.is_none() && loss == Loss::Refuse && (have > 0 || walk.damage.is_some()) {
+        // Put back, it tells what of the damage is a torn write.
+        return Err(JournalError::NoCheckpoint(dir.to_owned()));
+    }
+    let damage = match walk.damage.take() {
+        None => None,
+        Some(damage) if loss == Loss::Refuse => return Err(damage),
+        Some(damage) => Some((damage, set_aside(dir, walk.segment)?)),
+    };
     let complaint = match &last {
         Some(checkpoint) if checkpoint.size > have => Some(JournalError::Lost {
             have,
@@ -85,8 +83,12 @@ pub(super) fn recover(dir: &Path, key: &Verifier, loss: Loss) -> Result<Recovere
             let mut segment = Segment::open(number, path)?;
             segment.at = walk.offset;
             let cut = segment.cut()?;
-            if cut > 0 {
-                gaps.push((cut, walk.torn.unwrap_or_else(|| "a torn write".into())));
+            match damage {
+                Some((damage, copy)) => gaps.push((cut, accepted_damage(&damage, &copy))),
+                None if cut > 0 => {
+                    gaps.push((cut, walk.torn.unwrap_or_else(|| "a torn write".into())));
+                }
+                None => {}
             }
             Some(segment)
         }
@@ -105,7 +107,7 @@ struct Walk {
     /// Number of the segment that holds the end, and where in it that is.
     segment: u64,
     offset: u64,
-    /// What stood at the end, if not zeros.
+    /// What stood at the end, if not zeros: a write that was not finished.
     torn: Option<String>,
     damage: Option<JournalError>,
     /// The records are those that the last checkpoint was signed over.
@@ -159,7 +161,13 @@ fn walk(dir: &Path, checkpoint: Option<&Checkpoint>) -> Result<Walk, JournalErro
                     Ok(Ok(())) => walk.check(checkpoint),
                     // Whole and in the wrong place: no crash does that.
                     Ok(Err(error)) => walk.damage = Some(damaged(error.to_string(), seq)),
-                    Err(error) if reader.in_last_segment() => walk.torn = Some(error.to_string()),
+                    Err(error)
+                        if error.is_torn()
+                            && reader.in_last_segment()
+                            && !is_covered(seq, checkpoint) =>
+                    {
+                        walk.torn = Some(error.to_string());
+                    }
                     Err(error) => walk.damage = Some(damaged(error.to_string(), seq)),
                 }
                 if walk.torn.is_some() || walk.damage.is_some() {
@@ -176,13 +184,14 @@ fn walk(dir: &Path, checkpoint: Option<&Checkpoint>) -> Result<Walk, JournalErro
                 last,
             }) => {
                 (walk.segment, walk.offset) = reader.position();
-                if last {
+                let seq = walk.tracker.next_seq();
+                if last && !is_covered(seq, checkpoint) {
                     walk.torn = Some(why);
                 } else {
                     walk.damage = Some(JournalError::Damaged {
                         file,
                         offset,
-                        seq: walk.tracker.next_seq(),
+                        seq,
                         why,
                     });
                 }
@@ -192,22 +201,54 @@ fn walk(dir: &Path, checkpoint: Option<&Checkpoint>) -> Result<Walk, JournalErro
     }
 }
 
-/// Keeps a copy of the damaged segment, and renames those after it, so that they are kept but not read.
-fn set_aside(dir: &Path, last: u64) -> Result<(), JournalError> {
+/// Whether record `seq` was durable once: a checkpoint covers it. Without one it may have been.
+fn is_covered(seq: u64, checkpoint: Option<&Checkpoint>) -> bool {
+    checkpoint.is_none_or(|checkpoint| checkpoint.size > seq)
+}
+
+fn accepted_damage(damage: &JournalError, copy: &Path) -> String {
+    let copy = copy.file_name().unwrap_or(copy.as_os_str());
+    let copy = copy.to_string_lossy();
+    match damage {
+        JournalError::Damaged {
+            file,
+            offset,
+            seq,
+            why,
+        } => format!(
+            "accepted: record {seq} in `{file}` at byte {offset} was damaged ({why}); it and what stood behind it is kept in `{copy}`"
+        ),
+        other => format!("accepted: {other}; what stood there is kept in `{copy}`"),
+    }
+}
+
+/// Keeps a copy of the damaged segment, and renames those after it, so that they are kept but
+/// not read. The copy is durable on return: the segment is cut next.
+fn set_aside(dir: &Path, last: u64) -> Result<PathBuf, JournalError> {
+    let mut kept = dir.to_owned();
     for (number, path) in segment::list(dir)? {
         if number == last {
-            let copy = path.with_extension("damaged");
-            std::fs::copy(&path, &copy).map_err(|e| JournalError::io("copy", &path, &e))?;
+            kept = unused(&path, "damaged");
+            let copied = fs::copy(&path, &kept).and_then(|_| File::open(&kept)?.sync_all());
+            copied.map_err(|e| JournalError::io("copy", &path, &e))?;
         }
         if number > last {
-            let mut aside = path.with_extension("lost");
-            let mut count = 0;
-            while aside.exists() {
-                count += 1;
-                aside = path.with_extension(format!("lost{count}"));
-            }
-            std::fs::rename(&path, &aside).map_err(|e| JournalError::io("set aside", &path, &e))?;
+            let aside = unused(&path, "lost");
+            fs::rename(&path, &aside).map_err(|e| JournalError::io("set aside", &path, &e))?;
         }
     }
-    Ok(())
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(|e| JournalError::io("sync", dir, &e))?;
+    Ok(kept)
+}
+
+/// The path with an extension that no file has yet: what was set aside before stays.
+fn unused(path: &Path, extension: &str) -> PathBuf {
+    let mut free = path.with_extension(extension);
+    let mut count = 0;
+    while free.exists() {
+        count += 1;
+        free = path.with_extension(format!("{extension}{count}"));
+    }
+    free
 }

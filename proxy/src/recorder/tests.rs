@@ -9,7 +9,7 @@ use bytes::Bytes;
 use holdpoint_core::id::SessionId;
 use holdpoint_core::principal::{Identity, Kind as Who, Principal};
 use holdpoint_core::record::verify::Report;
-use holdpoint_core::record::{Close, Open, PluginUsed};
+use holdpoint_core::record::{Close, Open, PluginUsed, frame};
 
 use super::*;
 
@@ -291,6 +291,13 @@ async fn records_that_a_checkpoint_covers_must_be_there() {
     segment.write_all_at(&[0; 40], end - 40).unwrap();
     assert!(!temp.verify().ok);
     let refused = temp.open(Loss::Refuse).unwrap_err();
+    assert!(matches!(refused, JournalError::Damaged { .. }), "{refused}");
+    // As if the last records had never been.
+    let start = starts(&temp.segment())[2];
+    let zeros = vec![0; end as usize - start];
+    segment.write_all_at(&zeros, start as u64).unwrap();
+    assert!(!temp.verify().ok);
+    let refused = temp.open(Loss::Refuse).unwrap_err();
     assert!(matches!(refused, JournalError::Lost { .. }), "{refused}");
     let recorder = temp.open(Loss::Accept).unwrap();
     recorder.close().await.unwrap();
@@ -298,6 +305,66 @@ async fn records_that_a_checkpoint_covers_must_be_there() {
     let report = temp.verify();
     assert!(report.counts.gaps >= 1 && !report.ok);
     temp.open(Loss::Refuse).unwrap().close().await.unwrap();
+}
+
+/// Where each record of a segment begins.
+fn starts(segment: &Path) -> Vec<usize> {
+    let bytes = fs::read(segment).unwrap();
+    let (mut at, mut starts) = (0, Vec::new());
+    while let Some(len) = frame::record_len(&bytes[at..]).unwrap() {
+        starts.push(at);
+        at += len;
+    }
+    starts
+}
+
+#[tokio::test]
+async fn one_bad_record_does_not_take_the_good_ones_behind_it_away() {
+    let temp = Temp::new();
+    let recorder = temp.open(Loss::Refuse).unwrap();
+    session(&recorder, 1, 20).await;
+    recorder.close().await.unwrap();
+    let segment = temp.segment();
+    let copies = ["damaged", "damaged1"].map(|name| segment.with_extension(name));
+    for (round, copy) in copies.iter().enumerate() {
+        let mut bad = fs::read(&segment).unwrap();
+        let at = starts(&segment)[3];
+        bad[at + 90] ^= 1;
+        fs::write(&segment, &bad).unwrap();
+        let refused = temp.open(Loss::Refuse).unwrap_err();
+        let told = refused.to_string();
+        assert!(
+            told.contains(&format!("record 3 in `00000001.seg` at byte {at}"))
+                && told.contains("checksum mismatch"),
+            "{told}"
+        );
+        assert_eq!(fs::read(&segment).unwrap(), bad);
+        temp.open(Loss::Accept).unwrap().close().await.unwrap();
+        assert_eq!(fs::read(copy).unwrap(), bad, "round {round}");
+        temp.open(Loss::Refuse).unwrap().close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn without_checkpoints_nobody_knows_that_an_end_is_torn() {
+    let temp = Temp::new();
+    let recorder = temp.open(Loss::Refuse).unwrap();
+    session(&recorder, 1, 3).await;
+    recorder.close().await.unwrap();
+    fs::remove_file(temp.journal().join("checkpoints")).unwrap();
+    let mut bad = fs::read(temp.segment()).unwrap();
+    // Of the first record, so that none is left.
+    bad[90] ^= 1;
+    fs::write(temp.segment(), &bad).unwrap();
+    let refused = temp.open(Loss::Refuse).unwrap_err();
+    assert!(
+        matches!(refused, JournalError::NoCheckpoint(_)),
+        "{refused}"
+    );
+    assert_eq!(fs::read(temp.segment()).unwrap(), bad);
+    temp.open(Loss::Accept).unwrap().close().await.unwrap();
+    let copy = temp.segment().with_extension("damaged");
+    assert_eq!(fs::read(copy).unwrap(), bad);
 }
 
 #[tokio::test]

@@ -64,6 +64,13 @@ pub enum FrameError {
     Meta,
 }
 
+impl FrameError {
+    /// As a write that was not finished leaves it. Where the checksum is good, no crash explains it.
+    pub fn is_torn(&self) -> bool {
+        matches!(self, Self::Short { .. } | Self::Length(_) | Self::Checksum)
+    }
+}
+
 impl Frame<'_> {
     /// Appends the record to `out` and returns its leaf hash. On an error `out` is as before.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<Digest, FrameError> {
