@@ -44,6 +44,31 @@ pub fn read_checkpoints(path: &Path, key: &Verifier) -> Result<CheckpointFile, J
     Ok(file)
 }
 
+/// The last whole note, whoever signed it. Changes nothing.
+pub(super) fn last_note(dir: &Path) -> Result<Option<String>, JournalError> {
+    let path = dir.join(NAME);
+    let io = |e: io::Error| JournalError::io("read", &path, &e);
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    let (tail, _) = read_tail(&mut file).map_err(io)?;
+    let text = String::from_utf8_lossy(&tail);
+    Ok(split_notes(&text).0.pop().map(str::to_owned))
+}
+
+/// The file's end, and the length of all of it.
+///
+/// It may begin in mid-note, even in mid-character: only its last note counts.
+fn read_tail(file: &mut File) -> io::Result<(Vec<u8>, u64)> {
+    let len = file.metadata()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(TAIL)))?;
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail)?;
+    Ok((tail, len))
+}
+
 /// Appends to the file.
 pub(super) struct Log {
     path: PathBuf,
@@ -67,12 +92,7 @@ impl Log {
             .mode(0o600)
             .open(&path)
             .map_err(io)?;
-        let len = file.metadata().map_err(io)?.len();
-        let from = len.saturating_sub(TAIL);
-        file.seek(SeekFrom::Start(from)).map_err(io)?;
-        let mut tail = Vec::new();
-        file.read_to_end(&mut tail).map_err(io)?;
-        // A tail may begin in mid-note, even in mid-character: only its last note counts.
+        let (tail, len) = read_tail(&mut file).map_err(io)?;
         let text = String::from_utf8_lossy(&tail);
         let (notes, rest) = split_notes(&text);
         let last = notes.last().map(|note| key.open(note));

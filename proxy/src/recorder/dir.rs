@@ -6,11 +6,11 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use holdpoint_core::record::checkpoint::{NodeKey, Verifier};
+use holdpoint_core::record::checkpoint::{NodeKey, Verifier, signers};
 use rustix::fs::{FlockOperation, flock};
 use zeroize::Zeroizing;
 
-use super::JournalError;
+use super::{JournalError, checkpoints};
 
 const LOCK: &str = "lock";
 const PUBLIC: &str = "journal.pub";
@@ -72,21 +72,15 @@ impl Dir {
             .map_err(|e| JournalError::io("sync", &self.path, &e))
     }
 
-    /// Reads the seed, or draws one where there is none, and puts the public half where auditors find it.
-    pub(super) fn key(&self, path: &Path, node: &str) -> Result<NodeKey, JournalError> {
-        let key = match read_seed(path)? {
-            Some(seed) => NodeKey::new(node, &seed)?,
-            None => {
-                let mut seed = Zeroizing::new([0; 32]);
-                getrandom::fill(seed.as_mut())
-                    .map_err(|e| JournalError::io("draw a key for", path, &e))?;
-                // The name is checked before a key is left behind.
-                let key = NodeKey::new(node, &seed)?;
-                write_seed(path, &seed)?;
-                key
-            }
-        };
-        let public = format!("{}\n", key.verifier());
+    /// Leaves the key where the next start reads it, and its public half where auditors find it.
+    ///
+    /// For after the journal was found to be good: until then its `journal.pub` is what
+    /// verifies it.
+    pub(super) fn keep(&self, path: &Path, key: &Key) -> Result<(), JournalError> {
+        if let Some(seed) = &key.drawn {
+            write_seed(path, seed)?;
+        }
+        let public = format!("{}\n", key.key.verifier());
         let beside = path.with_file_name(PUBLIC);
         for place in [self.path.join(PUBLIC), beside] {
             if fs::read_to_string(&place).is_ok_and(|text| text == public) {
@@ -94,7 +88,37 @@ impl Dir {
             }
             fs::write(&place, &public).map_err(|e| JournalError::io("write", &place, &e))?;
         }
-        Ok(key)
+        Ok(())
+    }
+}
+
+/// The node's key.
+pub(super) struct Key {
+    pub(super) key: NodeKey,
+    /// Its seed, if it lies in no file yet.
+    drawn: Option<Zeroizing<[u8; 32]>>,
+}
+
+impl Key {
+    /// Reads the seed; draws one where there is none and nothing was signed yet. Writes nothing.
+    pub(super) fn read(path: &Path, node: &str, journal: &Path) -> Result<Self, JournalError> {
+        if let Some(seed) = read_seed(path)? {
+            let key = NodeKey::new(node, &seed)?;
+            return Ok(Self { key, drawn: None });
+        }
+        if let Some(note) = checkpoints::last_note(journal)? {
+            return Err(JournalError::NoKey {
+                path: path.to_owned(),
+                journal: journal.to_owned(),
+                signed: signers(&note),
+            });
+        }
+        let mut seed = Zeroizing::new([0; 32]);
+        getrandom::fill(seed.as_mut()).map_err(|e| JournalError::io("draw a key for", path, &e))?;
+        Ok(Self {
+            key: NodeKey::new(node, &seed)?,
+            drawn: Some(seed),
+        })
     }
 }
 

@@ -25,8 +25,25 @@ pub enum JournalError {
         "journal `{}` is in use by another process; two gateways cannot share one", .0.display()
     )]
     InUse(PathBuf),
+    /// The text has the cause in it, so this names no source.
     #[error("the journal's key or checkpoints: {0}")]
-    Key(#[from] CheckpointError),
+    Key(CheckpointError),
+    #[error(
+        "the journal's key `{}` is not there, and the journal was signed by {}; put the file back. If the key is lost, move `{}` elsewhere: it still verifies with its `journal.pub`, and a new journal begins", path.display(), names(signed), journal.display()
+    )]
+    NoKey {
+        path: PathBuf,
+        journal: PathBuf,
+        signed: Vec<String>,
+    },
+    #[error(
+        "the journal's last checkpoint was signed by {}, and our key is `{ours}`; set `node` as it was and put the key's file back. If that key is lost, move `{}` elsewhere: it still verifies with its `journal.pub`, and a new journal begins", names(signed), journal.display()
+    )]
+    OtherKey {
+        ours: String,
+        journal: PathBuf,
+        signed: Vec<String>,
+    },
     #[error(
         "journal `{}` holds records but no checkpoint; put its `checkpoints` file back, or start with --accept-loss to go on without knowing whether records are missing", .0.display()
     )]
@@ -60,6 +77,20 @@ pub enum JournalError {
     Frame(#[from] FrameError),
     #[error("the entry cannot be encoded: {0}")]
     Entry(String),
+}
+
+impl From<CheckpointError> for JournalError {
+    fn from(error: CheckpointError) -> Self {
+        Self::Key(error)
+    }
+}
+
+fn names(signers: &[String]) -> String {
+    if signers.is_empty() {
+        return "nobody that can be read".to_owned();
+    }
+    let names: Vec<_> = signers.iter().map(|name| format!("`{name}`")).collect();
+    names.join(" and ")
 }
 
 impl JournalError {

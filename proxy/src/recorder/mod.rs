@@ -37,7 +37,7 @@ use holdpoint_core::record::{Durability, Entry, NewRecord, Start};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use dir::Dir;
+use dir::{Dir, Key};
 use keeper::{Keeper, Last, Waiting};
 use segment::Segment;
 use writer::{Writer, meta_of};
@@ -174,8 +174,11 @@ impl Recorder {
         loss: Loss,
     ) -> Result<Self, JournalError> {
         let dir = Arc::new(Dir::lock(&config.dir)?);
-        let key = Arc::new(dir.key(&config.key, node)?);
-        let recovered = recover::recover(dir.path(), key.verifier(), loss)?;
+        let key = Key::read(&config.key, node, dir.path())?;
+        let recovered = recover::recover(dir.path(), key.key.verifier(), loss)?;
+        // Not before: what cannot be continued stays as it is, and so does the key that verifies it.
+        dir.keep(&config.key, &key)?;
+        let key = Arc::new(key.key);
         let recover::Recovered {
             tracker,
             mut checkpoints,

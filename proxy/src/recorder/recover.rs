@@ -8,12 +8,12 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use holdpoint_core::record::checkpoint::{Checkpoint, Verifier};
+use holdpoint_core::record::checkpoint::{Checkpoint, CheckpointError, Verifier, signers};
 use holdpoint_core::record::frame;
 use holdpoint_core::record::tracker::Tracker;
 
 use super::JournalError;
-use super::checkpoints::Log;
+use super::checkpoints::{Log, last_note};
 use super::read::{ReadError, Reader};
 use super::segment::{self, Segment};
 
@@ -41,6 +41,13 @@ pub(super) fn recover(dir: &Path, key: &Verifier, loss: Loss) -> Result<Recovere
     let last = match (last, loss) {
         (None, _) => None,
         (Some(Ok(checkpoint)), _) => Some(checkpoint),
+        (Some(Err(CheckpointError::Unsigned(_))), Loss::Refuse) => {
+            return Err(JournalError::OtherKey {
+                ours: key.id(),
+                journal: dir.to_owned(),
+                signed: last_note(dir)?.map_or_else(Vec::new, |note| signers(&note)),
+            });
+        }
         (Some(Err(error)), Loss::Refuse) => return Err(error.into()),
         (Some(Err(error)), Loss::Accept) => {
             gaps.push((

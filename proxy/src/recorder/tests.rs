@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use holdpoint_core::id::SessionId;
 use holdpoint_core::principal::{Identity, Kind as Who, Principal};
+use holdpoint_core::record::checkpoint::CheckpointError;
 use holdpoint_core::record::verify::Report;
 use holdpoint_core::record::{Close, Open, PluginUsed, frame};
 
@@ -224,6 +225,63 @@ async fn directories_and_keys_that_others_can_touch_are_refused() {
     }
     let text = fs::read_to_string(temp.journal().join("journal.pub")).unwrap();
     assert!(text.starts_with("holdpoint/gw-1+"), "{text}");
+}
+
+#[tokio::test]
+async fn a_start_that_fails_leaves_what_verifies_the_journal() {
+    let temp = Temp::new();
+    let recorder = temp.open(Loss::Refuse).unwrap();
+    let ours = recorder.verifier().id();
+    session(&recorder, 1, 3).await;
+    recorder.close().await.unwrap();
+    let key = temp.0.join("journal.key");
+    let publics = [temp.journal().join("journal.pub"), temp.0.join("journal.pub")];
+    let public = fs::read_to_string(&publics[0]).unwrap();
+    let untouched = |told: &str| {
+        for path in &publics {
+            assert_eq!(fs::read_to_string(path).unwrap(), public, "{told}");
+        }
+        assert!(temp.verify().ok, "{told}");
+    };
+
+    let renamed = Recorder::open(&temp.config(64 * 1024), "gw-2", start(), Loss::Refuse);
+    let error = renamed.unwrap_err();
+    let told = error.to_string();
+    assert!(matches!(error, JournalError::OtherKey { .. }), "{told}");
+    assert!(told.contains(&format!("signed by `{ours}`")), "{told}");
+    assert!(told.contains("our key is `holdpoint/gw-2+"), "{told}");
+    untouched(&told);
+
+    let aside = temp.0.join("aside.key");
+    fs::rename(&key, &aside).unwrap();
+    for loss in [Loss::Refuse, Loss::Accept] {
+        let error = temp.open(loss).unwrap_err();
+        let told = error.to_string();
+        assert!(matches!(error, JournalError::NoKey { .. }), "{told}");
+        assert!(
+            told.contains(&ours) && told.contains("journal.key"),
+            "{told}"
+        );
+        assert!(!key.exists());
+        untouched(&told);
+    }
+
+    // Another one in its place.
+    fs::write(&key, "77".repeat(32)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let told = temp.open(Loss::Refuse).unwrap_err().to_string();
+    assert!(told.contains(&ours), "{told}");
+    untouched(&told);
+
+    fs::rename(&aside, &key).unwrap();
+    temp.open(Loss::Refuse).unwrap().close().await.unwrap();
+    untouched("as it was");
+}
+
+#[test]
+fn the_cause_of_a_bad_key_is_said_once() {
+    let error = JournalError::from(CheckpointError::Key);
+    assert!(std::error::Error::source(&error).is_none());
 }
 
 #[tokio::test]

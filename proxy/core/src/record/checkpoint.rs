@@ -124,6 +124,11 @@ impl Verifier {
         &self.name
     }
 
+    /// Name and hash, as in [`signers`]: what tells two keys apart.
+    pub fn id(&self) -> String {
+        format!("{}+{}", self.name, hex::encode(self.hash()))
+    }
+
     fn hash(&self) -> [u8; 4] {
         let mut hasher = Sha256::new();
         hasher.update(self.name.as_bytes());
@@ -259,6 +264,17 @@ fn decimal(text: &str) -> Option<u64> {
     (digits && canonical).then(|| text.parse().ok()).flatten()
 }
 
+/// Who signed a note, each as `NAME+HASH`. No signature is checked.
+pub fn signers(note: &str) -> Vec<String> {
+    let signer = |line: &str| {
+        let (name, signature) = line.strip_prefix(MARK)?.split_once(' ')?;
+        let signature = BASE64.decode(signature).ok()?;
+        let hash = signature.first_chunk::<4>()?;
+        Some(format!("{name}+{}", hex::encode(hash)))
+    };
+    note.lines().filter_map(signer).collect()
+}
+
 /// Cuts a file of notes, each after the other with an empty line between, into notes.
 ///
 /// The second value is what follows the last whole note: empty, or the note
@@ -358,6 +374,17 @@ mod tests {
             key().verifier().open(&note),
             Err(CheckpointError::Unsigned("holdpoint/gw-1".into()))
         );
+    }
+
+    #[test]
+    fn a_note_tells_who_signed_it() {
+        let note = key().sign(1, Digest([0; 32]), 1);
+        assert_eq!(signers(&note), [key().verifier().id()]);
+        let public = key().verifier().to_string();
+        assert!(public.starts_with(&key().verifier().id()), "{public}");
+        let other = NodeKey::new("gw-1", &[8; 32]).unwrap();
+        assert_ne!(signers(&note), [other.verifier().id()]);
+        assert_eq!(signers(&public), [""; 0]);
     }
 
     #[test]
