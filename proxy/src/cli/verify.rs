@@ -163,6 +163,16 @@ fn print(out: &mut impl Write, args: &VerifyArgs, report: &Report, live: bool) -
     if hidden > 0 {
         writeln!(out, "note: and {hidden} more of other nodes")?;
     }
+    for finding in &report.notes {
+        line(out, "note", finding)?;
+    }
+    let hidden = report.note_count - report.notes.len() as u64;
+    if hidden > 0 {
+        writeln!(
+            out,
+            "note: and {hidden} more of what a crash or a full disk left out"
+        )?;
+    }
     for finding in &report.warnings {
         line(out, "warning", finding)?;
     }
@@ -202,4 +212,47 @@ fn line(out: &mut impl Write, level: &str, finding: &Finding) -> io::Result<()> 
         )?;
     }
     writeln!(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdpoint_core::record::verify::{Kind, Place, Verifier};
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_in_the_journal_is_told_with_its_place() {
+        let mut report = Verifier::new(Vec::new()).finish();
+        let finding = |message: &str| Finding {
+            kind: Kind::Gap,
+            message: message.to_owned(),
+            place: Some(Place {
+                file: "00000001.seg".to_owned(),
+                offset: 700,
+            }),
+            seq: Some(4),
+            session: None,
+        };
+        report
+            .warnings
+            .push(finding("a loss was accepted: 3 record(s)"));
+        report.notes.push(finding("the record is cut off"));
+        report.note_count = 3;
+        let args = VerifyArgs {
+            journal: "journal".into(),
+            key: None,
+            checkpoint: Vec::new(),
+            json: false,
+        };
+        let mut out = Vec::new();
+        print(&mut out, &args, &report, false).unwrap();
+        let told = String::from_utf8(out).unwrap();
+        for line in [
+            "warning: record 4: a loss was accepted: 3 record(s) [00000001.seg at byte 700]\n",
+            "note: record 4: the record is cut off [00000001.seg at byte 700]\n",
+            "note: and 2 more of what a crash",
+        ] {
+            assert!(told.contains(line), "{told}");
+        }
+    }
 }

@@ -33,7 +33,7 @@ use holdpoint_core::decision::Outcome;
 use holdpoint_core::id::Digest;
 use holdpoint_core::record::checkpoint::{NodeKey, Verifier};
 use holdpoint_core::record::tracker::OpenReview;
-use holdpoint_core::record::{Durability, Entry, NewRecord, Start};
+use holdpoint_core::record::{ACCEPTED, Durability, Entry, NewRecord, Start};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
@@ -224,7 +224,14 @@ impl Recorder {
             reviews,
         });
         let mut keeper = Keeper::new(Arc::clone(&shared), key, checkpoints, head);
+        let accepted: Vec<_> = gaps
+            .iter()
+            .filter_map(|(_, reason)| reason.strip_prefix(ACCEPTED).map(str::to_owned))
+            .collect();
         keeper.begin(start, gaps)?;
+        for loss in accepted {
+            tracing::warn!("the journal goes on after a loss that was accepted: {loss}");
+        }
         std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || keeper.run())

@@ -9,8 +9,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use holdpoint_core::record::checkpoint::{Checkpoint, CheckpointError, Verifier, signers};
-use holdpoint_core::record::frame;
 use holdpoint_core::record::tracker::Tracker;
+use holdpoint_core::record::{ACCEPTED, frame};
 
 use super::JournalError;
 use super::checkpoints::{Log, last_note};
@@ -52,7 +52,7 @@ pub(super) fn recover(dir: &Path, key: &Verifier, loss: Loss) -> Result<Recovere
         (Some(Err(error)), Loss::Accept) => {
             gaps.push((
                 0,
-                format!("accepted: the last checkpoint was not good: {error}"),
+                format!("{ACCEPTED}the last checkpoint was not good: {error}"),
             ));
             None
         }
@@ -81,7 +81,7 @@ pub(super) fn recover(dir: &Path, key: &Verifier, loss: Loss) -> Result<Recovere
     };
     match complaint {
         Some(complaint) if loss == Loss::Refuse => return Err(complaint),
-        Some(complaint) => gaps.push((0, format!("accepted: {complaint}"))),
+        Some(complaint) => gaps.push((0, accepted(&complaint))),
         None => {}
     }
     let segment = match segment::list(dir)?.into_iter().nth(walk.index()) {
@@ -213,6 +213,23 @@ fn is_covered(seq: u64, checkpoint: Option<&Checkpoint>) -> bool {
     checkpoint.is_none_or(|checkpoint| checkpoint.size > seq)
 }
 
+/// What was wrong, without the advice that came with it.
+fn accepted(complaint: &JournalError) -> String {
+    match complaint {
+        JournalError::Lost { have, need } => format!(
+            "{ACCEPTED}{} record(s) were missing: the last checkpoint was signed over {need}, and {have} were there",
+            need - have
+        ),
+        JournalError::Changed { size } => format!(
+            "{ACCEPTED}the first {size} records were not those that the last checkpoint was signed over"
+        ),
+        JournalError::NoCheckpoint(_) => {
+            format!("{ACCEPTED}there was no good checkpoint to compare the records with")
+        }
+        other => format!("{ACCEPTED}{other}"),
+    }
+}
+
 fn accepted_damage(damage: &JournalError, copy: &Path) -> String {
     let copy = copy.file_name().unwrap_or(copy.as_os_str());
     let copy = copy.to_string_lossy();
@@ -223,9 +240,9 @@ fn accepted_damage(damage: &JournalError, copy: &Path) -> String {
             seq,
             why,
         } => format!(
-            "accepted: record {seq} in `{file}` at byte {offset} was damaged ({why}); it and what stood behind it is kept in `{copy}`"
+            "{ACCEPTED}record {seq} in `{file}` at byte {offset} was damaged ({why}); it and what stood behind it is kept in `{copy}`"
         ),
-        other => format!("accepted: {other}; what stood there is kept in `{copy}`"),
+        other => format!("{ACCEPTED}{other}; what stood there is kept in `{copy}`"),
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use holdpoint_core::id::SessionId;
 use holdpoint_core::principal::{Identity, Kind as Who, Principal};
 use holdpoint_core::record::checkpoint::CheckpointError;
-use holdpoint_core::record::verify::Report;
+use holdpoint_core::record::verify::{Kind, Report};
 use holdpoint_core::record::{Close, Open, PluginUsed, frame};
 
 use super::*;
@@ -328,6 +328,7 @@ async fn a_tail_torn_at_any_byte_is_cut_back_and_continued() {
         recorder.close().await.unwrap();
         let report = temp.verify();
         assert!(report.ok, "cut at {cut}: {:?}", report.errors);
+        assert_eq!(report.note_count, report.counts.gaps);
         assert!(report.open.is_empty());
         fs::write(temp.segment(), &whole).unwrap();
     }
@@ -362,6 +363,13 @@ async fn records_that_a_checkpoint_covers_must_be_there() {
     // Written down, and still evident.
     let report = temp.verify();
     assert!(report.counts.gaps >= 1 && !report.ok);
+    let warnings = report.warnings;
+    assert!(
+        warnings
+            .iter()
+            .any(|warning| warning.message.starts_with("a loss was accepted: 5 record(s)")),
+        "{warnings:?}"
+    );
     temp.open(Loss::Refuse).unwrap().close().await.unwrap();
 }
 
@@ -399,6 +407,15 @@ async fn one_bad_record_does_not_take_the_good_ones_behind_it_away() {
         assert_eq!(fs::read(&segment).unwrap(), bad);
         temp.open(Loss::Accept).unwrap().close().await.unwrap();
         assert_eq!(fs::read(copy).unwrap(), bad, "round {round}");
+        let name = copy.file_name().unwrap().to_string_lossy().into_owned();
+        let warnings = temp.verify().warnings;
+        assert!(
+            warnings.iter().any(|warning| warning.kind == Kind::Gap
+                && warning.place.is_some()
+                && warning.message.contains(&name)
+                && warning.message.contains(&format!("at byte {at} was damaged"))),
+            "{warnings:?}"
+        );
         temp.open(Loss::Refuse).unwrap().close().await.unwrap();
     }
 }

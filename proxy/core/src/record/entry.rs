@@ -161,7 +161,8 @@ pub enum Entry {
         approval: Option<ApprovalId>,
     },
     Close(Close),
-    /// The journal's tail was torn and cut back to the last whole record.
+    /// Something is not here: the journal's tail was torn and cut back to the last whole record,
+    /// the disk was full, or with [`ACCEPTED`] before the reason an operator accepted a loss.
     Gap {
         bytes: u64,
         reason: String,
@@ -245,6 +246,10 @@ pub struct Taken {
     pub key: String,
     pub note: String,
 }
+
+/// Before the reason of a gap that an operator went on with although a checkpoint, or the lack
+/// of one, spoke against it.
+pub const ACCEPTED: &str = "accepted: ";
 
 /// The kind of note that says what a [`HandOver`] says.
 pub const HANDOVER: &str = "handover 1";

@@ -8,5 +8,6 @@ pub mod tree;
 pub mod verify;
 
 pub use entry::{
-    Close, CommandEntry, Durability, Entry, HANDOVER, NewRecord, Open, PluginUsed, Start, Taken,
+    ACCEPTED, Close, CommandEntry, Durability, Entry, HANDOVER, NewRecord, Open, PluginUsed, Start,
+    Taken,
 };

@@ -14,7 +14,7 @@ mod report;
 
 use std::collections::BTreeMap;
 
-use super::Entry;
+use super::{ACCEPTED, Entry};
 use super::checkpoint::Checkpoint;
 use super::frame::{self, Frame};
 use super::tracker::NO_PREV;
@@ -155,7 +155,7 @@ impl Verifier {
         self.report.counts.bytes += bytes.len() as u64;
         self.report.first_ns.get_or_insert(frame.at.wall_ns);
         self.report.last_ns = Some(frame.at.wall_ns);
-        for (kind, message) in self.check(&frame, leaf) {
+        for (kind, message) in self.check(&frame, (file, offset), leaf) {
             self.fail(
                 kind,
                 message,
@@ -240,7 +240,12 @@ impl Verifier {
         }
     }
 
-    fn check(&mut self, frame: &Frame<'_>, leaf: Digest) -> Vec<(Kind, String)> {
+    fn check(
+        &mut self,
+        frame: &Frame<'_>,
+        place: (&str, u64),
+        leaf: Digest,
+    ) -> Vec<(Kind, String)> {
         let mut found = Vec::new();
         let entry = match frame.entry() {
             Ok(entry) => Some(entry),
@@ -249,7 +254,7 @@ impl Verifier {
                 None
             }
         };
-        self.check_process(frame, entry.as_ref(), &mut found);
+        self.check_process(frame, place, entry.as_ref(), &mut found);
         match &frame.session {
             None => {
                 if frame.prev != self.node {
@@ -271,6 +276,7 @@ impl Verifier {
     fn check_process(
         &mut self,
         frame: &Frame<'_>,
+        place: (&str, u64),
         entry: Option<&Entry>,
         found: &mut Vec<(Kind, String)>,
     ) {
@@ -308,7 +314,7 @@ impl Verifier {
                     ));
                 }
             }
-            Some(Entry::Gap { .. }) => self.report.counts.gaps += 1,
+            Some(Entry::Gap { bytes, reason }) => self.gap(frame.seq, place, *bytes, reason),
             // What a start writes about its predecessor.
             Some(Entry::Unknown { .. } | Entry::Settled { .. } | Entry::Close(_)) => {}
             _ if !self.process.settled => {
@@ -324,6 +330,32 @@ impl Verifier {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// What is not here, by the journal's own word.
+    fn gap(&mut self, seq: u64, (file, offset): (&str, u64), bytes: u64, reason: &str) {
+        self.report.counts.gaps += 1;
+        let accepted = reason.strip_prefix(ACCEPTED);
+        let message = match (accepted, bytes) {
+            (Some(loss), 0) => format!("a loss was accepted: {loss}"),
+            (Some(loss), _) => format!("a loss was accepted, {bytes} bytes: {loss}"),
+            (None, 0) => reason.to_owned(),
+            (None, _) => format!("{bytes} bytes that a crash left were cut off: {reason}"),
+        };
+        let finding = Finding {
+            kind: Kind::Gap,
+            message,
+            place: Some(Place {
+                file: file.to_owned(),
+                offset,
+            }),
+            seq: Some(seq),
+            session: None,
+        };
+        match accepted {
+            Some(_) => self.report.warn(finding),
+            None => self.report.note(finding),
         }
     }
 

@@ -34,6 +34,8 @@ pub enum Kind {
     /// The process's own records are out of order.
     Process,
     Clock,
+    /// Something is not here, and the journal says so itself.
+    Gap,
     /// Not understood by this version; chained and checked all the same.
     Newer,
 }
@@ -96,7 +98,7 @@ pub struct Counts {
     pub approved: u64,
     pub votes: u64,
     pub processes: u64,
-    /// Torn tails that were cut back after a crash.
+    /// Torn tails that were cut back after a crash, times without space, losses that were accepted.
     pub gaps: u64,
     pub checkpoints: u64,
 }
@@ -110,6 +112,9 @@ pub struct Report {
     pub error_count: u64,
     pub warnings: Vec<Finding>,
     pub warning_count: u64,
+    /// What a crash or a full disk explains. In the order of the journal.
+    pub notes: Vec<Finding>,
+    pub note_count: u64,
     pub unknown: Vec<Alarm>,
     pub unknown_count: u64,
     /// In the order of the journal.
@@ -138,6 +143,8 @@ impl Report {
             error_count: 0,
             warnings: Vec::new(),
             warning_count: 0,
+            notes: Vec::new(),
+            note_count: 0,
             unknown: Vec::new(),
             unknown_count: 0,
             unreviewed: Vec::new(),
@@ -165,6 +172,13 @@ impl Report {
         self.warning_count += 1;
         if self.warnings.len() < KEPT {
             self.warnings.push(finding);
+        }
+    }
+
+    pub(super) fn note(&mut self, finding: Finding) {
+        self.note_count += 1;
+        if self.notes.len() < KEPT {
+            self.notes.push(finding);
         }
     }
 

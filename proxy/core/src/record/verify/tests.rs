@@ -504,6 +504,41 @@ fn a_crash_raises_an_alarm_for_what_may_have_run() {
 }
 
 #[test]
+fn an_accepted_loss_is_a_warning_and_a_torn_end_a_note() {
+    let mut journal = Journal::default();
+    journal.add(None, start(), b"");
+    for (bytes, reason) in [
+        (12, "the record is cut off"),
+        (7, "accepted: 3 are missing"),
+    ] {
+        let reason = reason.to_owned();
+        journal.add(None, Entry::Gap { bytes, reason }, b"");
+    }
+    let report = verify(&journal.stream(), &[journal.checkpoint()]);
+    assert!(report.ok);
+    let told = |findings: &[Finding]| {
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert!(findings[0].place.is_some());
+        (findings[0].seq, findings[0].message.clone())
+    };
+    assert_eq!(
+        told(&report.notes),
+        (
+            Some(1),
+            "12 bytes that a crash left were cut off: the record is cut off".into()
+        )
+    );
+    assert_eq!(
+        told(&report.warnings),
+        (
+            Some(2),
+            "a loss was accepted, 7 bytes: 3 are missing".into()
+        )
+    );
+    assert_eq!((report.counts.gaps, report.note_count), (2, 1));
+}
+
+#[test]
 fn a_forward_needs_its_approval() {
     assert_eq!(
         told(held(
