@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use holdpoint_core::record::checkpoint::Verifier as Key;
 use holdpoint_core::record::verify::{Kind, Place, Report, Verifier};
 
-use super::checkpoints::{self, CheckpointFile, read_checkpoints};
+use super::checkpoints::{self, CheckpointFile, read_checkpoints, read_kept};
 use super::{JournalError, ReadError, Reader, is_live};
 
 /// How far a check is.
@@ -21,6 +21,9 @@ pub struct Progress {
 ///
 /// The second value is whether a gateway was writing meanwhile; then what it
 /// had not finished is left out.
+///
+/// # Errors
+/// Something cannot be read, or a further file holds no checkpoint.
 pub fn check_journal(
     journal: &Path,
     key: &Key,
@@ -48,10 +51,14 @@ pub fn check_journal(
     }
     signed.extend(file.good);
     complaints.extend(file.bad);
+    let mut remarks = Vec::new();
     for path in kept {
-        let file = read_checkpoints(path, key)?;
-        if file.good.is_empty() && file.bad.is_empty() {
-            complaints.push(format!("`{}` holds no checkpoint", path.display()));
+        let file = read_kept(path, key)?;
+        if file.torn {
+            remarks.push(format!(
+                "the last checkpoint in `{}` is cut off, and was not looked at",
+                path.display()
+            ));
         }
         signed.extend(file.good);
         complaints.extend(file.bad);
@@ -59,6 +66,9 @@ pub fn check_journal(
     let mut verifier = Verifier::new(signed);
     for complaint in complaints {
         verifier.other(Kind::Checkpoint, complaint);
+    }
+    for remark in remarks {
+        verifier.remark(Kind::Checkpoint, remark);
     }
     let mut reader = match Reader::open(journal) {
         Ok(reader) => reader,

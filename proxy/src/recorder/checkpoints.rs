@@ -20,8 +20,36 @@ pub struct CheckpointFile {
     pub good: Vec<(Checkpoint, String)>,
     /// What was wrong with the others.
     pub bad: Vec<String>,
+    /// How many of `bad` are no checkpoints at all, whoever should have signed them.
+    malformed: usize,
     /// The last note is cut off, as a crash leaves it.
     pub torn: bool,
+}
+
+/// Reads a file in which somebody kept checkpoints.
+///
+/// # Errors
+/// It cannot be read, or nothing in it is a checkpoint: that says nothing about any journal.
+pub(super) fn read_kept(path: &Path, key: &Verifier) -> Result<CheckpointFile, JournalError> {
+    let file = read_checkpoints(path, key)?;
+    if !file.good.is_empty() || file.bad.len() > file.malformed {
+        return Ok(file);
+    }
+    let bytes = fs::read(path).map_err(|e| JournalError::io("read", path, &e))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let instead = if text.trim().is_empty() {
+        "it is empty"
+    } else if text.parse::<Verifier>().is_ok() {
+        "it is a journal's public key: give it with --key"
+    } else if file.torn && text.starts_with("holdpoint/") {
+        "what begins there is cut off before the end of its signature"
+    } else {
+        "one begins with `holdpoint/` and the node's name, and ends with a signature"
+    };
+    Err(JournalError::NoneKept {
+        path: path.to_owned(),
+        instead,
+    })
 }
 
 /// Reads all notes of a file and checks their signatures.
@@ -38,7 +66,10 @@ pub fn read_checkpoints(path: &Path, key: &Verifier) -> Result<CheckpointFile, J
         let label = format!("{index} of `{}`", name.to_string_lossy());
         match key.open(note) {
             Ok(checkpoint) => file.good.push((checkpoint, label)),
-            Err(error) => file.bad.push(format!("checkpoint {label}: {error}")),
+            Err(error) => {
+                file.malformed += usize::from(matches!(error, CheckpointError::Form(_)));
+                file.bad.push(format!("checkpoint {label}: {error}"));
+            }
         }
     }
     Ok(file)

@@ -65,6 +65,11 @@ pub enum JournalError {
         seq: u64,
         why: String,
     },
+    #[error("`{}` holds no checkpoint: {instead}", path.display())]
+    NoneKept {
+        path: PathBuf,
+        instead: &'static str,
+    },
     #[error("the journal's disk is full: {0}")]
     Full(String),
     #[error("the journal failed and takes nothing until a restart: {0}")]

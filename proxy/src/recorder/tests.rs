@@ -498,6 +498,45 @@ async fn a_flipped_bit_anywhere_in_the_directory_is_found() {
 }
 
 #[tokio::test]
+async fn a_file_without_a_checkpoint_says_nothing_about_the_journal() {
+    let temp = Temp::new();
+    let recorder = temp.open(Loss::Refuse).unwrap();
+    session(&recorder, 1, 1).await;
+    recorder.close().await.unwrap();
+    let key = read_verifier(None, &temp.journal()).unwrap();
+    let kept = temp.0.join("kept");
+    let note = fs::read_to_string(temp.journal().join("checkpoints")).unwrap();
+    let one = note.find("\n\nholdpoint/").unwrap() + 1;
+    for (text, why) in [
+        (String::new(), "it is empty"),
+        (format!("{key}\n"), "give it with --key"),
+        ("INFO started\nINFO listening\n".into(), "one begins with"),
+        (
+            "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n".into(),
+            "one begins with",
+        ),
+        ("As\n\n\u{2014} somebody said\n".into(), "one begins with"),
+        (note[..one - 5].to_owned(), "is cut off"),
+    ] {
+        fs::write(&kept, &text).unwrap();
+        let told = check_journal(&temp.journal(), &key, std::slice::from_ref(&kept), |_| {})
+            .unwrap_err()
+            .to_string();
+        assert!(
+            told.contains("kept` holds no checkpoint") && told.contains(why),
+            "{told}"
+        );
+    }
+    fs::write(&kept, &note[..note.len() - 5]).unwrap();
+    let report = temp.verify_with(Some(kept.clone()));
+    assert!(report.ok, "{:?}", report.errors);
+    assert!(report.warnings[0].message.contains("kept` is cut off"));
+    fs::write(&kept, &note[..one]).unwrap();
+    let report = temp.verify_with(Some(kept));
+    assert!(report.ok && report.warnings.is_empty());
+}
+
+#[tokio::test]
 async fn a_record_longer_than_a_segment_gets_one_of_its_own() {
     let temp = Temp::new();
     let recorder = temp.open(Loss::Refuse).unwrap();
