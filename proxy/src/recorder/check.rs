@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use holdpoint_core::record::checkpoint::Verifier as Key;
+use holdpoint_core::record::frame::{self, FrameError};
 use holdpoint_core::record::verify::{Kind, Place, Report, Verifier};
 
 use super::checkpoints::{self, CheckpointFile, read_checkpoints, read_kept};
@@ -81,23 +82,46 @@ pub fn check_journal(
     let total = reader.total_bytes();
     let mut bytes = 0;
     while !verifier.is_broken() {
-        match reader.next_record() {
+        let (place, why) = match reader.next_record() {
             Ok(None) => break,
-            Ok(Some(raw)) => {
-                bytes += raw.bytes.len() as u64;
-                verifier.record(raw.file, raw.offset, raw.bytes);
-                let records = verifier.size();
-                progress(Progress {
-                    records,
-                    bytes,
-                    total,
-                });
-            }
+            Ok(Some(raw)) => match torn(&verifier, raw.bytes) {
+                None => {
+                    bytes += raw.bytes.len() as u64;
+                    verifier.record(raw.file, raw.offset, raw.bytes);
+                    let records = verifier.size();
+                    progress(Progress {
+                        records,
+                        bytes,
+                        total,
+                    });
+                    continue;
+                }
+                Some(error) => {
+                    let (file, offset) = (raw.file.to_owned(), raw.offset);
+                    (Place { file, offset }, error.to_string())
+                }
+            },
             Err(ReadError::Bad {
                 file, offset, why, ..
-            }) => verifier.unreadable(Place { file, offset }, why),
+            }) => (Place { file, offset }, why),
             Err(ReadError::Io(error)) => return Err(error),
+        };
+        // A crash does not write behind what it did not write, as far as anybody can rely on.
+        let at_end = verifier.may_be_unfinished() && reader.in_last_segment();
+        if at_end && !reader.is_followed(place.offset, verifier.size())? {
+            verifier.unfinished(place, &why);
+            break;
         }
+        verifier.unreadable(place, why);
     }
     Ok((verifier.finish(), live))
+}
+
+/// What is wrong with the record, if it may be one that a crash left unfinished.
+fn torn(verifier: &Verifier, record: &[u8]) -> Option<FrameError> {
+    // Only behind the last checkpoint is it read twice.
+    let error = verifier
+        .may_be_unfinished()
+        .then(|| frame::decode(record).err());
+    error.flatten().filter(FrameError::is_torn)
 }

@@ -124,6 +124,23 @@ impl Reader {
         self.at + 1 >= self.segments.len()
     }
 
+    /// Whether a whole record that may come after number `seq` stands in this segment from
+    /// `offset` on. Reads all of the rest at once: for what is no record, once.
+    pub(super) fn is_followed(&self, offset: u64, seq: u64) -> Result<bool, JournalError> {
+        let Some((_, path)) = self.segments.get(self.at) else {
+            return Ok(false);
+        };
+        let read = || -> io::Result<Vec<u8>> {
+            let mut rest = Vec::new();
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::Start(offset))?;
+            file.read_to_end(&mut rest)?;
+            Ok(rest)
+        };
+        let rest = read().map_err(|e| JournalError::io("read", path, &e))?;
+        Ok(frame::is_followed(&rest, seq))
+    }
+
     /// Goes on where it ended, with what was written since. For after `Ok(None)`.
     ///
     /// # Errors

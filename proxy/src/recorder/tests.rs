@@ -235,7 +235,10 @@ async fn a_start_that_fails_leaves_what_verifies_the_journal() {
     session(&recorder, 1, 3).await;
     recorder.close().await.unwrap();
     let key = temp.0.join("journal.key");
-    let publics = [temp.journal().join("journal.pub"), temp.0.join("journal.pub")];
+    let publics = [
+        temp.journal().join("journal.pub"),
+        temp.0.join("journal.pub"),
+    ];
     let public = fs::read_to_string(&publics[0]).unwrap();
     let untouched = |told: &str| {
         for path in &publics {
@@ -319,11 +322,15 @@ async fn a_tail_torn_at_any_byte_is_cut_back_and_continued() {
     gone(&temp.journal()).await;
     // The last three records, as if no checkpoint had been signed since.
     let whole = fs::read(temp.segment()).unwrap();
+    let mut unfinished = 0;
     for cut in start_end..=used(&temp.segment()) {
         let mut torn = whole.clone();
         torn[cut..].fill(0);
         fs::write(temp.segment(), &torn).unwrap();
         fs::write(temp.journal().join("checkpoints"), &checkpoints).unwrap();
+        let report = temp.verify();
+        assert!(report.ok, "cut at {cut}: {:?}", report.errors);
+        unfinished += report.warning_count;
         let recorder = temp.open(Loss::Refuse).unwrap();
         recorder.close().await.unwrap();
         let report = temp.verify();
@@ -332,6 +339,30 @@ async fn a_tail_torn_at_any_byte_is_cut_back_and_continued() {
         assert!(report.open.is_empty());
         fs::write(temp.segment(), &whole).unwrap();
     }
+    // All but where a record ends, and where its last bytes are zeros anyway.
+    assert!(unfinished > 200, "{unfinished}");
+    // With a whole record behind it, or in a checkpoint, it is no end.
+    let mut bad = whole.clone();
+    bad[start_end + 90] ^= 1;
+    fs::write(temp.segment(), &bad).unwrap();
+    fs::write(temp.journal().join("checkpoints"), &checkpoints).unwrap();
+    assert!(!temp.verify().ok);
+    bad[start_end + 100..].fill(0);
+    fs::write(temp.segment(), &bad).unwrap();
+    let report = temp.verify();
+    assert!(report.ok, "{:?}", report.errors);
+    let told = &report.warnings[0].message;
+    assert!(
+        told.starts_with("an unfinished record, as a crash leaves it"),
+        "{told}"
+    );
+    let recorder = temp.open(Loss::Refuse).unwrap();
+    recorder.close().await.unwrap();
+    let mut bad = fs::read(temp.segment()).unwrap();
+    let last = *starts(&temp.segment()).last().unwrap();
+    bad[last + 80] ^= 1;
+    fs::write(temp.segment(), &bad).unwrap();
+    assert!(!temp.verify().ok);
 }
 
 fn used(segment: &Path) -> usize {
@@ -365,9 +396,9 @@ async fn records_that_a_checkpoint_covers_must_be_there() {
     assert!(report.counts.gaps >= 1 && !report.ok);
     let warnings = report.warnings;
     assert!(
-        warnings
-            .iter()
-            .any(|warning| warning.message.starts_with("a loss was accepted: 5 record(s)")),
+        warnings.iter().any(|warning| warning
+            .message
+            .starts_with("a loss was accepted: 5 record(s)")),
         "{warnings:?}"
     );
     temp.open(Loss::Refuse).unwrap().close().await.unwrap();
@@ -413,7 +444,9 @@ async fn one_bad_record_does_not_take_the_good_ones_behind_it_away() {
             warnings.iter().any(|warning| warning.kind == Kind::Gap
                 && warning.place.is_some()
                 && warning.message.contains(&name)
-                && warning.message.contains(&format!("at byte {at} was damaged"))),
+                && warning
+                    .message
+                    .contains(&format!("at byte {at} was damaged"))),
             "{warnings:?}"
         );
         temp.open(Loss::Refuse).unwrap().close().await.unwrap();

@@ -192,6 +192,22 @@ pub fn decode(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     })
 }
 
+/// Whether a whole record with this number, or one that may follow it, begins anywhere in `bytes`.
+pub fn is_followed(bytes: &[u8], seq: u64) -> bool {
+    // No more records than that fit behind it.
+    let seqs = seq..=seq.saturating_add((bytes.len() / FIXED) as u64 + 1);
+    let at_seq = 4 + 2;
+    (0..bytes.len()).any(|at| {
+        let rest = &bytes[at..];
+        // The number first: of random bytes hardly any pass, so few are summed up.
+        let here = rest
+            .get(at_seq..)
+            .and_then(|rest| rest.first_chunk::<8>())
+            .is_some_and(|bytes| seqs.contains(&u64::from_le_bytes(*bytes)));
+        here && matches!(record_len(rest), Ok(Some(len)) if len <= rest.len() && decode(&rest[..len]).is_ok())
+    })
+}
+
 /// RFC 6962 leaf hash of a record's bytes; also what the session's next record carries as `prev`.
 pub fn leaf_hash(record: &[u8]) -> Digest {
     let mut hasher = Sha256::new();
@@ -261,6 +277,23 @@ mod tests {
                 Err(FrameError::Short { .. })
             ));
         }
+    }
+
+    #[test]
+    fn a_whole_record_is_found_among_other_bytes() {
+        for session in [true, false] {
+            let good = sample(session);
+            let among = [&[9; 13], good.as_slice(), &[0; 40]].concat();
+            assert!(is_followed(&among, 7));
+            assert!(is_followed(&among, 6));
+            // An older one is what was there before, or part of another record.
+            assert!(!is_followed(&among, 8));
+            let mut bad = among.clone();
+            bad[13 + 30] ^= 1;
+            assert!(!is_followed(&bad, 7));
+            assert!(!is_followed(&among[..13 + good.len() - 1], 7));
+        }
+        assert!(!is_followed(&[], 0));
     }
 
     proptest! {

@@ -14,11 +14,11 @@ mod report;
 
 use std::collections::BTreeMap;
 
-use super::{ACCEPTED, Entry};
 use super::checkpoint::Checkpoint;
 use super::frame::{self, Frame};
 use super::tracker::NO_PREV;
 use super::tree::Tree;
+use super::{ACCEPTED, Entry};
 use crate::id::{Digest, SessionId};
 use commands::Commands;
 use linkage::{Approvals, Claim};
@@ -105,6 +105,30 @@ impl Verifier {
         self.broken = true;
         let seq = Some(self.tree.size());
         self.fail(Kind::Frame, why, Some(place), seq, None);
+    }
+
+    /// The reader met the beginning of a record at the end, that no checkpoint covers.
+    /// A crash leaves it, and the next start cuts it off.
+    pub fn unfinished(&mut self, place: Place, why: &str) {
+        self.report.warn(Finding {
+            kind: Kind::Frame,
+            message: format!(
+                "an unfinished record, as a crash leaves it ({why}); starting the gateway repairs it"
+            ),
+            place: Some(place),
+            seq: Some(self.tree.size()),
+            session: None,
+        });
+    }
+
+    /// Whether what stands behind the last record may be what a crash left: no
+    /// checkpoint covers it, and the process did not end in order.
+    pub fn may_be_unfinished(&self) -> bool {
+        let covered = self
+            .checkpoints
+            .last()
+            .is_none_or(|(checkpoint, _)| checkpoint.size > self.tree.size());
+        !covered && !self.process.stopped && !self.broken
     }
 
     /// A finding that is not about a record, such as a bad signature.
