@@ -273,6 +273,14 @@ async fn nothing_gets_past(server: Arc<PgServer>) {
         played.sort_by_key(|(session, _)| *session);
         for (session, (sent, heard)) in &played {
             let heard = String::from_utf8_lossy(heard);
+            // The gateway blames itself, or the target.
+            for fault in ["HP-PLUGIN", "HP-UPSTREAM"] {
+                assert!(
+                    !heard.contains(fault),
+                    "session {session}: {fault}:\n{}",
+                    sent.join("\n")
+                );
+            }
             assert!(
                 !heard.contains(CANARY),
                 "session {session}:\n{}",
@@ -281,13 +289,6 @@ async fn nothing_gets_past(server: Arc<PgServer>) {
             rows += heard.matches("SELECT 1\0").count();
             refused += heard.matches("not here").count();
             masked += heard.matches("***").count();
-            if std::env::var("DEBUG_SEQ").is_ok() {
-                for bad in ["HP-PLUGIN", "HP-UPSTREAM"] {
-                    if heard.contains(bad) {
-                        eprintln!("== {} {bad} {session}\n{}\n", sent.len(), sent.join("\n"));
-                    }
-                }
-            }
         }
         let hit = database.value("SELECT last_value FROM hits");
         if let Some((_, (sent, _))) = played
@@ -299,9 +300,6 @@ async fn nothing_gets_past(server: Arc<PgServer>) {
     }
     let hit = database.value("SELECT last_value FROM hits");
     assert_eq!(hit, "-1", "some session of an earlier batch");
-    if let Ok(path) = std::env::var("DEBUG_SEQ") {
-        std::fs::write(path, gateway.log()).unwrap();
-    }
     eprintln!(
         "sequences: {rows} reads of one row answered, {refused} refused, {masked} values masked"
     );

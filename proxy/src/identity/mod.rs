@@ -300,10 +300,11 @@ impl Authenticator {
         let subject = reviewer.identity.subject.as_str();
         let client = subject.strip_suffix("@clients").unwrap_or(subject);
         let agent = reviewer.agent || self.0.agents.contains_key(client);
-        !agent && !self.revoked().iter().any(|revocation| {
-            matches!(revocation, Revocation::Identity(identity)
+        !agent
+            && !self.revoked().iter().any(|revocation| {
+                matches!(revocation, Revocation::Identity(identity)
                 if *identity == reviewer.identity || reviewer.also.contains(identity))
-        })
+            })
     }
 
     /// The issuer of a name in the configuration, or of its own URL.

@@ -363,7 +363,8 @@ async fn warming_reports_each_issuer_by_name() {
 /// An integration gives no token that would tell.
 #[test]
 fn nobody_vouches_for_an_agent_or_for_one_who_is_revoked() {
-    let authenticator = Authenticator::new(&identity(vec![testing::issuer(testing::ISSUER)])).unwrap();
+    let authenticator =
+        Authenticator::new(&identity(vec![testing::issuer(testing::ISSUER)])).unwrap();
     let reviewer = |subject: &str| Reviewer {
         identity: Identity {
             issuer: testing::ISSUER.to_owned(),
@@ -379,5 +380,8 @@ fn nobody_vouches_for_an_agent_or_for_one_who_is_revoked() {
     assert!(authenticator.admits(&reviewer("rita")));
     assert!(!authenticator.admits(&reviewer("ci")));
     assert!(!authenticator.admits(&reviewer("ci@clients")));
-    assert!(!authenticator.admits(&Reviewer { agent: true, ..reviewer("rita") }));
+    assert!(!authenticator.admits(&Reviewer {
+        agent: true,
+        ..reviewer("rita")
+    }));
 }
