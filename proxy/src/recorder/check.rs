@@ -71,14 +71,7 @@ pub fn check_journal(
     for remark in remarks {
         verifier.remark(Kind::Checkpoint, remark);
     }
-    let mut reader = match Reader::open(journal) {
-        Ok(reader) => reader,
-        Err(error @ JournalError::Damaged { .. }) => {
-            verifier.other(Kind::Sequence, error.to_string());
-            return Ok((verifier.finish(), live));
-        }
-        Err(error) => return Err(error),
-    };
+    let mut reader = Reader::open(journal)?;
     let total = reader.total_bytes();
     let mut bytes = 0;
     while !verifier.is_broken() {
@@ -104,6 +97,10 @@ pub fn check_journal(
             Err(ReadError::Bad {
                 file, offset, why, ..
             }) => (Place { file, offset }, why),
+            Err(ReadError::Missing { file }) => {
+                let why = "the segment is not there, and others behind it are".to_owned();
+                (Place { file, offset: 0 }, why)
+            }
             Err(ReadError::Io(error)) => return Err(error),
         };
         // A crash does not write behind what it did not write, as far as anybody can rely on.

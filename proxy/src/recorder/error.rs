@@ -65,6 +65,10 @@ pub enum JournalError {
         seq: u64,
         why: String,
     },
+    #[error(
+        "`{file}` is not there, and should begin with record {seq}; segments behind it are. Put it back, or start with --accept-loss to set those aside, record the loss and go on"
+    )]
+    Missing { file: String, seq: u64 },
     #[error("`{}` holds no checkpoint: {instead}", path.display())]
     NoneKept {
         path: PathBuf,

@@ -14,6 +14,8 @@ const CHUNK: usize = 1 << 20;
 pub struct Reader {
     dir: PathBuf,
     segments: Vec<(u64, PathBuf)>,
+    /// What should come behind them and is not there.
+    missing: Option<String>,
     /// Index of the segment being read.
     at: usize,
     file: Option<File>,
@@ -48,6 +50,9 @@ pub enum ReadError {
         /// In the journal's last segment.
         last: bool,
     },
+    /// All before it was read; others lie behind it.
+    #[error("`{file}`: the segment is not there")]
+    Missing { file: String },
 }
 
 impl Reader {
@@ -88,10 +93,11 @@ impl Reader {
     }
 
     fn new(dir: &Path, live: bool) -> Result<Self, JournalError> {
-        let segments = segment::list(dir)?;
+        let listed = segment::list(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
-            segments,
+            missing: listed.missing(),
+            segments: listed.whole,
             at: 0,
             file: None,
             name: String::new(),
@@ -121,7 +127,7 @@ impl Reader {
     }
 
     pub(super) fn in_last_segment(&self) -> bool {
-        self.at + 1 >= self.segments.len()
+        self.missing.is_none() && self.is_at_end()
     }
 
     /// Whether a whole record that may come after number `seq` stands in this segment from
@@ -141,6 +147,10 @@ impl Reader {
         Ok(frame::is_followed(&rest, seq))
     }
 
+    fn is_at_end(&self) -> bool {
+        self.at + 1 >= self.segments.len()
+    }
+
     /// Goes on where it ended, with what was written since. For after `Ok(None)`.
     ///
     /// # Errors
@@ -148,7 +158,9 @@ impl Reader {
     pub fn again(&mut self) -> Result<(), ReadError> {
         let current = self.segments.get(self.at).map(|(number, _)| *number);
         self.live = is_live(&self.dir);
-        self.segments = segment::list(&self.dir)?;
+        let listed = segment::list(&self.dir)?;
+        self.missing = listed.missing();
+        self.segments = listed.whole;
         let Some(current) = current else {
             return Ok(());
         };
@@ -175,7 +187,10 @@ impl Reader {
     /// In a live journal's last segment an unfinished record is the end.
     pub fn next_record(&mut self) -> Result<Option<Raw<'_>>, ReadError> {
         match self.advance() {
-            Ok(None) => Ok(None),
+            Ok(None) => match &self.missing {
+                None => Ok(None),
+                Some(file) => Err(ReadError::Missing { file: file.clone() }),
+            },
             Ok(Some(len)) => {
                 let bytes = self.start..self.start + len;
                 let offset = self.offset;
@@ -219,7 +234,7 @@ impl Reader {
             if !(self.live && self.in_last_segment()) {
                 self.expect_zeros()?;
             }
-            if self.in_last_segment() {
+            if self.is_at_end() {
                 return Ok(None);
             }
             self.file = None;

@@ -66,7 +66,11 @@ pub(super) fn recover(dir: &Path, key: &Verifier, loss: Loss) -> Result<Recovere
     let damage = match walk.damage.take() {
         None => None,
         Some(damage) if loss == Loss::Refuse => return Err(damage),
-        Some(damage) => Some((damage, set_aside(dir, walk.segment)?)),
+        Some(damage) => {
+            let cut = matches!(damage, JournalError::Damaged { .. });
+            let copy = set_aside(dir, walk.segment, cut)?;
+            Some(accepted_damage(&damage, copy.as_deref()))
+        }
     };
     let complaint = match &last {
         Some(checkpoint) if checkpoint.size > have => Some(JournalError::Lost {
@@ -84,22 +88,20 @@ pub(super) fn recover(dir: &Path, key: &Verifier, loss: Loss) -> Result<Recovere
         Some(complaint) => gaps.push((0, accepted(&complaint))),
         None => {}
     }
-    let segment = match segment::list(dir)?.into_iter().nth(walk.index()) {
-        None => None,
+    let (segment, cut) = match segment::list(dir)?.whole.into_iter().nth(walk.index()) {
+        None => (None, 0),
         Some((number, path)) => {
             let mut segment = Segment::open(number, path)?;
             segment.at = walk.offset;
             let cut = segment.cut()?;
-            match damage {
-                Some((damage, copy)) => gaps.push((cut, accepted_damage(&damage, &copy))),
-                None if cut > 0 => {
-                    gaps.push((cut, walk.torn.unwrap_or_else(|| "a torn write".into())));
-                }
-                None => {}
-            }
-            Some(segment)
+            (Some(segment), cut)
         }
     };
+    match damage {
+        Some(damage) => gaps.push((cut, damage)),
+        None if cut > 0 => gaps.push((cut, walk.torn.unwrap_or_else(|| "a torn write".into()))),
+        None => {}
+    }
     Ok(Recovered {
         tracker: walk.tracker,
         checkpoints,
@@ -183,6 +185,14 @@ fn walk(dir: &Path, checkpoint: Option<&Checkpoint>) -> Result<Walk, JournalErro
                     return Ok(walk);
                 }
             }
+            Err(ReadError::Missing { file }) => {
+                (walk.segment, walk.offset) = reader.position();
+                walk.damage = Some(JournalError::Missing {
+                    file,
+                    seq: walk.tracker.next_seq(),
+                });
+                return Ok(walk);
+            }
             Err(ReadError::Io(error)) => return Err(error),
             Err(ReadError::Bad {
                 file,
@@ -230,9 +240,14 @@ fn accepted(complaint: &JournalError) -> String {
     }
 }
 
-fn accepted_damage(damage: &JournalError, copy: &Path) -> String {
-    let copy = copy.file_name().unwrap_or(copy.as_os_str());
-    let copy = copy.to_string_lossy();
+fn accepted_damage(damage: &JournalError, copy: Option<&Path>) -> String {
+    let kept = copy.and_then(Path::file_name).map_or_else(
+        || "what stood behind it is kept in files that end in `.lost`".to_owned(),
+        |name| {
+            let name = name.to_string_lossy();
+            format!("it and what stood behind it is kept in `{name}`")
+        },
+    );
     match damage {
         JournalError::Damaged {
             file,
@@ -240,21 +255,26 @@ fn accepted_damage(damage: &JournalError, copy: &Path) -> String {
             seq,
             why,
         } => format!(
-            "{ACCEPTED}record {seq} in `{file}` at byte {offset} was damaged ({why}); it and what stood behind it is kept in `{copy}`"
+            "{ACCEPTED}record {seq} in `{file}` at byte {offset} was damaged ({why}); {kept}"
         ),
-        other => format!("{ACCEPTED}{other}; what stood there is kept in `{copy}`"),
+        JournalError::Missing { file, seq } => {
+            format!("{ACCEPTED}`{file}` was not there, from record {seq} on; {kept}")
+        }
+        other => format!("{ACCEPTED}{other}; {kept}"),
     }
 }
 
-/// Keeps a copy of the damaged segment, and renames those after it, so that they are kept but
-/// not read. The copy is durable on return: the segment is cut next.
-fn set_aside(dir: &Path, last: u64) -> Result<PathBuf, JournalError> {
-    let mut kept = dir.to_owned();
-    for (number, path) in segment::list(dir)? {
-        if number == last {
-            kept = unused(&path, "damaged");
-            let copied = fs::copy(&path, &kept).and_then(|_| File::open(&kept)?.sync_all());
+/// Renames the segments behind the last one that counts, so that they are kept but not read. Of
+/// that one it keeps a copy if it is to be `cut`; the copy is durable on return.
+fn set_aside(dir: &Path, last: u64, cut: bool) -> Result<Option<PathBuf>, JournalError> {
+    let mut kept = None;
+    let listed = segment::list(dir)?;
+    for (number, path) in listed.whole.into_iter().chain(listed.behind) {
+        if number == last && cut {
+            let copy = unused(&path, "damaged");
+            let copied = fs::copy(&path, &copy).and_then(|_| File::open(&copy)?.sync_all());
             copied.map_err(|e| JournalError::io("copy", &path, &e))?;
+            kept = Some(copy);
         }
         if number > last {
             let aside = unused(&path, "lost");

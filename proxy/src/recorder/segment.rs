@@ -41,8 +41,25 @@ pub(super) struct Segment {
     written: u64,
 }
 
-/// All segments of a journal in order. An error where one is missing in between.
-pub(super) fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, JournalError> {
+/// The segments of a journal.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    /// From the first one on, without a hole.
+    pub(super) whole: Vec<(u64, PathBuf)>,
+    /// Those behind the first hole.
+    pub(super) behind: Vec<(u64, PathBuf)>,
+}
+
+impl Listed {
+    /// The segment that is not there although others behind it are.
+    pub(super) fn missing(&self) -> Option<String> {
+        let next = self.whole.last().map_or(1, |(number, _)| number + 1);
+        (!self.behind.is_empty()).then(|| name_of(next))
+    }
+}
+
+/// All segments of a journal in order.
+pub(super) fn list(dir: &Path) -> Result<Listed, JournalError> {
     let io = |e: io::Error| JournalError::io("list", dir, &e);
     let mut found = Vec::new();
     for item in fs::read_dir(dir).map_err(io)? {
@@ -57,17 +74,14 @@ pub(super) fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, JournalError> {
         }
     }
     found.sort();
-    for (expected, (number, _)) in (1..).zip(&found) {
-        if *number != expected {
-            return Err(JournalError::Damaged {
-                file: name_of(expected),
-                offset: 0,
-                seq: 0,
-                why: "the segment is not there".into(),
-            });
-        }
-    }
-    Ok(found)
+    let hole = (1..)
+        .zip(&found)
+        .position(|(expected, (number, _))| *number != expected);
+    let behind = hole.map_or_else(Vec::new, |at| found.split_off(at));
+    Ok(Listed {
+        whole: found,
+        behind,
+    })
 }
 
 pub(super) fn name_of(number: u64) -> String {

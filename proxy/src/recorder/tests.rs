@@ -56,7 +56,7 @@ impl Temp {
     }
 
     fn segment(&self) -> PathBuf {
-        let last = segment::list(&self.journal()).unwrap().pop().unwrap();
+        let last = segment::list(&self.journal()).unwrap().whole.pop().unwrap();
         last.1
     }
 }
@@ -171,7 +171,7 @@ async fn what_was_written_verifies_over_segments_and_restarts() {
     assert_eq!(report.counts.sessions, 20);
     assert_eq!(report.counts.processes, 2);
     assert_eq!(report.uncovered, 0);
-    assert!(segment::list(&temp.journal()).unwrap().len() > 3);
+    assert!(segment::list(&temp.journal()).unwrap().whole.len() > 3);
 }
 
 #[tokio::test]
@@ -528,6 +528,43 @@ async fn a_flipped_bit_anywhere_in_the_directory_is_found() {
     assert!(temp.verify().ok);
     fs::remove_file(temp.journal().join("00000001.seg")).unwrap();
     assert!(!temp.verify().ok);
+}
+
+#[tokio::test]
+async fn up_to_a_segment_that_is_missing_the_journal_is_read_and_can_be_continued() {
+    for missing in [1, 2] {
+        let temp = Temp::new();
+        let recorder = temp.open(Loss::Refuse).unwrap();
+        for number in 0..10 {
+            session(&recorder, number, 30).await;
+        }
+        recorder.close().await.unwrap();
+        let segments = segment::list(&temp.journal()).unwrap().whole;
+        assert!(segments.len() > 2);
+        let name = segment::name_of(missing);
+        fs::remove_file(temp.journal().join(&name)).unwrap();
+        let report = temp.verify();
+        assert_eq!(report.error_count, 1, "{:?}", report.errors);
+        assert_eq!(report.errors[0].place.as_ref().unwrap().file, name);
+        assert_eq!(report.counts.records > 0, missing > 1);
+        let refused = temp.open(Loss::Refuse).unwrap_err();
+        assert!(matches!(&refused, JournalError::Missing { file, .. } if *file == name));
+        let recorder = temp.open(Loss::Accept).unwrap();
+        session(&recorder, 100, 3).await;
+        recorder.close().await.unwrap();
+        let warnings = temp.verify().warnings;
+        let told = format!("`{name}` was not there");
+        assert!(
+            warnings
+                .iter()
+                .any(|warning| warning.message.contains(&told)),
+            "{warnings:?}"
+        );
+        for (_, path) in segments.iter().filter(|(number, _)| *number > missing) {
+            assert!(path.with_extension("lost").exists(), "{}", path.display());
+        }
+        temp.open(Loss::Refuse).unwrap().close().await.unwrap();
+    }
 }
 
 #[tokio::test]
