@@ -39,8 +39,8 @@ use crate::identity::{Authenticator, DevIssuer};
 use crate::listener::{Door, Listener};
 use crate::notify;
 use crate::on_call::Lists;
-use crate::recorder::{Loss, Recorder};
-use crate::reload::{Candidate, InForce, Reloader};
+use crate::recorder::{self, Loss, Recorder};
+use crate::reload::{Candidate, Hangup, InForce, Reloader};
 use crate::session::{Cancels, Parts, Rules, Sessions};
 use sockets::Sockets;
 
@@ -105,6 +105,8 @@ impl App {
             .build()
             .context("cannot start the control runtime")?;
         let inside = control.enter();
+        // The first of all: a reload of the old gateway's unit may reach a successor that waits.
+        let hangup = Hangup::listen()?;
         private_dir(&config.state)?;
         no_core_dumps();
         raise_descriptors(config.limits.max_sessions);
@@ -120,18 +122,20 @@ impl App {
             policy: candidate.policy.version().to_owned(),
             plugins: candidate.plugins.used(),
         };
+        let loss = if startup.accept_loss {
+            Loss::Accept
+        } else {
+            Loss::Refuse
+        };
         let sockets = if startup.upgrade {
+            // Once it gave its sockets away, the running gateway does not come back.
+            examine(&config, loss)?;
             let sockets = Sockets::take_over(&config)?;
             let patience = config.limits.drain + 2 * stop::LAST_WORDS;
             sockets::wait_for_journal(&config, patience)?;
             sockets
         } else {
             Sockets::bind(&config)?
-        };
-        let loss = if startup.accept_loss {
-            Loss::Accept
-        } else {
-            Loss::Refuse
         };
         let recorder =
             Recorder::open(&config.journal, &config.node, start, loss).context("the journal")?;
@@ -266,7 +270,7 @@ impl App {
         };
         let recorder = shared.recorder.clone();
         let file = path.to_path_buf();
-        Reloader::new(file, config.clone(), in_force, recorder, clock).start()?;
+        Reloader::new(file, config.clone(), in_force, recorder, clock).start(hangup)?;
         tracing::info!("rules {} in force", candidate.policy.version());
         // Last, since it says that we are ready: every signal has an ear by now.
         if let Some((admin, socket)) = admin {
@@ -327,6 +331,18 @@ impl App {
         control.shutdown_timeout(std::time::Duration::from_secs(2));
         Ok(())
     }
+}
+
+/// Reads what a start needs beside the configuration: the journal's key, whether it signed the
+/// last checkpoint, and what is kept in the state directory. Makes, locks and changes nothing.
+///
+/// # Errors
+/// A gateway would not start; the message says why.
+pub fn examine(config: &Config, loss: Loss) -> anyhow::Result<()> {
+    recorder::examine(&config.journal, &config.node, loss).context("the journal")?;
+    Authenticator::open(&config.identity, &config.state)?;
+    admin::people(config)?;
+    Ok(())
 }
 
 /// The authenticator, the issuers whose tokens it accepts, and our own if there is one.

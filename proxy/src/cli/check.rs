@@ -11,7 +11,9 @@ use clap::Args;
 use super::doctor::account_warnings;
 use super::style::Style;
 use super::{ConfigArgs, Outcome};
+use crate::app;
 use crate::cluster;
+use crate::recorder::Loss;
 use crate::reload::{Candidate, read_config};
 
 #[derive(Args)]
@@ -28,6 +30,7 @@ impl CheckArgs {
         let style = Style::stderr();
         let config = read_config(&self.config.config)?;
         let candidate = Candidate::read(&config)?;
+        app::examine(&config, Loss::Refuse)?;
         if let Some(store) = &config.store {
             let runtime = super::runtime()?;
             runtime

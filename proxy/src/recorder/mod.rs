@@ -161,6 +161,22 @@ impl Shared {
     }
 }
 
+/// Whether this node's key is there and signed the journal's last checkpoint, as far as a start
+/// asks for it. Makes, locks and changes nothing, and reads no record.
+///
+/// # Errors
+/// [`Recorder::open`] would fail.
+pub fn examine(config: &JournalConfig, node: &str, loss: Loss) -> Result<(), JournalError> {
+    let key = Key::read(&config.key, node, &config.dir)?;
+    match (checkpoints::last_note(&config.dir)?, loss) {
+        (None, _) | (_, Loss::Accept) => Ok(()),
+        (Some(note), Loss::Refuse) => match key.key.verifier().open(&note) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(recover::not_ours(&config.dir, key.key.verifier(), error)?),
+        },
+    }
+}
+
 impl Recorder {
     /// Opens the journal, repairs what a crash left, and starts the writer's
     /// thread. Blocks while it reads the journal back.

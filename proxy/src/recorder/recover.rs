@@ -41,14 +41,7 @@ pub(super) fn recover(dir: &Path, key: &Verifier, loss: Loss) -> Result<Recovere
     let last = match (last, loss) {
         (None, _) => None,
         (Some(Ok(checkpoint)), _) => Some(checkpoint),
-        (Some(Err(CheckpointError::Unsigned(_))), Loss::Refuse) => {
-            return Err(JournalError::OtherKey {
-                ours: key.id(),
-                journal: dir.to_owned(),
-                signed: last_note(dir)?.map_or_else(Vec::new, |note| signers(&note)),
-            });
-        }
-        (Some(Err(error)), Loss::Refuse) => return Err(error.into()),
+        (Some(Err(error)), Loss::Refuse) => return Err(not_ours(dir, key, error)?),
         (Some(Err(error)), Loss::Accept) => {
             gaps.push((
                 0,
@@ -107,6 +100,22 @@ pub(super) fn recover(dir: &Path, key: &Verifier, loss: Loss) -> Result<Recovere
         checkpoints,
         segment,
         gaps,
+    })
+}
+
+/// Why the last checkpoint is not good, with whose it is.
+pub(super) fn not_ours(
+    dir: &Path,
+    key: &Verifier,
+    error: CheckpointError,
+) -> Result<JournalError, JournalError> {
+    let CheckpointError::Unsigned(_) = error else {
+        return Ok(error.into());
+    };
+    Ok(JournalError::OtherKey {
+        ours: key.id(),
+        journal: dir.to_owned(),
+        signed: last_note(dir)?.map_or_else(Vec::new, |note| signers(&note)),
     })
 }
 

@@ -255,6 +255,11 @@ async fn a_start_that_fails_leaves_what_verifies_the_journal() {
     assert!(told.contains("our key is `holdpoint/gw-2+"), "{told}");
     untouched(&told);
 
+    // Without a start, it is found out as well.
+    let examined = examine(&temp.config(64 * 1024), "gw-2", Loss::Refuse);
+    assert_eq!(examined.unwrap_err().to_string(), told);
+    examine(&temp.config(64 * 1024), "gw-1", Loss::Refuse).unwrap();
+
     let aside = temp.0.join("aside.key");
     fs::rename(&key, &aside).unwrap();
     for loss in [Loss::Refuse, Loss::Accept] {
@@ -266,6 +271,8 @@ async fn a_start_that_fails_leaves_what_verifies_the_journal() {
             "{told}"
         );
         assert!(!key.exists());
+        let examined = examine(&temp.config(64 * 1024), "gw-1", loss);
+        assert_eq!(examined.unwrap_err().to_string(), told);
         untouched(&told);
     }
 
@@ -279,6 +286,14 @@ async fn a_start_that_fails_leaves_what_verifies_the_journal() {
     fs::rename(&aside, &key).unwrap();
     temp.open(Loss::Refuse).unwrap().close().await.unwrap();
     untouched("as it was");
+}
+
+#[test]
+fn to_examine_a_journal_that_is_not_there_yet_makes_nothing() {
+    let temp = Temp::new();
+    examine(&temp.config(64 * 1024), "gw-1", Loss::Refuse).unwrap();
+    assert_eq!(fs::read_dir(&temp.0).unwrap().count(), 0);
+    examine(&temp.config(64 * 1024), "g w", Loss::Refuse).unwrap_err();
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod candidate;
 mod watch;
 
 pub use candidate::{Candidate, Entry};
-pub use watch::{InForce, Reloader};
+pub use watch::{Hangup, InForce, Reloader};
 
 use std::collections::BTreeMap;
 use std::fs;

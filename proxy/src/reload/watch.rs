@@ -16,7 +16,7 @@ use holdpoint_core::config::Config;
 use holdpoint_core::policy::Judge;
 use holdpoint_core::record::{Durability, Entry as Record, NewRecord};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::candidate::{Candidate, Entry, files};
@@ -91,6 +91,21 @@ impl InForce {
     }
 }
 
+/// SIGHUP has an ear from here on: until then it ends the process. What comes before the
+/// [`Reloader`] starts is answered then.
+pub struct Hangup(Signal);
+
+impl Hangup {
+    /// Needs a runtime that lives as long as this.
+    ///
+    /// # Errors
+    /// The signal cannot be waited for.
+    pub fn listen() -> anyhow::Result<Self> {
+        let signal = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+        Ok(Self(signal))
+    }
+}
+
 /// Watches, and reloads.
 pub struct Reloader {
     path: PathBuf,
@@ -121,9 +136,9 @@ impl Reloader {
     /// Begins to watch, in a task of its own.
     ///
     /// # Errors
-    /// Signals or files cannot be watched.
-    pub fn start(self) -> anyhow::Result<()> {
-        let mut hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+    /// Files cannot be watched.
+    pub fn start(self, hangup: Hangup) -> anyhow::Result<()> {
+        let Hangup(mut hangup) = hangup;
         let (told, mut changes) = mpsc::channel(1);
         let mut watched = Watched::new(told)?;
         let path = std::path::absolute(&self.path)?;
