@@ -91,6 +91,36 @@ async fn a_successor_with_a_broken_configuration_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_successor_that_could_not_start_lets_the_running_gateway_be() {
+    let Some(gateway) = gateway().await else {
+        return;
+    };
+    let config = gateway.read("holdpoint.toml");
+    let renamed = config.replace("node = \"", "node = \"other-");
+    let elsewhere = config.replace("[journal]\n", "[journal]\nkey = \"gone/journal.key\"\n");
+    for (next, why) in [
+        (renamed, "our key is `holdpoint/other-"),
+        (elsewhere, "is not there"),
+    ] {
+        gateway.rewrite("next.toml", &next);
+        for args in [&["serve", "--upgrade"][..], &["check", "--offline"]] {
+            let done = gateway.holdpoint(&[args, &["--config", "next.toml"]].concat());
+            let told = String::from_utf8_lossy(&done.stderr);
+            assert_eq!(done.status.code(), Some(1), "{args:?}: {told}");
+            assert!(told.contains(why), "{args:?}: {told}");
+        }
+        assert_eq!(gateway.psql().run("SELECT 1").stdout, "1\n");
+    }
+    // What is kept about people, which only a start reads.
+    gateway.rewrite(".holdpoint/links.json", "[{");
+    let done = gateway.holdpoint(&["serve", "--upgrade", "--config", "holdpoint.toml"]);
+    let told = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{told}");
+    assert!(told.contains("links.json"), "{told}");
+    assert_eq!(gateway.psql().run("SELECT 1").stdout, "1\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_nobody_to_succeed_it_starts_afresh() {
     let Some(server) = need!(PgServer::shared(), "postgresql") else {
         return;
