@@ -392,7 +392,9 @@ impl Walk {
         }
         let parts = strings(&members["funcname"]);
         let name = match parts.as_slice() {
-            [schema, name] if schema == "pg_catalog" => name.clone(),
+            [.., schema, name] if schema == "pg_catalog" => name.clone(),
+            // A third part can only be the current database.
+            [.., schema, name] => format!("{schema}.{name}"),
             parts => parts.join("."),
         };
         if !listed(&name) {

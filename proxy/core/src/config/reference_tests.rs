@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-use super::tests_support::{bless, repository, same};
+use super::tests_support::{bless, page, repository, same};
 
 /// Where the hand-written beginning of a page ends.
 const MARK: &str =
@@ -15,7 +15,7 @@ const MARK: &str =
 #[track_caller]
 pub(crate) fn fresh_page(name: &str, schema: &schemars::Schema) {
     let path = repository().join("docs").join(name);
-    let kept = std::fs::read_to_string(&path).unwrap();
+    let kept = page(name);
     let (head, _) = kept.split_once(MARK).expect("the page has the mark");
     let root = schema.as_value();
     let page = Page {

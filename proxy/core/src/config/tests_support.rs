@@ -16,6 +16,12 @@ pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// A page of the documentation.
+#[track_caller]
+pub(crate) fn page(name: &str) -> String {
+    std::fs::read_to_string(repository().join("docs").join(name)).unwrap()
+}
+
 #[track_caller]
 pub(crate) fn same(path: &Path, now: &str) {
     if bless() {

@@ -115,11 +115,7 @@ tls = { cert = "c", key = "k" }
 files = ["p.toml"]
 "#;
     const TARGET: &str = "[target.billing]\nprotocol = \"postgres\"\naddress = \"db.example:5432\"\nuser = \"app\"\n";
-    let guide = crate::config::tests_support::repository()
-        .join("docs")
-        .join(page);
-    #[allow(clippy::disallowed_methods, reason = "a file of the repository")]
-    let guide = std::fs::read_to_string(guide).unwrap();
+    let guide = crate::config::tests_support::page(page);
     let (mut rules, mut configs) = (0, 0);
     for block in guide.split("```toml\n").skip(1) {
         let text = block.split("```").next().unwrap();
