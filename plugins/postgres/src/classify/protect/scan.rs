@@ -371,10 +371,8 @@ impl Query<'_> {
                     sorts = false;
                 }
                 // Also `0x1`, which newer servers read.
-                Some(Kind::Int | Kind::Decimal | Kind::Number) if sorts => {
-                    if self.begins(at) {
-                        return true;
-                    }
+                Some(Kind::Int | Kind::Decimal | Kind::Number) if sorts && self.begins(at) => {
+                    return true;
                 }
                 _ => {}
             }
