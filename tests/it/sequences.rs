@@ -14,21 +14,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-const RULES: &str = r#"
-[[rule]]
-name = "reads"
-match = { classes = ["read", "session", "transaction", "copy_out"], confidence = "proven" }
-allow = true
+use crate::tricks::RULES;
 
-[[rule]]
-name = "scratch"
-match = { classes = ["copy_in", "write"], objects = ["scratch"], confidence = "proven" }
-allow = true
-
-[[rule]]
-name = "the-rest"
-deny = "not here"
-
+/// Beside the rules of the tricks.
+const MASK: &str = r#"
 [[mask]]
 name = "numbers"
 columns = ["public.customers.ssn"]
@@ -251,7 +240,7 @@ async fn nothing_gets_past(server: Arc<PgServer>) {
     let database = server.database();
     database.direct().run(&tables()).unwrap_done();
     let settings = Settings {
-        rules: RULES.to_owned(),
+        rules: format!("{RULES}{MASK}"),
         log: "holdpoint=info".to_owned(),
         ..Settings::default()
     };

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use lists::{foretold, tricks};
 
-const RULES: &str = r#"
+pub(crate) const RULES: &str = r#"
 [[rule]]
 name = "reads"
 match = { classes = ["read", "session", "transaction", "copy_out"], confidence = "proven" }
