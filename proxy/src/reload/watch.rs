@@ -155,27 +155,30 @@ impl Reloader {
                         while changes.try_recv().is_ok() {}
                     }
                 }
-                // Also of a set that was refused: a file that it names is where the mistake is mended.
-                if let Some(config) = self.reload().await {
-                    watched.follow(files(&config, path.clone()));
-                }
+                self.reload(&mut watched, &path).await;
             }
         });
         Ok(())
     }
 
-    /// Gives the configuration that was read, in force or not.
-    async fn reload(&self) -> Option<Config> {
+    async fn reload(&self, watched: &mut Watched, file: &Path) {
         let path = self.path.clone();
-        // Compiling a plugin takes seconds.
-        let read = tokio::task::spawn_blocking(move || {
-            let config = read_config(&path)?;
-            let candidate = Candidate::read(&config);
-            anyhow::Ok((config, candidate))
-        });
-        let read = read.await.map_err(anyhow::Error::new).and_then(|read| read);
-        let (config, candidate) = match read {
-            Ok((config, candidate)) => (Some(config), candidate),
+        let read = tokio::task::spawn_blocking(move || read_config(&path)).await;
+        let (config, candidate) = match read.map_err(anyhow::Error::new).and_then(|read| read) {
+            Ok(config) => {
+                // Before they are read, so that no change goes unseen; and also of a set that is
+                // refused, since a file that it names is where the mistake is mended.
+                watched.follow(files(&config, file.to_owned()));
+                // Compiling a plugin takes seconds.
+                let read = tokio::task::spawn_blocking(move || {
+                    let candidate = Candidate::read(&config);
+                    (config, candidate)
+                });
+                match read.await {
+                    Ok((config, candidate)) => (Some(config), candidate),
+                    Err(error) => (None, Err(error.into())),
+                }
+            }
             Err(error) => (None, Err(error)),
         };
         match candidate {
@@ -200,7 +203,7 @@ impl Reloader {
                 };
                 if let Err(error) = self.record(entry).await {
                     tracing::error!(%error, "the change cannot be recorded, so it does not count");
-                    return config;
+                    return;
                 }
                 self.in_force.take(&candidate);
                 tracing::info!("rules {version} in force");
@@ -219,7 +222,6 @@ impl Reloader {
                 }
             }
         }
-        config
     }
 
     async fn record(&self, entry: Record) -> Result<(), crate::recorder::JournalError> {
