@@ -120,15 +120,16 @@ mod tests {
             classes: BTreeSet::from(["read", "write"]),
             max_hold: Duration::from_secs(1800),
         };
-        let rules = |with: &str| {
-            let text = format!("[[rule]]\nname = \"x\"\nmatch = {{ {with} }}\ndeny = \"no\"\n");
-            let file = RuleFile {
-                name: "p".to_owned(),
-                text,
-            };
+        let unmet = |name: &str, text: String| {
+            let name = name.to_owned();
+            let file = RuleFile { name, text };
             Policy::compile(&[file], &Default::default())
                 .unwrap()
                 .unmet(&here)
+        };
+        let rules = |with: &str| {
+            let text = format!("[[rule]]\nname = \"x\"\nmatch = {{ {with} }}\ndeny = \"no\"\n");
+            unmet("p", text)
         };
         for (with, word) in [
             ("targets = [\"shpo\"]", "target `shpo`"),
@@ -153,13 +154,7 @@ mod tests {
                 "[[rule]]\nname = \"x\"\nhold = {{ reviewers = [\"group:a\"], expires_in = \"{expires_in}\" }}\n\
                  [[mask]]\nname = \"y\"\ncolumns = [\"ssn\"]\nhold = {{ reviewers = [\"group:a\"], expires_in = \"{expires_in}\" }}\n"
             );
-            let file = RuleFile {
-                name: "p".to_owned(),
-                text,
-            };
-            Policy::compile(&[file], &Default::default())
-                .unwrap()
-                .unmet(&here)
+            unmet("p", text)
         };
         let cut = hold("31m");
         assert!(
@@ -170,13 +165,8 @@ mod tests {
             "{cut:?}"
         );
         assert_eq!(hold("30m"), [""; 0]);
-        let mask = RuleFile {
-            name: "m".to_owned(),
-            text: "[[mask]]\nname = \"y\"\ntargets = [\"shpo\"]\ncolumns = [\"ssn\"]\n".to_owned(),
-        };
-        let unmet = Policy::compile(&[mask], &Default::default())
-            .unwrap()
-            .unmet(&here);
+        let mask = "[[mask]]\nname = \"y\"\ntargets = [\"shpo\"]\ncolumns = [\"ssn\"]\n";
+        let unmet = unmet("m", mask.to_owned());
         assert!(unmet.len() == 1 && unmet[0].contains("`m:y`"), "{unmet:?}");
     }
 }
